@@ -117,7 +117,7 @@ static const char run_help[] =
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
 	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
 	"it was is said.\n"
-	"--debug-mmu spaces,tables,batches,open=N leaves such parts of shadow paging out, "
+	"--debug-mmu spaces,tables,batches,sharing,open=N leaves such parts of shadow paging out, "
 	"--debug-code\n"
 	"words,shortcuts,pages,victims,flags such parts of translated code: docs/engine.md.\n"
 	"--debug-copies looks at every instruction again that a guest's was translated to; one "
@@ -526,6 +526,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 	static const struct left_out mmu[] = { { "spaces", MACHINE_WITHOUT_SPACES },
 					       { "tables", MACHINE_WITHOUT_TABLES },
 					       { "batches", MACHINE_WITHOUT_BATCHES },
+					       { "sharing", MACHINE_WITHOUT_SHARING },
 					       { NULL, 0 } };
 	static const struct left_out code[] = { { "words", MACHINE_WITHOUT_WORDS },
 						{ "shortcuts", MACHINE_WITHOUT_SHORTCUTS },
@@ -534,7 +535,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "flags", MACHINE_WITHOUT_DEAD_FLAGS },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
-			      "say spaces, tables, batches, or open=N");
+			      "say spaces, tables, batches, sharing, or open=N");
 
 	if (error)
 		return error;

@@ -89,6 +89,7 @@ enum engine_without {
 	/* each copy of a guest's instruction is looked at again; one that is wrong ends it */
 	ENGINE_WITHOUT_TRUST = 128,
 	ENGINE_WITHOUT_DEAD_FLAGS = 256, /* a fault finds all flags, whoever overwrites them */
+	ENGINE_WITHOUT_SHARING = 512,    /* each processor caches each address space for itself */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -25,11 +25,13 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	enum { BYTES_PER_PAGE_AND_VCPU = 16 };
 
 	uint64_t memory_bytes = guest_memory_footprint_bytes(options->memory_bytes);
+	/* what they share (mmu/common.h) is as much as one has */
+	uint64_t sets = options->cpus + (options->cpus > 1);
 
 	return memory_bytes +
 	       memory_bytes / GUEST_PAGE_BYTES *
-		       (BYTES_PER_PAGE + options->cpus * BYTES_PER_PAGE_AND_VCPU) +
-	       options->overhead_bytes + PROGRAM_BYTES + options->cpus * (uint64_t)BYTES_PER_VCPU;
+		       (BYTES_PER_PAGE + sets * BYTES_PER_PAGE_AND_VCPU) +
+	       options->overhead_bytes + PROGRAM_BYTES + sets * BYTES_PER_VCPU;
 }
 
 uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes)
@@ -105,7 +107,8 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_PAGES == (int)ENGINE_WITHOUT_PAGES &&
 		       (int)MACHINE_WITHOUT_VICTIMS == (int)ENGINE_WITHOUT_VICTIMS &&
 		       (int)MACHINE_WITHOUT_TRUST == (int)ENGINE_WITHOUT_TRUST &&
-		       (int)MACHINE_WITHOUT_DEAD_FLAGS == (int)ENGINE_WITHOUT_DEAD_FLAGS,
+		       (int)MACHINE_WITHOUT_DEAD_FLAGS == (int)ENGINE_WITHOUT_DEAD_FLAGS &&
+		       (int)MACHINE_WITHOUT_SHARING == (int)ENGINE_WITHOUT_SHARING,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)

@@ -18,8 +18,7 @@
  */
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
-#include "engine/soft/mmu/mmu.h"
-#include "engine/soft/mmu/space.h"
+#include "engine/soft/mmu/common.h"
 #include "no_devices.h"
 
 #include <signal.h>
@@ -189,6 +188,7 @@ static void test_straddling_return(void)
  */
 static void test_fill_ahead_unmarked(void)
 {
+	struct space_place at;
 	const struct fault fault = { .vector = EXC_PF, .address = DATA };
 	struct soft_cpu *cpu = soft();
 
@@ -204,8 +204,10 @@ static void test_fill_ahead_unmarked(void)
 			      get64(TABLES + level * PAGE) | (marked ? ENTRY_ACCESSED : 0));
 		soft_note_fault(cpu, &fault);
 		soft_fill_after_fault(cpu);
-		expect(space_has(cpu->mmu, VIEW_USER, DATA + PAGE, false) == marked,
+		at = space_enter(cpu->mmu, VIEW_USER);
+		expect(space_has(at, DATA + PAGE, false) == marked,
 		       marked ? "a page is filled ahead" : "no page ahead by an unmarked table");
+		space_leave(at);
 		cpu->state.cpl = 0;
 	}
 }

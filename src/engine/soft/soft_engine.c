@@ -12,9 +12,8 @@
 
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
+#include "engine/soft/mmu/common.h"
 #include "engine/soft/mmu/mmu.h"
-#include "engine/soft/mmu/page_table.h"
-#include "engine/soft/mmu/space.h"
 #include "engine/soft/translate/translate.h"
 #include "engine/soft/translate/translate_encoding.h"
 #include "lib/check.h"
@@ -110,6 +109,7 @@ static void soft_destroy(struct engine *opaque)
 	assert(!engine->cpu_count);
 	release(engine->code_write, engine->budget.code_bytes);
 	release(engine->code_run, engine->budget.code_bytes);
+	common_destroy(engine->commons);
 	release_lists(engine);
 	free(engine);
 }
@@ -202,6 +202,14 @@ static void soft_engine_set_model(struct engine *engine, const struct cpu_model 
 	soft->bounds_all = model && !cpu_model_tells_immunity(model);
 }
 
+static bool make_commons(struct soft_engine *engine)
+{
+	if (!engine->budget.common_spaces)
+		return true;
+	engine->commons = common_create(engine);
+	return engine->commons;
+}
+
 static struct engine *soft_create(const struct guest_memory *memory,
 				  const struct engine_options *options)
 {
@@ -224,7 +232,8 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
 	engine->tables_left_open = options->mmu_tables_left_open;
-	if (!make_code_cache(engine) && !make_secrets(engine) && !make_lists(engine))
+	if (!make_code_cache(engine) && !make_secrets(engine) && !make_lists(engine) &&
+	    make_commons(engine))
 		return &engine->base;
 	soft_destroy(&engine->base);
 	return NULL;
@@ -299,15 +308,16 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 	release(cpu, sizeof(*cpu));
 }
 
-void check_engine(const struct soft_engine *engine)
+void check_engine(struct soft_engine *engine)
 {
 	check_regions(engine);
 	check_blocks(engine);
 	check_links(engine);
 	for (unsigned n = 0; n < engine->cpu_count; n++) {
-		check_spaces(engine->cpus[n]->mmu);
+		check_spaces(engine->cpus[n]->mmu, engine->cpus[n]);
 		check_jump_cache(engine->cpus[n]);
 	}
+	check_common(engine);
 }
 
 static enum engine_exit soft_engine_run(struct engine_cpu *opaque)

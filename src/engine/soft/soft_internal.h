@@ -145,6 +145,7 @@ struct mmu_counters {
 	uint64_t switches_known, switches_new, spaces_reused, spaces_given_back;
 	uint64_t syncs, syncs_looked, shadows_kept, shadows_dropped, forgotten, pages_flushed;
 	uint64_t tables_opened, tables_closed, writers_looked_for, filled_ahead;
+	uint64_t spaces_joined, late_entries; /* of the common ones: mmu/common.h */
 };
 
 struct soft_cpu {
@@ -252,6 +253,7 @@ struct soft_engine {
 	struct translation *translation;
 	uint8_t *scratch;
 	uint8_t *frame_flags;     /* changed atomically */
+	struct commons *commons; /* mmu/common.h; NULL: each processor has its own spaces */
 	/* mmu/page_table.h; a count of what they say */
 	uint8_t *frame_holders;
 	uint32_t *table_versions;
@@ -404,7 +406,7 @@ void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memor
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
-void check_engine(const struct soft_engine *engine);
+void check_engine(struct soft_engine *engine);
 /* Zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);
 /* The processor comes to the dispatcher soon, for KICK_*. From any thread. */

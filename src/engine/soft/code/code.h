@@ -182,6 +182,7 @@ void soft_take_block(struct soft_engine *engine, const struct block *b, size_t e
 void soft_pass(struct soft_cpu *cpu);
 /* It is not in engine_run(). */
 void soft_pass_out(struct soft_cpu *cpu);
+bool soft_is_out(const struct soft_cpu *cpu);
 /* While one is alone: the same for everybody. */
 void soft_pass_all(struct soft_engine *engine);
 /* Bytes of code in all regions. */

@@ -240,7 +240,8 @@ void *soft_dispatch(struct soft_cpu *cpu)
 	struct fault fault;
 	struct block *b;
 
-	cpu->misses++;
+	/* others look at it (mmu/common.c) */
+	__atomic_store_n(&cpu->misses, cpu->misses + 1, __ATOMIC_RELEASE);
 	soft_pass(cpu);
 	CHECK(check_now_and_then(cpu));
 	/* a delivery may lead to the next one, without end: what others want is seen each time */

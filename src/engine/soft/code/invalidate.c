@@ -102,8 +102,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 		return true;
 	soft_release(&engine->lock);
 	soft_begin_alone(cpu);
-	for (unsigned n = 0; n < engine->cpu_count; n++)
-		soft_revoke_writes(engine->cpus[n], frame);
+	soft_revoke_writes(engine, frame);
 	__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_end_alone(cpu);

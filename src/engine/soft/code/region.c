@@ -270,6 +270,11 @@ void soft_pass_out(struct soft_cpu *cpu)
 	__atomic_store_n(&cpu->passed, PASSED_OUT, __ATOMIC_SEQ_CST);
 }
 
+bool soft_is_out(const struct soft_cpu *cpu)
+{
+	return __atomic_load_n(&cpu->passed, __ATOMIC_SEQ_CST) == PASSED_OUT;
+}
+
 void soft_pass_all(struct soft_engine *engine)
 {
 	for (unsigned n = 0; n < engine->cpu_count; n++)

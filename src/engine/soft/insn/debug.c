@@ -46,7 +46,7 @@ void soft_debug_changed(struct soft_cpu *cpu)
 			cpu->pending |= PENDING_BREAKPOINTS;
 			cpu->watchpoints |= type(state, n) != TYPE_EXECUTE;
 		}
-	soft_forget(cpu);
+	soft_forget_own(cpu);
 }
 
 static int numbered(struct soft_cpu *cpu, unsigned number, struct fault *fault)

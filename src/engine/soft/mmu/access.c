@@ -107,7 +107,8 @@ static uint8_t *look_up(const struct soft_cpu *cpu, uint64_t gva, unsigned acces
 	unsigned view = view_of(cpu, access);
 	uint64_t table = access & ACCESS_WRITE ? cpu->view_write[view] : cpu->view_read[view];
 	const uint64_t *entries = (const uint64_t *)(table - TABLE_BIAS);
-	uint64_t entry = entries[gva << SIGN_BITS >> INDEX_SHIFT];
+	uint64_t entry =
+		__atomic_load_n(&entries[gva << SIGN_BITS >> INDEX_SHIFT], __ATOMIC_RELAXED);
 
 	return entry ? (uint8_t *)((entry ^ cpu->poison) + gva) : NULL;
 }

@@ -8,10 +8,8 @@
  *   2. A write entry is made only to a frame to which the processor has had one: no table of the
  *      guest is opened by it, no code given up, nothing told as dirty.
  */
+#include "common.h"
 #include "engine/soft/insn/insn.h"
-#include "mmu.h"
-#include "page_table.h"
-#include "space.h"
 
 static bool may_be_in_view(unsigned view, unsigned rights)
 {
@@ -20,32 +18,32 @@ static bool may_be_in_view(unsigned view, unsigned rights)
 	return view == VIEW_KERNEL_AC || !(rights & RIGHT_USER);
 }
 
-static bool is_open_for_writes(const struct soft_cpu *cpu, uint64_t frame)
+static bool is_open_for_writes(const struct soft_cpu *cpu, uint8_t holder, uint64_t frame)
 {
 	const uint8_t written = FRAME_WRITTEN | FRAME_DIRTY;
 	uint8_t flags = __atomic_load_n(&cpu->engine->frame_flags[frame], __ATOMIC_SEQ_CST);
 
 	return (flags & (written | FRAME_CODE | FRAME_READ_ONLY)) == written &&
-	       cpu->engine->frame_holders[frame] & cpu->holder;
+	       __atomic_load_n(&cpu->engine->frame_holders[frame], __ATOMIC_SEQ_CST) & holder;
 }
 
-static void insert_marked(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+static void insert_marked(struct soft_cpu *cpu, struct space_place at, uint64_t gva, bool write,
 			  const struct page_walk *found)
 {
 	const unsigned writable = RIGHT_WRITE | RIGHT_DIRTY;
 	uint8_t *page = soft_hva(cpu->engine, found->gpa & ~(uint64_t)PAGE_OFFSET_MASK);
 
-	if (!page || !(found->rights & RIGHT_ACCESSED) || !may_be_in_view(view, found->rights) ||
+	if (!page || !(found->rights & RIGHT_ACCESSED) || !may_be_in_view(at.view, found->rights) ||
 	    soft_is_watched_page(cpu, gva))
 		return;
-	space_insert(cpu->mmu, view, gva, page,
+	space_insert(at, gva, page,
 		     write && (found->rights & writable) == writable &&
-			     is_open_for_writes(cpu, soft_frame(cpu->engine, page)),
+			     is_open_for_writes(cpu, at.set->holder, soft_frame(cpu->engine, page)),
 		     found);
 	cpu->count.filled_ahead++;
 }
 
-void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+void soft_fill_beside(struct soft_cpu *cpu, struct space_place at, uint64_t gva, bool write,
 		      const struct page_walk *found)
 {
 	const uint64_t group_bytes = (uint64_t)SPACE_GROUP_PAGES * PAGE_BYTES;
@@ -54,14 +52,14 @@ void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool wr
 
 	if (!cpu->engine->fills_ahead)
 		return;
-	missing = ~space_cached_group(cpu->mmu, view, gva) & ~(1u << (gva - first) / PAGE_BYTES) &
+	missing = ~space_cached_group(at, gva) & ~(1u << (gva - first) / PAGE_BYTES) &
 		  ((1u << SPACE_GROUP_PAGES) - 1);
 	for (; missing; missing &= missing - 1) {
-		uint64_t at = first + (uint64_t)__builtin_ctz(missing) * PAGE_BYTES;
+		uint64_t page = first + (uint64_t)__builtin_ctz(missing) * PAGE_BYTES;
 		struct page_walk beside;
 
-		if (soft_look_beside(cpu, found, at, &beside))
-			insert_marked(cpu, view, at, write, &beside);
+		if (soft_look_beside(cpu, found, page, &beside))
+			insert_marked(cpu, at, page, write, &beside);
 	}
 }
 
@@ -77,14 +75,16 @@ void soft_note_fault(struct soft_cpu *cpu, const struct fault *fault)
 
 void soft_fill_after_fault(struct soft_cpu *cpu)
 {
+	struct space_place at;
 	struct page_walk found;
 
 	cpu->fault_waits = false;
-	if (cpu->state.cpl == 3 &&
-	    soft_look_up(cpu, cpu->state.cr3, cpu->fault_gva, &found)) {
-		space_note_miss(cpu->mmu, VIEW_USER, cpu->fault_gva);
-		if (!space_has(cpu->mmu, VIEW_USER, cpu->fault_gva, false))
-			insert_marked(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
-		soft_fill_beside(cpu, VIEW_USER, cpu->fault_gva, cpu->fault_writes, &found);
-	}
+	if (cpu->state.cpl != 3 || !soft_look_up(cpu, cpu->state.cr3, cpu->fault_gva, &found))
+		return;
+	at = space_enter(cpu->mmu, VIEW_USER);
+	space_note_miss(at, cpu->fault_gva);
+	if (!space_has(at, cpu->fault_gva, false))
+		insert_marked(cpu, at, cpu->fault_gva, cpu->fault_writes, &found);
+	soft_fill_beside(cpu, at, cpu->fault_gva, cpu->fault_writes, &found);
+	space_leave(at);
 }

@@ -4,11 +4,9 @@
  */
 #include <errno.h>
 
+#include "common.h"
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
-#include "mmu.h"
-#include "page_table.h"
-#include "space.h"
 
 /* Whether a write entry to this frame may be made; then it is told as written. */
 static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
@@ -20,6 +18,18 @@ static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
 	return !(__atomic_fetch_or(flags, FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
 }
 
+static void note_miss(struct mmu *mmu, unsigned view, uint64_t gva)
+{
+	struct space_place at;
+
+	if (mmu->joined && view != VIEW_KERNEL &&
+	    table_knows_miss(space_pair(mmu->joined, view), gva))
+		return;
+	at = space_enter(mmu, view);
+	space_note_miss(at, gva);
+	space_leave(at);
+}
+
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
 	      uint64_t *ret_gpa, struct fault *fault)
@@ -27,12 +37,13 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	struct soft_engine *engine = cpu->engine;
 	bool write = access & ACCESS_WRITE;
 	unsigned view = soft_view(&cpu->state);
+	struct space_place at;
 	struct page_walk found;
 	uint64_t frame;
 	uint8_t *hva;
 	bool open;
 
-	space_note_miss(cpu->mmu, view, gva);
+	note_miss(cpu->mmu, view, gva);
 	if (soft_walk_pages(cpu, gva, access, &found, fault))
 		return -EFAULT;
 	*ret_gpa = found.gpa;
@@ -44,7 +55,7 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 		return soft_fail(fault, EXC_GP, true, 0);
 	if (write) {
 		soft_mark_dirty(engine, hva);
-		page_table_hold(cpu, frame);
+		page_table_hold(engine, frame, space_holder(cpu->mmu, view), &cpu->count);
 	}
 	if (access & (ACCESS_EXEC | ACCESS_SYSTEM))
 		return 0;
@@ -55,9 +66,11 @@ int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret
 	open = write && open_for_writes(cpu, frame);
 	if (soft_is_watched_page(cpu, gva))
 		return 0;
-	space_insert(cpu->mmu, view, gva, hva - (gva & PAGE_OFFSET_MASK), open, &found);
+	at = space_enter(cpu->mmu, view);
+	space_insert(at, gva, hva - (gva & PAGE_OFFSET_MASK), open, &found);
 	cpu->fills++;
-	soft_fill_beside(cpu, view, gva, write, &found);
+	soft_fill_beside(cpu, at, gva, write, &found);
+	space_leave(at);
 	return 0;
 }
 

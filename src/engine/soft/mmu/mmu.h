@@ -25,6 +25,7 @@ struct page_walk {
 	unsigned levels, level, entry_bytes;
 	uint8_t *at[WALK_LEVELS];
 	uint64_t entry[WALK_LEVELS];
+	uint64_t flushes; /* of the common space, before anything was read (common.h) */
 };
 
 /* walk.c */
@@ -55,6 +56,8 @@ bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3);
 /* tlb.c; the spaces themselves: space.h */
 /* Entries of no space are used any more: what they depend on beside the guest's tables changed. */
 void soft_forget(struct soft_cpu *cpu);
+/* Of none but common ones, and whether those may be used is asked again. */
+void soft_forget_own(struct soft_cpu *cpu);
 /*
  * CR0, CR4 or EFER were written. global_pages: CR4.PGE is another now, which flushes everything.
  */
@@ -75,8 +78,8 @@ void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid);
 void soft_flush_page(struct soft_cpu *cpu, uint64_t gva);
 void soft_flush_page_everywhere(struct soft_cpu *cpu, uint64_t gva);
 void soft_flush_page_of_pcid(struct soft_cpu *cpu, uint64_t gva, uint16_t pcid);
-/* No write entry of the processor leads to this frame any more; while it stands still. */
-void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame);
+/* No write entry of any processor leads to this frame any more; while all stand still. */
+void soft_revoke_writes(struct soft_engine *engine, uint64_t frame);
 /* Jumps of users and of the kernel are apart; each has an epoch. */
 uint64_t soft_epoch(const struct soft_cpu *cpu, bool user);
 /* A jump leads to linear from now on. False: it must not. */
@@ -115,7 +118,8 @@ void *soft_commit(struct soft_cpu *cpu);
 
 /* batch.c */
 /* Entries for the pages around gva, as far as that changes nothing but the next miss. */
-void soft_fill_beside(struct soft_cpu *cpu, unsigned view, uint64_t gva, bool write,
+struct space_place;
+void soft_fill_beside(struct soft_cpu *cpu, struct space_place at, uint64_t gva, bool write,
 		      const struct page_walk *found);
 /* A fault is delivered; IRET from it is where its page is filled. */
 void soft_note_fault(struct soft_cpu *cpu, const struct fault *fault);

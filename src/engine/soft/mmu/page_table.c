@@ -41,32 +41,29 @@ void page_table_written(struct soft_engine *engine, uint64_t frame)
 	tell_spaces(engine);
 }
 
-void page_table_hold(struct soft_cpu *cpu, uint64_t frame)
+void page_table_hold(struct soft_engine *engine, uint64_t frame, uint8_t holder,
+		     struct mmu_counters *count)
 {
-	struct soft_engine *engine = cpu->engine;
-
-	if (__atomic_load_n(&engine->frame_holders[frame], __ATOMIC_RELAXED) & cpu->holder)
+	if (__atomic_load_n(&engine->frame_holders[frame], __ATOMIC_RELAXED) & holder)
 		return;
-	__atomic_fetch_or(&engine->frame_holders[frame], cpu->holder, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&engine->frame_holders[frame], holder, __ATOMIC_SEQ_CST);
 	if (!(__atomic_load_n(&engine->frame_flags[frame], __ATOMIC_SEQ_CST) & FRAME_TABLE))
 		return;
-	cpu->count.tables_opened++;
+	count->tables_opened++;
 	tell_spaces(engine);
 }
 
 bool page_table_is_held_here(const struct soft_cpu *cpu, uint64_t frame)
 {
 	const struct soft_engine *engine = cpu->engine;
+	uint8_t holders = __atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST);
 
-	return !cpu->shares_holder &&
-	       __atomic_load_n(&engine->frame_holders[frame], __ATOMIC_SEQ_CST) == cpu->holder;
+	return !cpu->shares_holder && holders && !(holders & ~(cpu->holder | HOLDER_COMMON));
 }
 
-void page_table_let_go(struct soft_cpu *cpu, uint64_t frame)
+void page_table_let_go(struct soft_engine *engine, uint64_t frame, uint8_t holder)
 {
-	struct soft_engine *engine = cpu->engine;
-
 	__atomic_fetch_add(&engine->table_versions[frame], 1, __ATOMIC_SEQ_CST);
-	__atomic_fetch_and(&engine->frame_holders[frame], (uint8_t)~cpu->holder, __ATOMIC_SEQ_CST);
+	__atomic_fetch_and(&engine->frame_holders[frame], (uint8_t)~holder, __ATOMIC_SEQ_CST);
 	tell_spaces(engine);
 }

@@ -3,12 +3,13 @@
 
 #include <assert.h>
 
+#include "common.h"
 #include "engine/soft/code/code.h"
 #include "page_table.h"
 
 enum { HUGE_SHIFT = 30, HUGE_SHADOWS = 512, TABLES_AT_ONCE = 64 };
 
-static struct soft_engine *engine_of(const struct mmu *mmu) { return mmu->cpu->engine; }
+static struct soft_engine *engine_of(const struct mmu *mmu) { return mmu->engine; }
 
 /* ---- entries ---- */
 
@@ -24,6 +25,12 @@ static uint64_t *write_entry(struct mmu *mmu, const struct shadow *shadow, unsig
 	struct table_pair *pair = space_pair(&mmu->spaces[shadow->space], shadow->view);
 
 	return table_entry(pair->write, shadow_gva(shadow, page));
+}
+
+/* Others may look it up meanwhile. */
+static void set_entry(uint64_t *at, uint64_t value)
+{
+	__atomic_store_n(at, value, __ATOMIC_RELEASE);
 }
 
 /* Where an entry that is not 0 leads for this address. */
@@ -43,9 +50,9 @@ static void drop_word(struct mmu *mmu, struct shadow *shadow, unsigned word, uin
 	for (uint64_t left = shadow->view == VIEW_CODE ? 0 : which; left; left &= left - 1) {
 		unsigned page = word * 64 + (unsigned)__builtin_ctzll(left);
 
-		*read_entry(mmu, shadow, page) = 0;
+		set_entry(read_entry(mmu, shadow, page), 0);
 		if (shadow_has(shadow->written, page))
-			*write_entry(mmu, shadow, page) = 0;
+			set_entry(write_entry(mmu, shadow, page), 0);
 	}
 	shadow->cached[word] &= ~which;
 	shadow->written[word] &= ~which;
@@ -183,7 +190,7 @@ static void give_everything_back(struct mmu *mmu)
 	table_give_back(&mmu->tables, &mmu->spaces[0].pairs[0]);
 	for (unsigned n = 0; n < SPACE_PAIRS; n++)
 		table_give_back(&mmu->tables, &mmu->current->pairs[n]);
-	mmu->cpu->count.spaces_given_back++;
+	mmu->count->spaces_given_back++;
 }
 
 static bool open_tables(struct mmu *mmu, struct table_pair *pair, uint64_t gva)
@@ -226,33 +233,31 @@ static struct shadow *shadow_for(struct mmu *mmu, struct address_space *space, u
 	return take_shadow(mmu, key_of(space, view, gva, global));
 }
 
-void space_note_miss(struct mmu *mmu, unsigned view, uint64_t gva)
+void space_note_miss(struct space_place at, uint64_t gva)
 {
-	struct address_space *space = space_of_view(mmu, view);
-	struct table_pair *pair = space_pair(space, view);
+	struct table_pair *pair = space_pair(at.space, at.view);
 
-	while (!table_note_miss(&mmu->tables, pair, gva))
-		if (!mmu_evict(mmu))
-			give_everything_back(mmu);
+	while (!table_note_miss(&at.set->tables, pair, gva))
+		if (!mmu_evict(at.set))
+			give_everything_back(at.set);
 }
 
-bool space_has(struct mmu *mmu, unsigned view, uint64_t gva, bool writable)
+bool space_has(struct space_place at, uint64_t gva, bool writable)
 {
 	const struct shadow *shadow = NULL;
 
 	for (int global = 0; global < 2 && !shadow; global++)
-		shadow = shadow_at(mmu, space_of_view(mmu, view), view, gva, global);
+		shadow = shadow_at(at.set, at.space, at.view, gva, global);
 	return shadow && shadow_has(writable ? shadow->written : shadow->cached, shadow_page(gva));
 }
 
-unsigned space_cached_group(struct mmu *mmu, unsigned view, uint64_t gva)
+unsigned space_cached_group(struct space_place at, uint64_t gva)
 {
 	unsigned first = shadow_page(gva) & ~(SPACE_GROUP_PAGES - 1u);
 	uint64_t bits = 0;
 
 	for (int global = 0; global < 2; global++) {
-		const struct shadow *shadow =
-			shadow_at(mmu, space_of_view(mmu, view), view, gva, global);
+		const struct shadow *shadow = shadow_at(at.set, at.space, at.view, gva, global);
 
 		bits |= shadow ? shadow->cached[first / 64] >> first % 64 : 0;
 	}
@@ -305,29 +310,46 @@ static void note_writer(struct mmu *mmu, uint64_t frame, uint32_t place)
 		writers->slot[WRITERS_SLOTS - 1] = WRITERS_MANY;
 }
 
-void space_insert(struct mmu *mmu, unsigned view, uint64_t gva, uint8_t *at, bool writable,
+/*
+ * In a common space others may have flushed since the walk: what it found may be over. And what the
+ * frame was told to be may have been taken back.
+ */
+static bool is_late(const struct space_place *at, const struct page_walk *found)
+{
+	bool late = !at->set->cpu && found->flushes != at->space->flushes;
+
+	at->set->count->late_entries += late;
+	return late;
+}
+
+void space_insert(struct space_place at, uint64_t gva, uint8_t *hva, bool writable,
 		  const struct page_walk *found)
 {
+	struct mmu *mmu = at.set;
 	struct soft_engine *engine = engine_of(mmu);
-	struct address_space *space = space_of_view(mmu, view);
-	struct shadow *shadow = prepare(mmu, view, space, gva, found);
+	struct shadow *shadow =
+		is_late(&at, found) ? NULL : prepare(mmu, at.view, at.space, gva, found);
 	uint64_t base = gva & ~(uint64_t)PAGE_OFFSET_MASK;
-	uint64_t value = ((uint64_t)at - base) ^ engine->poison;
+	uint64_t value = ((uint64_t)hva - base) ^ engine->poison;
 	unsigned page = shadow_page(gva);
 
-	assert(view < VIEWS);
+	assert(at.view < VIEWS);
 	/* docs/speculation.md: nothing there to forward */
-	assert(view != VIEW_USER || found->rights & RIGHT_USER);
+	assert(at.view != VIEW_USER || found->rights & RIGHT_USER);
 	if (!shadow)
 		return;
-	*read_entry(mmu, shadow, page) = value;
+	if (writable && !mmu->cpu) {
+		page_table_hold(engine, soft_frame(engine, hva), HOLDER_COMMON, mmu->count);
+		soft_mark_dirty(engine, hva);
+	}
+	set_entry(read_entry(mmu, shadow, page), value);
 	if (writable) {
 		shadow_set(shadow->written, page);
-		*write_entry(mmu, shadow, page) = value;
-		note_writer(mmu, soft_frame(engine, at), writers_place(&mmu->pool, shadow, page));
+		set_entry(write_entry(mmu, shadow, page), value);
+		note_writer(mmu, soft_frame(engine, hva), writers_place(&mmu->pool, shadow, page));
 	} else if (shadow_has(shadow->written, page)) {
 		/* it may have led elsewhere */
-		*write_entry(mmu, shadow, page) = 0;
+		set_entry(write_entry(mmu, shadow, page), 0);
 		shadow->written[page / 64] &= ~(1ull << page % 64);
 	}
 }
@@ -343,7 +365,7 @@ bool space_note_jump(struct mmu *mmu, uint64_t linear, bool user, const struct p
 
 static void revoke(struct mmu *mmu, struct shadow *shadow, unsigned page)
 {
-	*write_entry(mmu, shadow, page) = 0;
+	set_entry(write_entry(mmu, shadow, page), 0);
 	shadow->written[page / 64] &= ~(1ull << page % 64);
 }
 
@@ -353,7 +375,7 @@ static void revoke_everywhere(struct mmu *mmu, uint64_t frame)
 		for (unsigned page = 0; page < SHADOW_PAGES; page++)
 			if (leads_to(mmu, n * SHADOW_PAGES + page + 1, frame))
 				revoke(mmu, &mmu->pool.shadows[n], page);
-	mmu->cpu->count.writers_looked_for++;
+	mmu->count->writers_looked_for++;
 }
 
 void space_revoke_writes(struct mmu *mmu, uint64_t frame)
@@ -441,9 +463,9 @@ static void drop_in_list(struct mmu *mmu, struct address_space *space, bool glob
 
 		if (!only_stale || is_stale(mmu, shadow)) {
 			drop_pages(mmu, shadow);
-			mmu->cpu->count.shadows_dropped++;
+			mmu->count->shadows_dropped++;
 		} else {
-			mmu->cpu->count.shadows_kept++;
+			mmu->count->shadows_kept++;
 		}
 		if (is_empty(shadow)) {
 			*link = shadow->next_in_space;
@@ -485,14 +507,14 @@ static void add_open_table(struct open_tables *open, uint32_t frame)
 }
 
 static void find_open_tables(const struct mmu *mmu, const struct address_space *space,
-			     struct open_tables *open)
+			     const struct soft_cpu *cpu, struct open_tables *open)
 {
 	open->count = 0;
 	for (uint32_t n = space->shadows[0]; n; n = mmu->pool.shadows[n - 1].next_in_space) {
 		const struct shadow *shadow = &mmu->pool.shadows[n - 1];
 
 		for (unsigned level = 0; level < shadow->levels; level++)
-			if (page_table_is_held_here(mmu->cpu, shadow->frames[level]))
+			if (page_table_is_held_here(cpu, shadow->frames[level]))
 				add_open_table(open, shadow->frames[level]);
 	}
 }
@@ -501,35 +523,36 @@ static void find_open_tables(const struct mmu *mmu, const struct address_space *
  * Finding what leads to a page table costs something, and its next write as well: not before there
  * are some.
  */
-static void close_tables(struct mmu *mmu, const struct address_space *space)
+static void close_tables(struct mmu *mmu, const struct address_space *space, struct soft_cpu *cpu)
 {
 	struct open_tables open;
 
-	find_open_tables(mmu, space, &open);
+	find_open_tables(mmu, space, cpu, &open);
 	if (open.count <= engine_of(mmu)->tables_left_open)
 		return;
 	for (unsigned n = 0; n < open.count; n++) {
-		space_revoke_writes(mmu, open.frames[n]);
-		page_table_let_go(mmu->cpu, open.frames[n]);
+		space_revoke_writes(cpu->mmu, open.frames[n]);
+		common_close_table(cpu, open.frames[n]);
+		page_table_let_go(cpu->engine, open.frames[n], cpu->holder);
 	}
-	mmu->cpu->count.tables_closed += open.count;
+	mmu->count->tables_closed += open.count;
 }
 
-void space_sync(struct mmu *mmu, struct address_space *space)
+void space_sync(struct mmu *mmu, struct address_space *space, struct soft_cpu *cpu)
 {
 	struct soft_engine *engine = engine_of(mmu);
 	uint64_t changes = __atomic_load_n(&engine->table_changes, __ATOMIC_SEQ_CST);
 
-	mmu->cpu->count.syncs++;
+	mmu->count->syncs++;
 	if (!engine->watches_tables) {
 		space_drop_locals(mmu, space);
 		return;
 	}
 	if (!space->has_changes && space->synced_at == changes)
 		return;
-	mmu->cpu->count.syncs_looked++;
+	mmu->count->syncs_looked++;
 	space->has_changes = false;
-	close_tables(mmu, space);
+	close_tables(mmu, space, cpu);
 	drop_in_list(mmu, space, false, true);
 	space->synced_at = changes;
 }
@@ -550,18 +573,19 @@ static void check_entry(struct mmu *mmu, const struct shadow *shadow, unsigned p
 
 		assert(write == read);
 		assert(flags & FRAME_WRITTEN && !(flags & FRAME_CODE));
-		assert(engine->frame_holders[offset / PAGE_BYTES] & mmu->cpu->holder);
+		assert(engine->frame_holders[offset / PAGE_BYTES] & mmu->holder);
 	}
 }
 
 /* Invariant 4: what may be used is what the guest's tables say now. */
-static void check_against_tables(struct mmu *mmu, const struct shadow *shadow, unsigned page)
+static void check_against_tables(struct mmu *mmu, const struct soft_cpu *cpu,
+				 const struct shadow *shadow, unsigned page)
 {
 	const struct soft_engine *engine = engine_of(mmu);
 	const struct address_space *space = &mmu->spaces[shadow->space];
 	uint64_t gva = shadow_gva(shadow, page);
 	struct page_walk now;
-	bool found = soft_look_up(mmu->cpu, space->root, gva, &now);
+	bool found = soft_look_up(cpu, space->root, gva, &now);
 
 	assert(found && now.rights & RIGHT_ACCESSED);
 	assert(shadow->view != VIEW_USER || now.rights & RIGHT_USER);
@@ -573,12 +597,14 @@ static void check_against_tables(struct mmu *mmu, const struct shadow *shadow, u
 	if (shadow_has(shadow->written, page))
 		assert(now.rights & RIGHT_DIRTY && (now.rights & RIGHT_WRITE ||
 						    (shadow->view != VIEW_USER &&
-						     !(mmu->cpu->state.cr0 & CR0_WP))));
+						     !(cpu->state.cr0 & CR0_WP))));
 }
 
-static void check_shadow(struct mmu *mmu, const struct shadow *shadow)
+static void check_shadow(struct mmu *mmu, const struct soft_cpu *cpu, const struct shadow *shadow)
 {
+	const struct address_space *space = &mmu->spaces[shadow->space];
 	bool is_fresh = engine_of(mmu)->watches_tables && !shadow->global && shadow->space &&
+			(mmu->cpu || space_same_mode(&space->mode, &cpu->mmu->mode)) &&
 			!is_stale(mmu, shadow);
 
 	for (unsigned word = 0; word < SHADOW_WORDS; word++) {
@@ -589,26 +615,26 @@ static void check_shadow(struct mmu *mmu, const struct shadow *shadow)
 			if (shadow->view != VIEW_CODE)
 				check_entry(mmu, shadow, page);
 			if (is_fresh)
-				check_against_tables(mmu, shadow, page);
+				check_against_tables(mmu, cpu, shadow, page);
 		}
 	}
 }
 
-static void check_list(struct mmu *mmu, unsigned space, bool global)
+static void check_list(struct mmu *mmu, const struct soft_cpu *cpu, unsigned space, bool global)
 {
 	for (uint32_t at = mmu->spaces[space].shadows[global]; at;
 	     at = mmu->pool.shadows[at - 1].next_in_space) {
 		const struct shadow *shadow = &mmu->pool.shadows[at - 1];
 
 		assert(shadow->space == space && shadow->global == global);
-		check_shadow(mmu, shadow);
+		check_shadow(mmu, cpu, shadow);
 	}
 }
 
-void check_spaces(struct mmu *mmu)
+void check_spaces(struct mmu *mmu, const struct soft_cpu *cpu)
 {
 	for (unsigned n = 0; n <= mmu->spaces_made; n++) {
-		check_list(mmu, n, false);
-		check_list(mmu, n, true);
+		check_list(mmu, cpu, n, false);
+		check_list(mmu, cpu, n, true);
 	}
 }

@@ -1,13 +1,15 @@
 /* Which address spaces a processor keeps: see space.h. */
 #include <sys/mman.h>
 
+#include "common.h"
 #include "engine/soft/code/code.h"
-#include "space.h"
 
-static bool make_space(struct mmu *mmu, unsigned number)
+/* With common spaces: [1] is the processor's own, the others are where its jumps are. */
+enum { OWN_SPACE = 1 };
+
+bool mmu_make_space(struct mmu *mmu, unsigned number, unsigned pairs)
 {
 	struct address_space *space = &mmu->spaces[number];
-	unsigned pairs = number ? SPACE_PAIRS : 1;
 
 	for (unsigned n = 0; n < pairs; n++)
 		if (!table_pair_create(&space->pairs[n], (uint8_t)(number * SPACE_PAIRS + n))) {
@@ -21,6 +23,16 @@ static bool make_space(struct mmu *mmu, unsigned number)
 	return true;
 }
 
+bool mmu_prepare(struct mmu *mmu, uint32_t chunks, uint32_t places)
+{
+	const struct soft_engine *engine = mmu->engine;
+
+	mmu->frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
+	mmu->writers = soft_reserve(mmu->frames * sizeof(*mmu->writers));
+	return mmu->writers && table_store_create(&mmu->tables, chunks, places) &&
+	       shadow_pool_create(&mmu->pool);
+}
+
 struct mmu *mmu_create(struct soft_cpu *cpu)
 {
 	struct soft_engine *engine = cpu->engine;
@@ -28,12 +40,13 @@ struct mmu *mmu_create(struct soft_cpu *cpu)
 
 	if (!mmu)
 		return NULL;
+	mmu->engine = engine;
 	mmu->cpu = cpu;
-	mmu->frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
-	mmu->spaces_most = engine->budget.spaces;
-	mmu->writers = soft_reserve(mmu->frames * sizeof(*mmu->writers));
-	if (!mmu->writers || !table_store_create(&mmu->tables, &engine->budget) ||
-	    !shadow_pool_create(&mmu->pool) || !make_space(mmu, 0) || !make_space(mmu, 1)) {
+	mmu->count = &cpu->count;
+	mmu->holder = cpu->holder;
+	mmu->spaces_most = engine->commons ? SPACES_COMMON : engine->budget.spaces;
+	if (!mmu_prepare(mmu, engine->budget.table_chunks, engine->budget.table_regions) ||
+	    !mmu_make_space(mmu, 0, 1) || !mmu_make_space(mmu, OWN_SPACE, SPACE_PAIRS)) {
 		mmu_destroy(mmu);
 		return NULL;
 	}
@@ -43,29 +56,41 @@ struct mmu *mmu_create(struct soft_cpu *cpu)
 	return mmu;
 }
 
-void mmu_destroy(struct mmu *mmu)
+void mmu_release(struct mmu *mmu)
 {
-	if (!mmu)
-		return;
-	for (unsigned n = 0; n <= SPACES_MOST; n++)
+	for (unsigned n = 0; n <= SPACES_COMMON; n++)
 		for (unsigned pair = 0; pair < SPACE_PAIRS; pair++)
 			table_pair_destroy(&mmu->spaces[n].pairs[pair]);
 	table_store_destroy(&mmu->tables);
 	shadow_pool_destroy(&mmu->pool);
 	if (mmu->writers)
 		munmap(mmu->writers, mmu->frames * sizeof(*mmu->writers));
+}
+
+void mmu_destroy(struct mmu *mmu)
+{
+	if (!mmu)
+		return;
+	common_join(mmu, NULL);
+	mmu_release(mmu);
 	munmap(mmu, sizeof(*mmu));
 }
 
+/* Where there are common spaces: whether that one is for a root that may be common, or must not. */
+static bool is_for(const struct mmu *mmu, const struct address_space *space, bool common)
+{
+	return !mmu->engine->commons || (space->number > OWN_SPACE) == common;
+}
+
 /* A space without a guest's, or else the one that was used longest ago; never the current one. */
-static struct address_space *oldest(struct mmu *mmu)
+static struct address_space *oldest(struct mmu *mmu, bool common)
 {
 	struct address_space *found = NULL;
 
 	for (unsigned n = 1; n <= mmu->spaces_made; n++) {
 		struct address_space *space = &mmu->spaces[n];
 
-		if (space == mmu->current)
+		if (space == mmu->current || !is_for(mmu, space, common))
 			continue;
 		if (!space->kept)
 			return space;
@@ -81,6 +106,7 @@ static void clear(struct mmu *mmu, struct address_space *space)
 	space_forget_jumps(mmu, space);
 	space->kept = false;
 	space->pcid = NO_PCID;
+	space->common = NULL;
 }
 
 bool mmu_evict(struct mmu *mmu)
@@ -99,34 +125,44 @@ bool mmu_evict(struct mmu *mmu)
 	}
 	if (!longest)
 		return false;
-	clear(mmu, longest);
+	if (mmu->cpu)
+		clear(mmu, longest);
+	else
+		space_drop(mmu, longest); /* it may be in use: its root stays */
 	for (unsigned n = 0; n < SPACE_PAIRS; n++)
 		table_give_back(&mmu->tables, &longest->pairs[n]);
-	mmu->cpu->count.spaces_given_back++;
+	mmu->count->spaces_given_back++;
 	return true;
 }
 
-static struct address_space *find_root(struct mmu *mmu, uint64_t root)
+static bool is_of_root(const struct mmu *mmu, const struct address_space *space, uint64_t root,
+		       bool common)
 {
-	if (mmu->current && mmu->current->kept && mmu->current->root == root)
+	return space->kept && space->root == root && is_for(mmu, space, common);
+}
+
+static struct address_space *find_root(struct mmu *mmu, uint64_t root, bool common)
+{
+	if (mmu->current && is_of_root(mmu, mmu->current, root, common))
 		return mmu->current;
 	for (unsigned n = 1; n <= mmu->spaces_made; n++)
-		if (mmu->spaces[n].kept && mmu->spaces[n].root == root)
+		if (is_of_root(mmu, &mmu->spaces[n], root, common))
 			return &mmu->spaces[n];
 	return NULL;
 }
 
 /* An empty space. */
-static struct address_space *new_space(struct mmu *mmu)
+static struct address_space *new_space(struct mmu *mmu, bool common)
 {
-	struct address_space *space = oldest(mmu);
+	struct address_space *space = oldest(mmu, common);
+	bool may_be_more = common || !mmu->engine->commons;
 
-	if ((!space || space->kept) && mmu->spaces_made < mmu->spaces_most &&
-	    make_space(mmu, mmu->spaces_made + 1))
+	if ((!space || space->kept) && may_be_more && mmu->spaces_made < mmu->spaces_most &&
+	    mmu_make_space(mmu, mmu->spaces_made + 1, common ? 0 : SPACE_PAIRS))
 		return &mmu->spaces[++mmu->spaces_made];
 	if (!space)
 		space = mmu->current;
-	mmu->cpu->count.spaces_reused += space->kept;
+	mmu->count->spaces_reused += space->kept;
 	clear(mmu, space);
 	return space;
 }
@@ -134,12 +170,13 @@ static struct address_space *new_space(struct mmu *mmu)
 static void look_up_in(struct mmu *mmu, struct address_space *space)
 {
 	struct soft_cpu *cpu = mmu->cpu;
+	const struct table_pair *pairs = mmu->joined ? mmu->joined->pairs : space->pairs;
 
 	mmu->current = space;
-	cpu->view_read[VIEW_USER] = space->pairs[0].read;
-	cpu->view_write[VIEW_USER] = space->pairs[0].write;
-	cpu->view_read[VIEW_KERNEL_AC] = space->pairs[1].read;
-	cpu->view_write[VIEW_KERNEL_AC] = space->pairs[1].write;
+	cpu->view_read[VIEW_USER] = pairs[0].read;
+	cpu->view_write[VIEW_USER] = pairs[0].write;
+	cpu->view_read[VIEW_KERNEL_AC] = pairs[1].read;
+	cpu->view_write[VIEW_KERNEL_AC] = pairs[1].write;
 	cpu->view_read[VIEW_KERNEL] = mmu->spaces[0].pairs[0].read;
 	cpu->view_write[VIEW_KERNEL] = mmu->spaces[0].pairs[0].write;
 	soft_leave_mode(cpu);
@@ -147,16 +184,18 @@ static void look_up_in(struct mmu *mmu, struct address_space *space)
 
 bool mmu_use_root(struct mmu *mmu, uint64_t root)
 {
-	struct address_space *space = find_root(mmu, root);
+	bool common = common_is_allowed(mmu->cpu);
+	struct address_space *space = find_root(mmu, root, common);
 	bool known = space;
 
 	if (!known) {
-		space = new_space(mmu);
+		space = new_space(mmu, common);
 		space->root = root;
 		space->kept = true;
 		space->has_changes = false;
 	}
 	space->last_used = ++mmu->clock;
+	common_join(mmu, common ? space : NULL);
 	look_up_in(mmu, space);
 	return known;
 }

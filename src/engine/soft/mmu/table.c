@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <sys/mman.h>
 
-enum { PLACE_SHIFT = 30, CHUNK_BITS = 23, PAIR_TABLES = 2 };
+enum { CHUNK_BITS = 23, PAIR_TABLES = 2 };
 
 static uint32_t power_of_two_above(uint32_t least)
 {
@@ -15,10 +15,10 @@ static uint32_t power_of_two_above(uint32_t least)
 	return n;
 }
 
-bool table_store_create(struct table_store *store, const struct soft_budget *budget)
+bool table_store_create(struct table_store *store, uint32_t chunks, uint32_t places)
 {
-	store->most = budget->table_chunks / PAIR_TABLES;
-	store->places_most = budget->table_regions;
+	store->most = chunks / PAIR_TABLES;
+	store->places_most = places;
 	store->slots = power_of_two_above(2 * store->most);
 	store->hash = soft_reserve(store->slots * sizeof(*store->hash));
 	store->opened = soft_reserve(store->most * sizeof(*store->opened));
@@ -129,7 +129,7 @@ bool table_open(struct table_store *store, struct table_pair *pair, uint64_t gva
 
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva)
 {
-	uint64_t place = gva >> PLACE_SHIFT & (TABLE_PLACES - 1);
+	uint64_t place = gva >> TABLE_PLACE_SHIFT & (TABLE_PLACES - 1);
 	uint64_t *word = &pair->looked_up[place / 64];
 	uint64_t bit = 1ull << place % 64;
 
@@ -137,7 +137,7 @@ bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_
 		return true;
 	if (store->places == store->places_most)
 		return false;
-	*word |= bit;
+	__atomic_store_n(word, *word | bit, __ATOMIC_RELAXED); /* table_knows_miss() */
 	store->places++;
 	pair->places++;
 	return true;

@@ -17,7 +17,7 @@
 
 #include "engine/soft/soft_internal.h"
 
-enum { TABLE_PLACES = 1 << 18 }; /* of 1 GiB of addresses each */
+enum { TABLE_PLACES = 1 << 18, TABLE_PLACE_SHIFT = 30 }; /* of 1 GiB of addresses each */
 
 struct table_pair {
 	uint64_t read, write; /* bases, TABLE_BIAS included */
@@ -33,7 +33,7 @@ struct table_store {
 	uint32_t slots, used, most, places, places_most;
 };
 
-bool table_store_create(struct table_store *store, const struct soft_budget *budget);
+bool table_store_create(struct table_store *store, uint32_t chunks, uint32_t places);
 void table_store_destroy(struct table_store *store);
 
 /* False: no memory. */
@@ -49,6 +49,13 @@ static inline uint64_t *table_entry(uint64_t base, uint64_t gva)
 
 /* The entries of gva can be written from now on. False: the budget is used up, or the host's. */
 bool table_open(struct table_store *store, struct table_pair *pair, uint64_t gva);
+/* Whether something there was looked up in vain before. */
+static inline bool table_knows_miss(const struct table_pair *pair, uint64_t gva)
+{
+	uint64_t place = gva >> TABLE_PLACE_SHIFT & (TABLE_PLACES - 1);
+
+	return __atomic_load_n(&pair->looked_up[place / 64], __ATOMIC_RELAXED) >> place % 64 & 1;
+}
 /* Before a walk for what was looked up in vain. False: the budget is used up. */
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva);
 /* Zeros again, which cost nothing. */

@@ -1,9 +1,8 @@
 /* What a processor's control registers and flushes mean for its address spaces (space.h). */
 #include <assert.h>
 
+#include "common.h"
 #include "engine/soft/code/code.h"
-#include "mmu.h"
-#include "space.h"
 
 enum { PCID_MASK = 0xfff };
 
@@ -26,11 +25,6 @@ static struct space_mode mode_of(const struct x86_state *state)
 	};
 }
 
-static bool same_mode(const struct space_mode *a, const struct space_mode *b)
-{
-	return a->cr0 == b->cr0 && a->cr4 == b->cr4 && a->efer == b->efer;
-}
-
 /*
  * All that is cached under this PCID is flushed; but for one space, which the caller syncs, before
  * it is used again.
@@ -42,7 +36,7 @@ static void forget_pcid(struct mmu *mmu, uint16_t pcid, const struct address_spa
 			mmu->spaces[n].pcid = NO_PCID;
 }
 
-void soft_forget(struct soft_cpu *cpu)
+void soft_forget_own(struct soft_cpu *cpu)
 {
 	struct mmu *mmu = cpu->mmu;
 
@@ -51,6 +45,12 @@ void soft_forget(struct soft_cpu *cpu)
 	mmu_use_root(mmu, root_of(&cpu->state));
 	mmu->current->pcid = pcid_of(&cpu->state);
 	cpu->count.forgotten++;
+}
+
+void soft_forget(struct soft_cpu *cpu)
+{
+	common_forget(cpu->engine);
+	soft_forget_own(cpu);
 }
 
 /* Under PAE four entries are those of CR3, which the tables do not have any more. */
@@ -64,7 +64,8 @@ void soft_change_mode(struct soft_cpu *cpu, bool global_pages)
 	struct space_mode mode = mode_of(&cpu->state);
 
 	/* the four entries were loaded anew: no table's version tells what came through them */
-	if (!same_mode(&mode, &cpu->mmu->mode) || (global_pages && has_own_roots(&cpu->state)))
+	if (!space_same_mode(&mode, &cpu->mmu->mode) ||
+	    (global_pages && has_own_roots(&cpu->state)))
 		soft_forget(cpu);
 	else if (global_pages)
 		soft_flush(cpu, true);
@@ -90,7 +91,7 @@ void soft_change_root(struct soft_cpu *cpu, bool keep)
 	if (!keep || mmu->current != before || mmu->current->pcid != pcid)
 		space_drop_locals(mmu, &mmu->spaces[0]);
 	if (!keep || mmu->current->pcid != pcid)
-		space_sync(mmu, mmu->current);
+		common_sync(mmu);
 	mmu->current->pcid = pcid;
 }
 
@@ -98,7 +99,7 @@ void check_root(const struct soft_cpu *cpu)
 {
 	struct space_mode mode = mode_of(&cpu->state);
 
-	assert(same_mode(&mode, &cpu->mmu->mode));
+	assert(space_same_mode(&mode, &cpu->mmu->mode));
 	assert(cpu->mmu->current->root == root_of(&cpu->state));
 	assert(cpu->mmu->current->pcid == pcid_of(&cpu->state));
 }
@@ -142,11 +143,13 @@ void soft_flush(struct soft_cpu *cpu, bool global)
 		if (global)
 			space_drop_globals(mmu, &mmu->spaces[n]);
 	}
-	if (global)
+	if (global) {
 		space_drop(mmu, &mmu->spaces[0]);
-	else
+		common_flush_globals(cpu->engine);
+	} else {
 		space_drop_locals(mmu, &mmu->spaces[0]);
-	space_sync(mmu, mmu->current);
+	}
+	common_sync(mmu);
 }
 
 void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid)
@@ -157,7 +160,7 @@ void soft_flush_pcid(struct soft_cpu *cpu, uint16_t pcid)
 	if (mmu->current->pcid != pcid)
 		return;
 	space_drop_locals(mmu, &mmu->spaces[0]);
-	space_sync(mmu, mmu->current);
+	common_sync(mmu);
 }
 
 void soft_flush_page(struct soft_cpu *cpu, uint64_t gva)
@@ -172,6 +175,7 @@ void soft_flush_page(struct soft_cpu *cpu, uint64_t gva)
 		else
 			space_drop_global_page(mmu, space, gva);
 	}
+	common_flush_page(mmu, gva, mmu->current->pcid);
 	space_drop_page(mmu, &mmu->spaces[0], gva);
 	cpu->count.pages_flushed++;
 }
@@ -182,6 +186,7 @@ void soft_flush_page_everywhere(struct soft_cpu *cpu, uint64_t gva)
 
 	for (unsigned n = 0; n <= mmu->spaces_made; n++)
 		space_drop_page(mmu, &mmu->spaces[n], gva);
+	common_flush_page(mmu, gva, ANY_PCID);
 	cpu->count.pages_flushed++;
 }
 
@@ -192,14 +197,17 @@ void soft_flush_page_of_pcid(struct soft_cpu *cpu, uint64_t gva, uint16_t pcid)
 	for (unsigned n = 1; n <= mmu->spaces_made; n++)
 		if (mmu->spaces[n].pcid == pcid)
 			space_drop_page(mmu, &mmu->spaces[n], gva);
+	common_flush_page(mmu, gva, pcid);
 	if (mmu->current->pcid == pcid)
 		space_drop_page(mmu, &mmu->spaces[0], gva);
 	cpu->count.pages_flushed++;
 }
 
-void soft_revoke_writes(struct soft_cpu *cpu, uint64_t frame)
+void soft_revoke_writes(struct soft_engine *engine, uint64_t frame)
 {
-	space_revoke_writes(cpu->mmu, frame);
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		space_revoke_writes(engine->cpus[n]->mmu, frame);
+	common_revoke_writes(engine, frame);
 }
 
 bool soft_note_jump(struct soft_cpu *cpu, uint64_t linear, bool user,

@@ -12,9 +12,9 @@
  */
 #include <errno.h>
 
+#include "common.h"
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
-#include "mmu.h"
 
 #define PTE_P 1ull
 #define PTE_W 2ull
@@ -163,6 +163,7 @@ static inline enum walk_end descend(const struct soft_cpu *cpu, const struct tab
 	unsigned level = tables->levels;
 	bool leaf = false;
 
+	page_walk->flushes = common_flushes(cpu);
 	page_walk->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC;
 	page_walk->entry_bytes = entry_bytes;
 	page_walk->levels = level - (level == LEVELS_PAE); /* those that CR3 named are no table's */
@@ -248,6 +249,7 @@ static inline uint64_t page_address(const struct tables *tables, unsigned level,
 static void walk_nothing(const struct x86_state *state, uint64_t gva, struct page_walk *ret)
 {
 	ret->levels = ret->level = 0;
+	ret->flushes = 0; /* no common space without paging */
 	ret->page_bytes = PAGE_BYTES;
 	ret->gpa = gva;
 	ret->rights = RIGHT_WRITE | RIGHT_USER | RIGHT_EXEC | RIGHT_GLOBAL;
