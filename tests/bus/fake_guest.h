@@ -161,7 +161,7 @@ static void fake_create(struct fake *fake, uint64_t slice_tsc)
 		fake->utility[n] = utility_create(fake->bus, (enum utility_kind)n, &fake->clock);
 }
 
-static void fake_destroy(struct fake *fake)
+static __attribute__((unused)) void fake_destroy(struct fake *fake)
 {
 	bus_destroy(fake->bus);
 	storage_destroy(fake->storage);
