@@ -1,6 +1,7 @@
 /* See line.h. */
 #include "line.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +51,7 @@ bool line_write(int fd, uint32_t kind, const void *data, size_t bytes)
 {
 	struct line_frame frame = { .head = { .kind = kind, .bytes = (uint32_t)bytes } };
 
+	assert(bytes <= sizeof(frame.data));
 	memcpy(frame.data, data, bytes);
 	return write_whole(fd, &frame, sizeof(frame.head) + bytes);
 }
@@ -70,5 +72,6 @@ const char *line_text(const struct line_frame *frame, size_t *at)
 	if (!end)
 		return NULL;
 	*at += (size_t)(end - text) + 1;
+	assert(*at <= frame->head.bytes);
 	return text;
 }

@@ -1,6 +1,7 @@
 /* See agent_line.h. */
 #include "agent_line.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -108,6 +109,7 @@ int agent_receive(struct agent_line *line)
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	line->used += (size_t)got;
+	assert(line->used <= sizeof(line->data));
 	return got ? 0 : -EPIPE;
 }
 
@@ -119,6 +121,7 @@ int agent_next(struct agent_line *line, struct agent_said *ret)
 	if (ret->data) {
 		size_t bytes = sizeof(head) + ret->bytes;
 
+		assert(bytes <= line->used);
 		line->used -= bytes;
 		memmove(line->data, line->data + bytes, line->used);
 		ret->data = NULL;
@@ -133,6 +136,7 @@ int agent_next(struct agent_line *line, struct agent_said *ret)
 	*ret = (struct agent_said){ .kind = head.kind,
 				    .bytes = head.bytes,
 				    .data = line->data + sizeof(head) };
+	assert(sizeof(head) + ret->bytes <= line->used);
 	return 1;
 }
 

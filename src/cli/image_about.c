@@ -1,4 +1,5 @@
 /* umbra image scan, get, set, tag, packages, files, export: what an image says about itself. */
+#include <assert.h>
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
@@ -250,6 +251,7 @@ int image_verb_tag(struct image_arguments *arguments)
 {
 	if (arguments->count > 1)
 		return change_about(arguments, set_tags, "tagged");
+	assert(arguments->count < IMAGE_VALUES);
 	arguments->values[arguments->count++] = "tags";
 	return image_verb_get(arguments);
 }

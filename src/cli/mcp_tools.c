@@ -6,6 +6,7 @@
  */
 #include "mcp_tools.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -266,6 +267,7 @@ static void add_argument(struct words *words, const struct argument *argument, s
 	case TYPE_WORDS:
 		json_array_foreach(value, at, item) {
 			add(words, argument->option);
+			assert(words->count + 1 < WORDS);
 			words->word[words->count++] = json_string_value(item);
 		}
 		return;

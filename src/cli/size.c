@@ -1,4 +1,5 @@
 /* Sizes as the command line has them: digits, then nothing, K, M, G or T. */
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,5 +28,6 @@ bool parse_size(const char *text, uint64_t *ret)
 	if (number > UINT64_MAX >> shift)
 		return false;
 	*ret = number << shift;
+	assert(*ret >> shift == number);
 	return true;
 }

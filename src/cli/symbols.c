@@ -1,6 +1,7 @@
 /* See symbols.h. */
 #include "symbols.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,6 +41,7 @@ static int add(struct symbols *symbols, uint64_t address, const char *name)
 		symbols->symbol = more;
 		symbols->room = room;
 	}
+	assert(symbols->count < symbols->room);
 	symbols->symbol[symbols->count] =
 		(struct symbol){ .address = address, .name = strdup(name) };
 	return symbols->symbol[symbols->count++].name ? 0 : -ENOMEM;
@@ -113,6 +115,7 @@ const char *symbols_name(const struct symbols *symbols, uint64_t address, uint64
 	}
 	if (!low || address - symbols->symbol[low - 1].address >= NEAR_BYTES)
 		return NULL;
+	assert(low <= symbols->count && symbols->symbol[low - 1].address <= address);
 	*ret_offset = address - symbols->symbol[low - 1].address;
 	return symbols->symbol[low - 1].name;
 }

@@ -1,6 +1,7 @@
 /* See talk.h. */
 #include "talk.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@ int talk_failed(const char *name, int error)
 
 bool talk_ask(FILE *peer, const char *verb)
 {
+	assert(!strpbrk(verb, "\"\\\n")); /* as JSON has it */
 	return fprintf(peer, "{\"id\":1,\"do\":\"%s\"}\n", verb) > 0 && !fflush(peer);
 }
 
@@ -41,6 +43,7 @@ int talk_hear_end(FILE *peer)
 	else if (number > 0 && number <= ERRNO_MAX)
 		error = -(int)number;
 	json_decref(answer);
+	assert(error <= 0);
 	return error;
 }
 

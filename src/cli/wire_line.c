@@ -1,6 +1,7 @@
 /* See wire_line.h. */
 #include "wire_line.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -145,6 +146,7 @@ bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes
 {
 	const uint8_t *at = from;
 
+	assert(line->socket >= 0);
 	while (bytes) {
 		ssize_t n = send(line->socket, at, bytes, MSG_NOSIGNAL);
 
@@ -160,6 +162,7 @@ bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes)
 {
 	uint8_t *at = to;
 
+	assert(line->socket >= 0);
 	while (bytes) {
 		ssize_t n = recv(line->socket, at, bytes, 0);
 

@@ -1,6 +1,7 @@
 /* See failure.h. */
 #include "failure.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 
 json_t *failure_json(int code, const char *reason, const char *remedy)
 {
+	assert(reason && remedy);
 	return json_pack("{s:i, s:s, s:s, s:s}", "code", code, "error", control_code_name(code),
 			 "reason", reason, "remedy", remedy);
 }

@@ -1,6 +1,7 @@
 /* See loop.h. */
 #include "loop.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <time.h>
@@ -31,6 +32,7 @@ static int control(struct loop *loop, int act, struct loop_source *source, uint3
 
 int loop_add(struct loop *loop, struct loop_source *source, uint32_t events)
 {
+	assert(source->fd >= 0 && source->ready);
 	return control(loop, EPOLL_CTL_ADD, source, events);
 }
 
@@ -58,11 +60,13 @@ void loop_set(struct loop *loop, struct loop_timer *timer, uint64_t in_ms)
 {
 	struct loop_timer **at = &loop->timers;
 
+	assert(timer->due);
 	loop_unset(loop, timer);
 	timer->at_ms = loop_now_ms() + in_ms;
 	while (*at && (*at)->at_ms <= timer->at_ms)
 		at = &(*at)->next;
 	timer->next = *at;
+	assert(!timer->next || timer->next->at_ms > timer->at_ms); /* in their order */
 	*at = timer;
 }
 

@@ -117,6 +117,7 @@ static bool add_out(struct process_stream *stream, const void *data, size_t byte
 		stream->out = grown;
 		stream->out_room = room;
 	}
+	assert(bytes <= stream->out_room - stream->out_used);
 	if (bytes)
 		memcpy(stream->out + stream->out_used, data, bytes);
 	stream->out_used += bytes;
@@ -292,7 +293,8 @@ static void take_data(struct process_stream *stream, const struct websocket_head
 	if (stream->channel == CHANNEL_SIZE) {
 		take_size(stream, data, bytes);
 	} else if (stream->channel == CHANNEL_INPUT) {
-		memcpy(stream->pending, data, bytes); /* it is empty, or nothing is read */
+		assert(!stream->pending_used && bytes <= sizeof(stream->pending));
+		memcpy(stream->pending, data, bytes); /* nothing is read while there is some */
 		stream->pending_at = 0;
 		stream->pending_used = bytes;
 	} else {

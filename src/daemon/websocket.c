@@ -1,6 +1,7 @@
 /* See websocket.h. */
 #include "websocket.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <gnutls/crypto.h>
 #include <sodium.h>
@@ -57,6 +58,7 @@ int websocket_parse(const uint8_t *data, size_t bytes, struct websocket_head *re
 	ret->bytes = (uint32_t)length;
 	if (is_control(ret) && (length > SHORT_BYTES || !ret->is_last))
 		return -EBADMSG;
+	assert(2 + extended + sizeof(ret->mask) <= bytes && ret->bytes <= WEBSOCKET_FRAME_BYTES);
 	return (int)(2 + extended + sizeof(ret->mask));
 }
 
@@ -71,6 +73,7 @@ size_t websocket_make_head(uint8_t head[WEBSOCKET_HEAD_BYTES], enum websocket_co
 {
 	unsigned extended = 0;
 
+	assert(is_code(code) && (code < WEBSOCKET_CLOSE || bytes <= SHORT_BYTES));
 	head[0] = (uint8_t)(0x80 | code);
 	head[1] = (uint8_t)bytes;
 	if (bytes > UINT16_MAX) {

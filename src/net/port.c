@@ -79,6 +79,7 @@ int net_port_take(struct net_port *port, struct net_sent *ret)
 
 void net_port_sent(struct net_port *port, const struct net_sent *sent)
 {
+	assert(sent->slot >= NET_RECEIVE_SLOTS && sent->slot < NET_SLOTS);
 	slot_answer(&port->slots, sent->slot, 0);
 }
 
@@ -92,6 +93,7 @@ void net_port_put_next(struct net_port *port, const struct net_frame *frame)
 {
 	const unsigned slot = port->empty_slot[port->empty_first];
 
+	assert(slot < NET_RECEIVE_SLOTS && port->empty_first < NET_RECEIVE_SLOTS);
 	assert(port->empty && net_frame_is_sound(frame));
 	memcpy(port->memory->data[slot], frame, sizeof(*frame));
 	port->empty_first = (port->empty_first + 1) % NET_RECEIVE_SLOTS;
@@ -101,6 +103,7 @@ void net_port_put_next(struct net_port *port, const struct net_frame *frame)
 
 void net_port_put(struct net_port *port, const struct net_frame *frame, const void *data)
 {
+	assert(frame->bytes <= NET_FRAME_BYTES);
 	memcpy(net_port_next(port), data, frame->bytes);
 	net_port_put_next(port, frame);
 }

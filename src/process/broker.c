@@ -507,6 +507,7 @@ static void say_all(struct broker *b)
 
 static void take_key(struct broker *b, uint8_t byte)
 {
+	assert(b->pending_used < INPUT_BYTES);
 	switch (terminal_key(&b->terminal, byte)) {
 	case KEY_OF_GUEST: b->pending[b->pending_used++] = byte; break;
 	case KEY_HELP:

@@ -2,6 +2,7 @@
  * The keeper's main, see keeper.h: replaces what lies beside the disks of a machine, by names that
  * it was given before.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -69,6 +70,7 @@ static void open_folders(const struct disk_plan *plan, int folders[BLOCK_DISKS +
 			keeper_has_side_file(plan, n) ? strdup(plan->disk[n].path) : NULL;
 		int fd = copy ? open(dirname(copy), O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
+		assert(used < BLOCK_DISKS);
 		if (fd >= 0)
 			folders[used++] = fd;
 		free(copy);

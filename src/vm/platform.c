@@ -1,6 +1,8 @@
 /* What the chipset asks of the machine: interrupts, the console's bytes, power. */
 #include "machine_internal.h"
 
+#include <assert.h>
+
 static void platform_raise(void *context, uint32_t low, uint32_t destination)
 {
 	interrupt_send(context, NULL, low, destination);
@@ -19,6 +21,7 @@ static void platform_console(void *context, uint8_t byte)
 	struct machine *machine = context;
 
 	stuck_console_byte(machine, byte);
+	assert(machine->console_used < CONSOLE_BYTES);
 	machine->console[machine->console_used++] = byte;
 	if (byte == '\n' || machine->console_used == CONSOLE_BYTES)
 		machine_flush_console(machine);

@@ -285,6 +285,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 	} else if (!soft->enter) {
 		soft_make_thunks(soft, cpu);
 	}
+	assert(soft->cpu_count < MAX_CPUS);
 	soft->cpus[soft->cpu_count++] = cpu;
 	return &cpu->base;
 }

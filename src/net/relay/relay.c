@@ -1,6 +1,7 @@
 /* See relay.h. */
 #include "relay.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -70,6 +71,8 @@ static void put(struct relay *relay, struct line *line, enum connection_kind kin
 {
 	const unsigned slot = number_of(relay, line);
 
+	assert(line->has_empty && slot < CONNECTIONS); /* invariant 1 of ipc/connection_slots.h */
+	assert(bytes <= CONNECTION_BYTES);
 	relay->options->memory->slot[slot].message =
 		(struct connection_message){ .kind = kind, .port = line->port, .bytes = bytes };
 	line->has_empty = false;
@@ -116,6 +119,7 @@ static void write_held(struct relay *relay, struct line *line)
 	const ssize_t put =
 		send(line->fd, data, line->held_bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
 
+	assert(line->held_bytes && line->held_at + line->held_bytes <= CONNECTION_BYTES);
 	if (put < 0 && errno != EAGAIN && errno != EINTR) {
 		line_close(relay, line);
 		return;
@@ -123,6 +127,7 @@ static void write_held(struct relay *relay, struct line *line)
 	if (put <= 0)
 		return;
 	line->held_at += (uint32_t)put;
+	assert((uint32_t)put <= line->held_bytes);
 	line->held_bytes -= (uint32_t)put;
 	if (!line->held_bytes)
 		slot_answer(&relay->slots, slot, 0);
@@ -291,6 +296,7 @@ static void take_greeting(struct line *line)
 
 	while ((got = recv(line->fd, &byte, 1, MSG_DONTWAIT)) == 1) {
 		if (byte != '\n') {
+			assert(line->text_used < LINE_BYTES);
 			line->text[line->text_used++] = byte;
 			if (line->text_used < LINE_BYTES)
 				continue;

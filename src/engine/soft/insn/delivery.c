@@ -4,6 +4,7 @@
  * fails, but for what a task switch has done before. Left out: the virtual-mode extensions
  * (CR4.VME).
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/code/code.h"
@@ -231,6 +232,7 @@ int insn_inner_stack(struct step *step, unsigned cpl, uint32_t ext, struct x86_s
 	uint64_t selector = 0;
 	uint32_t code;
 
+	assert(cpl < 3); /* level 3 is nobody's inner one */
 	*ret_pointer = 0;
 	if (offset + 2 * bytes - 1 > step->state->tr.limit)
 		return soft_fail(step->fault, EXC_TS, true,
@@ -371,6 +373,7 @@ int soft_deliver_event(struct soft_cpu *cpu, const struct event *event, struct f
 {
 	struct delivery delivery = { .event = event, .ext = event->kind != EVENT_SOFTWARE };
 
+	assert(event->kind == EVENT_FAULT || !event->has_code);
 	delivery.step = (struct step){
 		.cpu = cpu, .state = &cpu->state, .next = event->return_rip, .fault = fault
 	};

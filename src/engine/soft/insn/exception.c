@@ -2,6 +2,7 @@
  * Exceptions and interrupts: what becomes of a fault while another event is delivered, and the
  * flags as the guest sees them.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -23,8 +24,11 @@ void soft_set_rflags(struct soft_cpu *cpu, uint64_t value)
 	soft_set_pending(cpu, PENDING_STEP, value & FLAG_TF);
 }
 
+enum { EXCEPTION_VECTORS = 32 };
+
 int soft_fail(struct fault *fault, unsigned vector, bool has_code, uint32_t code)
 {
+	assert(vector < EXCEPTION_VECTORS);
 	*fault = (struct fault){ .vector = (uint8_t)vector, .has_code = has_code, .code = code };
 	return -EFAULT;
 }

@@ -4,6 +4,7 @@
  * 5.8, 6.12). Left out: limits of code segments outside of these checks, the virtual-mode
  * extensions (CR4.VME).
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/code/code.h"
@@ -244,6 +245,7 @@ static int far_transfer(struct step *step, uint16_t selector, uint64_t offset, b
 	struct x86_segment_state code = state->segment[X86_CS];
 	uint64_t descriptor[2];
 
+	assert(bytes == 2 || bytes == 4 || bytes == 8);
 	if (insn_is_real(state)) {
 		if (call && push_return(step, bytes))
 			return -EFAULT;

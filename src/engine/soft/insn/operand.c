@@ -1,6 +1,7 @@
 /*
  * Operands of the instructions that are left to C: addresses, registers and memory of a ModRM byte.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -14,6 +15,7 @@ uint64_t insn_address(const struct step *step)
 
 int insn_get_rm(struct step *step, unsigned bytes, uint64_t *ret)
 {
+	assert(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8);
 	*ret = 0;
 	if (x86_insn_has_memory(step->insn))
 		return soft_read(step->cpu, insn_address(step), ret, bytes, ACCESS_READ,
@@ -29,6 +31,7 @@ int insn_get_far_pointer(struct step *step, uint64_t *ret_offset, uint16_t *ret_
 	const unsigned bytes = step->insn->rex_w ? 8 : step->insn->operand_bytes;
 	uint64_t selector = 0;
 
+	assert(bytes == 2 || bytes == 4 || bytes == 8);
 	*ret_offset = 0;
 	*ret_bytes = bytes;
 	if (!x86_insn_has_memory(step->insn))
@@ -45,6 +48,8 @@ void insn_set_gpr(struct step *step, unsigned reg, uint64_t value, unsigned byte
 {
 	uint64_t *gpr = &step->state->gpr[reg];
 
+	assert(reg < sizeof(step->state->gpr) / sizeof(step->state->gpr[0]));
+	assert(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8);
 	switch (bytes) {
 	case 8: *gpr = value; return;
 	case 4: *gpr = (uint32_t)value; return;
@@ -55,6 +60,7 @@ void insn_set_gpr(struct step *step, unsigned reg, uint64_t value, unsigned byte
 
 int insn_put_rm(struct step *step, unsigned bytes, uint64_t value)
 {
+	assert(bytes == 1 || bytes == 2 || bytes == 4 || bytes == 8);
 	if (x86_insn_has_memory(step->insn))
 		return soft_write(step->cpu, insn_address(step), &value, bytes, 0, step->fault);
 	insn_set_gpr(step, step->insn->rm, value, bytes);

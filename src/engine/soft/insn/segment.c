@@ -1,4 +1,5 @@
 /* Segments: descriptors, loads of segment registers, the tables' own registers, FS and GS bases. */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -53,6 +54,7 @@ int insn_mark_accessed(struct step *step, uint16_t selector, const uint64_t desc
 	uint64_t table = selector & 4 ? step->state->ldtr.base : step->state->gdtr.base;
 	uint8_t type = (uint8_t)(descriptor[0] >> 8 * TYPE_BYTE);
 
+	assert(selector & 0xfffc); /* a null selector names none */
 	if (type & SEGMENT_ACCESSED)
 		return 0;
 	type |= SEGMENT_ACCESSED;
@@ -93,6 +95,7 @@ int insn_load_segment(struct step *step, unsigned which, uint16_t selector)
 	struct x86_segment_state segment;
 	uint64_t descriptor[2];
 
+	assert(which < X86_SEGMENTS && which != X86_CS); /* which only transfers load */
 	if (insn_is_virtual(state)) {
 		state->segment[which] = insn_virtual_segment(selector);
 		return 0;

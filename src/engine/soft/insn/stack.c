@@ -2,6 +2,7 @@
  * The stack: PUSH and POP in all their forms, and near calls and returns where the translator has
  * none.
  */
+#include <assert.h>
 #include <errno.h>
 
 #include "engine/soft/mmu/mmu.h"
@@ -53,6 +54,7 @@ int insn_push(struct step *step, uint64_t value, unsigned bytes)
 	uint64_t mask = stack_mask(step);
 	uint64_t sp = (step->state->gpr[4] - bytes) & mask;
 
+	assert(bytes == 2 || bytes == 4 || bytes == 8);
 	if (insn_check_stack(step, sp, bytes, true) ||
 	    soft_write(step->cpu, stack_address(step, sp), &value, bytes, 0, step->fault))
 		return -EFAULT;
@@ -65,6 +67,7 @@ int insn_pop(struct step *step, uint64_t *ret, unsigned bytes)
 	uint64_t mask = stack_mask(step);
 	uint64_t sp = step->state->gpr[4] & mask;
 
+	assert(bytes == 2 || bytes == 4 || bytes == 8);
 	*ret = 0;
 	if (insn_check_stack(step, sp, bytes, false) ||
 	    soft_read(step->cpu, stack_address(step, sp), ret, bytes, ACCESS_READ, step->fault))

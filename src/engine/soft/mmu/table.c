@@ -155,6 +155,7 @@ static void remove_chunks(struct table_store *store, const struct table_pair *pa
 		if ((key - 1) >> CHUNK_BITS == pair->number)
 			continue;
 		*find_chunk(store, key) = key;
+		assert(store->used < store->most);
 		store->opened[store->used++] = key;
 	}
 }

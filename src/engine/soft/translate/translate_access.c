@@ -1,4 +1,6 @@
 /* Flags, addresses, and the lookup in front of every access of translated code (docs/engine.md). */
+#include <assert.h>
+
 #include "engine/soft/insn/address.h"
 #include "translate_internal.h"
 
@@ -6,6 +8,7 @@ struct cold *translate_new_cold(struct translation *translation, int kind)
 {
 	struct cold *cold = &translation->cold[translation->cold_count++];
 
+	assert(translation->cold_count <= MAX_COLD);
 	memset(cold, 0, sizeof(*cold));
 	cold->kind = kind;
 	cold->insn = (uint16_t)(translation->at - translation->insns);

@@ -4,6 +4,8 @@
  */
 #include "translate_internal.h"
 
+#include <assert.h>
+
 /* r = where the access begins, in what it may not cross; the flags say "above" if it crosses. */
 static void compare_begin(struct translation *translation, const struct cold *cold, uint8_t reg)
 {
@@ -143,6 +145,7 @@ static void cold_chain(struct translation *translation, struct cold *cold)
 void translate_add_map(struct translation *translation, const struct guest_insn *guest_insn,
 		       bool in_word)
 {
+	assert(translation->map_count < MOST_MAPS);
 	translation->maps[translation->map_count++] =
 		(struct pc_map){ .host = (uint16_t)(out(translation)->out - translation->base),
 				 .guest = (uint16_t)((guest_insn->rip - translation->rip) |

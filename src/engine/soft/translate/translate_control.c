@@ -4,6 +4,8 @@
  */
 #include "translate_internal.h"
 
+#include <assert.h>
+
 static struct host_mem jump_key(bool user)
 {
 	return cpu_mem(offsetof(struct soft_cpu, jump_key) + user * sizeof(uint64_t));
@@ -233,6 +235,7 @@ void translate_leave_for_system(struct translation *translation) { emit_system(t
 
 void translate_or_else(struct translation *translation, struct cold *cold, uint8_t cc)
 {
+	assert(cold->from_count < sizeof(cold->from) / sizeof(cold->from[0]));
 	cold->from[cold->from_count++] = emit_jcc(out(translation), cc);
 }
 

@@ -52,6 +52,7 @@ static void want(struct renaming *renaming, uint8_t guest, bool high, unsigned u
 			renaming->use[n] |= (uint8_t)use;
 			return;
 		}
+	assert(renaming->count < sizeof(renaming->guest));
 	renaming->guest[renaming->count] = guest;
 	renaming->use[renaming->count] = (uint8_t)use;
 	renaming->high[renaming->count++] = high;

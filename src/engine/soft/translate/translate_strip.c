@@ -26,6 +26,8 @@
  */
 #include "translate_internal.h"
 
+#include <assert.h>
+
 enum {
 	STREAMS = 3,
 	BODY_INSNS = 32,
@@ -243,6 +245,7 @@ static bool is_strip(struct strip *strip)
 
 static void fail_if(struct strip *strip, uint8_t cc)
 {
+	assert(strip->fail_count < sizeof(strip->fails) / sizeof(strip->fails[0]));
 	strip->fails[strip->fail_count++] = emit_jcc(out(strip->translation), cc);
 }
 

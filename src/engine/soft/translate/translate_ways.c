@@ -15,6 +15,7 @@ static struct way *add_way(struct translation *translation, enum way_kind kind,
 {
 	struct way *way = &translation->ways[translation->way_count++];
 
+	assert(translation->way_count <= MAX_WAYS);
 	*way = (struct way){ .out = { .kind = kind, .flags_in_word = cold->flags_in_word },
 			     .cold = (uint16_t)(cold - translation->cold) };
 	return way;
