@@ -11,15 +11,19 @@
 enum { PLACES = PLAN_PARENTS };
 #define COPY_BYTES (1u << 20)
 enum { SECTOR_MAX_BYTES = 4096 }; /* of a disk */
+enum { EXIT_INCOMPLETE = 1 }; /* of rescue: something is missing */
+
+enum { PIPE_PATH_BYTES = 64 };
 
 struct arguments {
 	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason,
 		*parent_format, *since, *socket, *override, *machine, *compress;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
-		read_only, direct, no_sync, azure;
+		read_only, direct, no_sync, azure, device;
 	const char *places[PLACES + 1];
 	unsigned place_count;
+	char piped[PIPE_PATH_BYTES]; /* `file`, when it is standard input */
 };
 
 /*
@@ -30,6 +34,12 @@ struct arguments {
 int making_begin(const char *path, const char **ret_path);
 int making_end(const char *path, int code);
 int making_refused(const char *path, int error, const struct disk_error *why);
+
+/* Whether a name of convert is standard input or output. */
+bool disk_is_pipe(const char *path);
+/* A path by which what comes in can be opened, for as long as this process lives. */
+int disk_pipe_in(const char *target, char path[PIPE_PATH_BYTES]);
+int disk_pipe_out(struct disk *from, const struct disk_create *what);
 
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);
@@ -77,6 +87,7 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 int verb_disk_check(struct arguments *arguments);
 int verb_disk_repair_link(struct arguments *arguments);
 int verb_disk_freeze(struct arguments *arguments);
+int verb_disk_rescue(struct arguments *arguments);
 int verb_disk_replay(struct arguments *arguments);
 int verb_disk_commit(struct arguments *arguments);
 int verb_disk_stream(struct arguments *arguments);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +28,9 @@ static const char help[] =
 	"       umbra disk convert SOURCE TARGET --azure [--from F]\n"
 	"       umbra disk convert SOURCE TARGET --to qcow2 [--compress zlib|zstd] [--parent P "
 	"--parent-format F] [--block-size B]\n"
-	"       umbra disk convert SOURCE TARGET --to vmdk\n"
+	"       umbra disk convert SOURCE TARGET --to vmdk    "
+	"umbra disk convert SOURCE /dev/DEVICE --to raw --device\n"
+	"       umbra disk rescue SOURCE TARGET [--from F] [--to raw|vhdx|vhd] [--json]\n"
 	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
 	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
 	"umbra disk commit CHILD\n"
@@ -41,7 +44,9 @@ static const char help[] =
 	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; files of the last two are "
 	"written once, by convert, and then only read: of qcow2\n"
-	"with --parent what differs from that file, of vmdk stream-optimised ones. "
+	"with --parent what differs from that file, of vmdk stream-optimised ones. - is standard "
+	"input or output (raw or vmdk) of convert. rescue takes what\n"
+	"can be read, and prints a map of what is missing, which is zero then. "
 	"check compares the content with the file's\n"
 	"digests (--quick: does not), with --chain also with what each parent held when its child "
 	"was made, and writes nothing; --digests\n"
@@ -97,6 +102,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		{ "no-sync", 0, 0, 'N' },
 		{ "azure", 0, 0, 'A' },
 		{ "compress", 1, 0, 'C' },
+		{ "device", 0, 0, 'E' },
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -143,6 +149,7 @@ static int parse(int argc, char **argv, struct arguments *arguments)
 		case 'N': arguments->no_sync = true; break;
 		case 'A': arguments->azure = true; break;
 		case 'C': arguments->compress = optarg; break;
+		case 'E': arguments->device = true; break;
 		case 'G': arguments->parent_format = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		default: return EXIT_USAGE;
@@ -621,6 +628,43 @@ static int check_azure(const struct arguments *arguments, const struct disk *fro
 	return 0;
 }
 
+/* What is on a device is lost, so it has to be said. */
+static int check_device(const struct arguments *arguments, const struct disk_create *what)
+{
+	struct stat st;
+
+	if (what->format != DISK_RAW)
+		return complain(EXIT_USAGE, "a device holds a disk as it is", arguments->other,
+				"say --to raw");
+	if (stat(arguments->other, &st))
+		return disk_access_failed(arguments->other, -errno);
+	return S_ISBLK(st.st_mode) ? 0
+				   : complain(EXIT_USAGE, "is no block device", arguments->other,
+					      "leave --device out to make a file");
+}
+
+/* Where it is cut off, the device begins with what it had, or with zeros, or with the disk. */
+static int convert_onto_device(const struct arguments *arguments, struct disk *from)
+{
+	struct disk_error why;
+	struct disk *to;
+	int code = disk_cli_open_with(arguments, arguments->other, "raw",
+				      IMAGE_ACTION(ACTION_WRITE),
+				      (struct disk_options){ .write = true, .direct = true }, &to);
+	int error;
+
+	if (code)
+		return code;
+	if (disk_size_bytes(to) < disk_size_bytes(from))
+		return disk_access_close(to, complain(EXIT_UNUSABLE, "is smaller than the disk",
+						      arguments->other, "use a larger device"));
+	error = disk_zero(to, 0, disk_size_bytes(from));
+	if (error)
+		return disk_access_close(to, disk_access_failed(arguments->other, error));
+	error = copy_disk(from, to, &why);
+	return disk_access_close(to, error ? disk_access_refused(error, &why) : 0);
+}
+
 static int verb_convert(struct arguments *arguments)
 {
 	struct disk_create what = { .fixed = arguments->fixed,
@@ -639,6 +683,12 @@ static int verb_convert(struct arguments *arguments)
 		code = choose_packing(arguments, &what);
 	if (!code)
 		code = choose_parent(arguments, &what);
+	if (!code && arguments->device)
+		code = check_device(arguments, &what);
+	if (!code && disk_is_pipe(arguments->file)) {
+		code = disk_pipe_in(arguments->other, arguments->piped);
+		arguments->file = arguments->piped;
+	}
 	if (!code)
 		code = disk_cli_open(arguments, arguments->file, arguments->from, ACTION_EXPORT,
 				     &from);
@@ -650,6 +700,10 @@ static int verb_convert(struct arguments *arguments)
 	what.fixed = arguments->fixed;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
+	if (disk_is_pipe(arguments->other))
+		return disk_access_close(from, disk_pipe_out(from, &what));
+	if (arguments->device)
+		return disk_access_close(from, convert_onto_device(arguments, from));
 	code = making_begin(arguments->other, &unfinished);
 	if (code)
 		return disk_access_close(from, code);
@@ -821,6 +875,7 @@ int verb_disk(int argc, char **argv)
 		{ "repair-link", verb_disk_repair_link },
 		{ "freeze", verb_disk_freeze },
 		{ "replay", verb_disk_replay },
+		{ "rescue", verb_disk_rescue },
 		{ "serve", verb_disk_serve },
 	};
 	struct arguments arguments = { 0 };

@@ -219,8 +219,8 @@ struct disk_job {
  * meanwhile.
  */
 int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error *error);
-/* All of a disk into a new, empty one of the same size, durably, with what that keeps of digests.
- * *error says which of them failed. */
+/* All of a disk into a new, empty one of the same size, or the first part of a larger raw one that
+ * is zero there, durably, with what that keeps of digests. *error says which of them failed. */
 int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	      struct disk_error *error);
 /* Of formats whose files are written once: by disk_convert() alone. */
@@ -232,6 +232,17 @@ bool disk_is_written_once(enum disk_format format);
  */
 int disk_convert(struct disk *from, const char *path, const struct disk_create *what,
 		 const struct disk_job *job, struct disk_error *error);
+/* The same into a pipe: raw, or a VMDK without a parent. */
+int disk_convert_stream(struct disk *from, int fd, const struct disk_create *what,
+			const struct disk_job *job, struct disk_error *error);
+/*
+ * What can be read of a disk into a new, empty one of the same size; the rest is zero there, and
+ * reported in order. `why`: -errno of the reading, -ENOENT for what only a parent had that is not
+ * there. A value that is not 0 ends it and is returned.
+ */
+typedef int disk_loss_report(void *context, uint64_t offset, uint64_t bytes, int why);
+int disk_rescue(struct disk *from, struct disk *to, const struct disk_job *job,
+		disk_loss_report *report, void *context);
 /* A child takes in what its parents hold, and stands alone. Others may use the disk meanwhile. */
 int disk_stream(struct disk *disk, const struct disk_job *job);
 /* Another parent; the child reads the same afterwards. Not while others use the disk. */

@@ -110,6 +110,7 @@ struct disk_conversion {
 };
 int qcow2_write_file(const struct disk_conversion *conversion, struct disk_error *error);
 int vmdk_write_file(const struct disk_conversion *conversion, struct disk_error *error);
+int raw_write_stream(const struct disk_conversion *conversion, struct disk_error *error);
 /* parent.c: UTF-16 as UTF-8; NULL where it is none. To be freed. */
 char *parent_utf8(const uint8_t *from, size_t bytes, bool big_endian);
 /* UTF-8 as UTF-16; its length in bytes, -EILSEQ where it is none, -ENAMETOOLONG. */

@@ -142,10 +142,14 @@ static int os_discard(void *context, uint64_t offset, uint64_t bytes)
 static int64_t os_size(void *context)
 {
 	struct stat st;
+	off_t end;
 
 	if (fstat(fd_of(context), &st))
 		return -errno;
-	return S_ISREG(st.st_mode) ? st.st_size : -ENOTSUP;
+	if (!S_ISBLK(st.st_mode))
+		return S_ISREG(st.st_mode) ? st.st_size : -ENOTSUP;
+	end = lseek(fd_of(context), 0, SEEK_END); /* everything else says where it reads */
+	return end < 0 ? -errno : end;
 }
 
 static void os_close(void *context)
@@ -172,7 +176,8 @@ static void os_stamp(void *context, struct file_stamp *ret)
 
 	*ret = (struct file_stamp){ 0 };
 	clock_gettime(CLOCK_REALTIME, &now);
-	if (!fstat(fd_of(context), &st))
+	/* a block device does not tell when it is written */
+	if (!fstat(fd_of(context), &st) && !S_ISBLK(st.st_mode))
 		*ret = (struct file_stamp){
 			.file_bytes = (uint64_t)st.st_size,
 			.mtime_ns = in_ns(&st.st_mtim),
@@ -346,15 +351,20 @@ static int os_finish(int fd, int direct, enum file_lock lock, struct disk_file *
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret)
 {
 	int flags = (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK;
-	int fd = open(path, flags);
+	struct stat st;
 	int past = -1;
+	int fd;
 	char same[64];
 
+	/* a device that somebody has mounted is in use */
+	if (write && !stat(path, &st) && S_ISBLK(st.st_mode))
+		flags |= O_EXCL;
+	fd = open(path, flags);
 	/* of the file that is open, whatever its name is now; a file system that cannot is used
 	 * through the cache */
 	if (fd >= 0 && direct) {
 		snprintf(same, sizeof(same), "/proc/self/fd/%d", fd);
-		past = open(same, flags | O_DIRECT);
+		past = open(same, (flags & ~O_EXCL) | O_DIRECT);
 	}
 	return os_finish(fd, past, write ? FILE_ALONE : FILE_SHARED, ret);
 }

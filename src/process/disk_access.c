@@ -211,6 +211,7 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	options.write = more.write;
 	options.accept_changed = more.accept_changed;
 	options.thaw = more.thaw;
+	options.without_parents = more.without_parents;
 	options.direct = more.direct;
 	options.no_sync = more.no_sync;
 	options.beside_writer = more.beside_writer;

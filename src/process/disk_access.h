@@ -32,7 +32,7 @@ struct disk_options disk_search_options(const struct disk_search *search, enum d
 
 /*
  * Each returns an exit code, and says a line when it is not 0. Of `more`, write, direct,
- * accept_changed and thaw count.
+ * accept_changed, without_parents and thaw count.
  */
 int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format,
 		     unsigned actions, struct disk_options more, struct disk **ret);

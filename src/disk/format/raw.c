@@ -1,4 +1,7 @@
-/* A file that is the disk. Its length is the size, in whole sectors. */
+/*
+ * A file, or a block device, that is the disk. Its length is the size, rounded up to whole sectors:
+ * what the last one lacks is zero, and the file gets it when it is written.
+ */
 #include "disk/disk_internal.h"
 
 #include <unistd.h>
@@ -101,12 +104,11 @@ int raw_open(struct disk *disk, const struct disk_options *options, struct disk_
 
 	(void)options;
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, disk->path, "not a regular file");
-	if (!bytes || bytes % SECTOR_BYTES)
-		return disk_fail(error, -EBADMSG, disk->path,
-				 "%ld bytes are no whole number of sectors", (long)bytes);
+		return disk_fail(error, (int)bytes, disk->path, "no regular file or block device");
+	if (!bytes)
+		return disk_fail(error, -EBADMSG, disk->path, "is empty: a disk has a sector");
 	disk->driver = &driver;
-	disk->size_bytes = (uint64_t)bytes;
+	disk->size_bytes = ((uint64_t)bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
 	disk->sector_bytes = SECTOR_BYTES;
 	return 0;
 }

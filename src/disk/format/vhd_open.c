@@ -297,7 +297,7 @@ int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_
 		return disk_fail(error, -ENOMEM, disk->path, "no memory");
 	if (bytes < 0) {
 		free(vhd);
-		return disk_fail(error, (int)bytes, disk->path, "not a regular file");
+		return disk_fail(error, (int)bytes, disk->path, "no regular file or block device");
 	}
 	disk->format = vhd;
 	disk->sector_bytes = VHD_SECTOR;

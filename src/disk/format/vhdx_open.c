@@ -392,7 +392,7 @@ static int read_start(struct vhdx *vhdx, struct disk_error *error)
 	int64_t bytes = file_size(&vhdx->disk->file);
 
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, vhdx->disk->path, "not a regular file");
+		return disk_fail(error, (int)bytes, vhdx->disk->path, "no file or block device");
 	vhdx->file_bytes = (uint64_t)bytes;
 	if (file_read(&vhdx->disk->file, 0, &identifier, 8) || identifier != VHDX_IDENTIFIER)
 		return disk_fail(error, -EBADMSG, vhdx->disk->path, "not a VHDX file");

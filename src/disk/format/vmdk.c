@@ -525,7 +525,7 @@ static int open_all(struct disk *disk, struct disk_error *error)
 	int result;
 
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, disk->path, "not a regular file");
+		return disk_fail(error, (int)bytes, disk->path, "no regular file or block device");
 	result = file_read(&disk->file, 0, &magic, sizeof(magic));
 	if (result)
 		return disk_fail(error, result, disk->path, "%s", disk_strerror(result));

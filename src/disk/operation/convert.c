@@ -86,3 +86,27 @@ int disk_convert(struct disk *from, const char *path, const struct disk_create *
 		disk_close(conversion.parent);
 	return result;
 }
+
+int disk_convert_stream(struct disk *from, int fd, const struct disk_create *what,
+			const struct disk_job *job, struct disk_error *error)
+{
+	struct disk_file file;
+	struct disk_conversion conversion = {
+		.from = from, .file = &file, .path = what->name, .what = what, .job = job
+	};
+	int result = disk_file_stream(fd, &file);
+
+	*error = (struct disk_error){ "" };
+	if (!result && what->format == DISK_RAW)
+		result = raw_write_stream(&conversion, error);
+	else if (!result && what->format == DISK_VMDK && !what->parent)
+		result = vmdk_write_file(&conversion, error);
+	else if (!result)
+		result =
+			disk_fail(error, -EINVAL, what->name,
+				  "a pipe takes raw or vmdk, which are written without going back");
+	if (result && !error->text[0])
+		disk_fail(error, result, what->name, "%s", disk_strerror(result));
+	file_close(&file);
+	return result;
+}

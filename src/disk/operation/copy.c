@@ -229,7 +229,8 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	int result;
 
 	*error = (struct disk_error){ "" };
-	if (!to->write || to->size_bytes != from->size_bytes)
+	if (!to->write || to->size_bytes < from->size_bytes ||
+	    (to->size_bytes > from->size_bytes && to->format_id != DISK_RAW))
 		return disk_fail(error, -EINVAL, to->path,
 				 "cannot be written, or has another size");
 	result = copy_begin(&copy);
