@@ -184,6 +184,27 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	return 0;
 }
 
+/* Of one that somebody writes: a fault in it counts only when it was not changed meanwhile. */
+static int open_beside(struct disk_file file, const char *path, const struct disk_options *options,
+		       struct disk **ret, struct disk_error *error)
+{
+	struct file_stamp before, after;
+	int result, again;
+
+	file_stamp_take(&file, &before);
+	result = disk_open_file(file, path, options, ret, error);
+	if (result != -EBADMSG && result != -ENODATA)
+		return result;
+	again = disk_file_open_beside(path, &file);
+	if (again)
+		return result;
+	file_stamp_take(&file, &after);
+	file_close(&file);
+	return before.file_bytes == after.file_bytes && before.mtime_ns == after.mtime_ns
+		       ? result
+		       : -EAGAIN;
+}
+
 static int open_once(const char *path, const struct disk_options *options, struct disk **ret,
 		     struct disk_error *error)
 {
@@ -208,6 +229,8 @@ static int open_once(const char *path, const struct disk_options *options, struc
 	if (result)
 		return disk_fail(error, result, path, "%s", strerror(-result));
 	file.no_sync = options->no_sync;
+	if (given.beside_writer)
+		return open_beside(file, path, &given, ret, error);
 	return disk_open_file(file, path, &given, ret, error);
 }
 
