@@ -138,7 +138,7 @@ enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
  * --code`. Nothing was there; the same block under another key, which a flush or another address
  * space has changed; another block.
  */
-struct jump_counters { uint64_t first, stale, displaced, recalled, recovered; };
+struct jump_counters { uint64_t first, stale, displaced, recalled, recovered, kept; };
 
 /* What became of translations: `umbra info --mmu`. */
 struct mmu_counters {

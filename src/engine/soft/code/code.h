@@ -227,6 +227,11 @@ uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
 struct page_walk;
 /*
+ * The block of this mode that the jump cache still has for state.rip under another key, after a
+ * flush or in another address space; NULL: it has another one. Less is touched than by the hash.
+ */
+struct block *soft_recall_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode);
+/*
  * The page of code at linear in this mode, if a jump has come there since jumps were flushed last.
  * False: it is to be walked for.
  */

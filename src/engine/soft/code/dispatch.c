@@ -196,6 +196,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 {
 	const uint32_t alone = PENDING_SINGLE | PENDING_SHADOW | PENDING_STEP | PENDING_BREAKPOINTS;
 	const struct x86_state *state = &cpu->state;
+	struct block *b;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
 	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == state->rip)
@@ -218,7 +219,8 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	if (!to->is_recalled &&
 	    soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
 		return NULL;
-	return find_within_limit(cpu, to, fault);
+	b = to->is_recalled ? soft_recall_block(cpu, to->found.gpa, to->mode) : NULL;
+	return b ? b : find_within_limit(cpu, to, fault);
 }
 
 /*

@@ -40,6 +40,21 @@ bool soft_recall_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint
 	return true;
 }
 
+struct block *soft_recall_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode)
+{
+	const struct jump_entry *entry = soft_jump_entry(cpu, cpu->state.rip);
+	struct block *b;
+
+	if (!__atomic_load_n(&entry->sum, __ATOMIC_SEQ_CST) || x86_code_bits(&cpu->state) != 64)
+		return NULL;
+	b = soft_block_at(cpu->engine, (const void *)entry->host);
+	if (b->dead || b->gpa != gpa || b->mode != mode ||
+	    (!soft_floats(mode) && b->gva != cpu->state.rip))
+		return NULL;
+	cpu->jumps.kept++;
+	return b;
+}
+
 static void remember_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint64_t gpa)
 {
 	cpu->known_pages[known_page_index(linear)] =
