@@ -8,7 +8,8 @@
  *
  * Extents lie in the directory of the descriptor: by their plain name, ./NAME, or an absolute name
  * there. A delta's parent is found by the name that it gives (parentFileNameHint), and is the one
- * whose content identifier (CID) the delta names. Left out: writing, ESX's own sparse formats.
+ * whose content identifier (CID) the delta names. Extents of the kind SESPARSE: sesparse.h. Left
+ * out: writing (vmdk_write.c), ESX's older sparse kind.
  */
 #include <ctype.h>
 #include <endian.h>
@@ -19,6 +20,7 @@
 #include "abi/vmdk.h"
 #include "disk/search.h"
 #include "inflate.h"
+#include "sesparse.h"
 
 enum { EXTENTS_MAX = 65536, DESCRIPTOR_BYTES = 1 << 20, GRAIN_MAX = 2048, GRAIN_ZERO = 1 };
 #define GRAINS_MAX (64ull << 20) /* of all extents: what their tables need of memory */
@@ -31,6 +33,7 @@ struct extent {
 	uint64_t grain_bytes, file_bytes;
 	uint32_t *table;  /* a sector for each grain, all tables behind each other; NULL: flat */
 	uint64_t grains;
+	struct sesparse *sesparse; /* NULL: of another kind */
 };
 
 struct vmdk {
@@ -44,6 +47,7 @@ struct vmdk {
 enum kind { SILENT, ZERO, DATA, COMPRESSED };
 struct run {
 	enum kind kind;
+	int error; /* not 0: what is there cannot be known, or is not there */
 	const struct extent *extent;
 	uint64_t bytes, at, in_grain, grain_start;
 };
@@ -56,6 +60,21 @@ static int unsound(const struct disk *disk, struct disk_error *error, const char
 }
 
 /* ---- reading ---- */
+
+static void sesparse_run(const struct disk *disk, struct run *run, uint64_t in, uint64_t bytes)
+{
+	static const enum kind kinds[] = {
+		[SESPARSE_SILENT] = SILENT, [SESPARSE_ZERO] = ZERO, [SESPARSE_DATA] = DATA
+	};
+	struct sesparse_run found;
+
+	run->error = sesparse_find(run->extent->sesparse, &run->extent->file, in, bytes, &found);
+	run->kind = kinds[found.kind];
+	if (run->kind == SILENT && !disk->is_child)
+		run->kind = ZERO;
+	run->bytes = found.bytes;
+	run->at = found.at;
+}
 
 static struct run run_find(const struct disk *disk, uint64_t offset, uint64_t bytes)
 {
@@ -96,6 +115,8 @@ static struct run run_find(const struct disk *disk, uint64_t offset, uint64_t by
 	}
 	if (run.bytes > bytes)
 		run.bytes = bytes;
+	if (run.extent->sesparse)
+		sesparse_run(disk, &run, in, run.bytes);
 	return run;
 }
 
@@ -150,6 +171,8 @@ static int vmdk_read(struct disk *disk, uint64_t offset, const struct disk_buffe
 {
 	const struct run run = run_find(disk, offset, bytes);
 
+	if (run.error)
+		return run.error;
 	*ret = range_of(&run);
 	if (run.kind == DATA && run.at + run.bytes > run.extent->file_bytes)
 		return -ENODATA;
@@ -162,8 +185,9 @@ static int vmdk_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct
 {
 	const struct run run = run_find(disk, offset, bytes);
 
-	*ret = range_of(&run);
-	return 0;
+	if (!run.error)
+		*ret = range_of(&run);
+	return run.error;
 }
 
 /* The packed length of one that is compressed is looked at when it is read. */
@@ -179,12 +203,35 @@ static bool grain_is_there(const struct extent *extent, uint64_t grain)
 	return at + (left < extent->grain_bytes ? left : extent->grain_bytes) <= extent->file_bytes;
 }
 
+/* 0, or where it is wrong in *ret_at. */
+static int check_sesparse(struct disk *disk, const struct extent *extent, uint64_t *ret_at)
+{
+	struct run run = { .bytes = 0 };
+
+	for (uint64_t at = 0; at < extent->bytes && !run.error; at += run.bytes) {
+		run = run_find(disk, extent->start + at, extent->bytes - at);
+		*ret_at = extent->start + at;
+	}
+	return run.error;
+}
+
 static int vmdk_check(struct disk *disk, void (*report)(void *, const char *), void *context)
 {
 	const struct vmdk *vmdk = vmdk_of(disk);
 	char line[160];
 
-	for (unsigned n = 0; n < vmdk->count; n++)
+	for (unsigned n = 0; n < vmdk->count; n++) {
+		uint64_t at = 0;
+		int error = vmdk->extent[n].sesparse
+				    ? check_sesparse(disk, &vmdk->extent[n], &at)
+				    : 0;
+
+		if (error) {
+			snprintf(line, sizeof(line), "at offset %lu: %s", at,
+				 disk_strerror(error));
+			report(context, line);
+			return 1;
+		}
 		for (uint64_t grain = 0; grain < vmdk->extent[n].grains; grain++)
 			if (!grain_is_there(&vmdk->extent[n], grain)) {
 				snprintf(line, sizeof(line), "at offset %lu: %s",
@@ -194,6 +241,7 @@ static int vmdk_check(struct disk *disk, void (*report)(void *, const char *), v
 				report(context, line);
 				return 1;
 			}
+	}
 	return 0;
 }
 
@@ -211,6 +259,7 @@ static void vmdk_release(struct vmdk *vmdk)
 {
 	for (unsigned n = 0; n < vmdk->count; n++) {
 		free(vmdk->extent[n].table);
+		sesparse_close(vmdk->extent[n].sesparse);
 		if (vmdk->extent[n].own_file)
 			file_close(&vmdk->extent[n].file);
 	}
@@ -393,6 +442,22 @@ static int open_beside(struct disk *disk, const char *name, struct extent *exten
 		      : 0;
 }
 
+static int open_sesparse(struct disk *disk, struct extent *extent, uint64_t sectors,
+			 struct disk_error *error)
+{
+	const char *what = "";
+	uint64_t bytes = 0;
+	int64_t file_bytes = file_size(&extent->file);
+	int result = sesparse_open(&extent->file, &extent->sesparse, &bytes, &what);
+
+	if (result)
+		return disk_fail(error, result, disk->path, "%s", what);
+	extent->file_bytes = file_bytes < 0 ? 0 : (uint64_t)file_bytes;
+	return bytes < sectors * VMDK_SECTOR_BYTES
+		       ? unsound(disk, error, "an extent is shorter than is said of it")
+		       : 0;
+}
+
 static int add_extent(struct disk *disk, uint64_t sectors, const char *type, const char *name,
 		      uint64_t offset, struct disk_error *error)
 {
@@ -416,7 +481,9 @@ static int add_extent(struct disk *disk, uint64_t sectors, const char *type, con
 	if (!extent->zero)
 		result = open_beside(disk, name, extent, error);
 	vmdk->count += !result;
-	if (!result && !strcasecmp(type, "SPARSE")) {
+	if (!result && !strcasecmp(type, "SESPARSE")) {
+		result = open_sesparse(disk, extent, sectors, error);
+	} else if (!result && !strcasecmp(type, "SPARSE")) {
 		result = open_sparse(disk, extent, &head, error);
 		if (!result && extent->bytes < sectors * VMDK_SECTOR_BYTES)
 			result = unsound(disk, error, "an extent is shorter than is said of it");
