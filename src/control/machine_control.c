@@ -346,27 +346,34 @@ static char *watched_line(const struct control *control, const struct control_pe
 	return control_success(peer->watch_id, json_pack("{s:o}", "machine", describe(control)));
 }
 
-/* Now, or when what it was sent before has gone out. */
+/* The first time with the descriptors. */
+static void tell_watched(const struct control *control, struct control_peer *peer)
+{
+	char *line = watched_line(control, peer);
+
+	if (line && !peer->has_watched && control->occupied_fd[0] >= 0 &&
+	    send_with(peer, line, strlen(line), control->occupied_fd, CONTROL_OCCUPIED_FDS))
+		free(line);
+	else
+		add_line(peer, line);
+	peer->has_watched = true;
+}
+
+/* Now, or when what it was sent before has gone out, and there is a machine. */
 static void tell_watcher(const struct control *control, struct control_peer *peer)
 {
-	peer->is_behind = has_output(peer);
+	peer->is_behind = !control->has_begun || has_output(peer);
 	if (!peer->is_behind)
-		add_line(peer, watched_line(control, peer));
+		tell_watched(control, peer);
 }
 
 static enum control_wish begin_watch(const struct control *control, struct control_peer *peer,
 				     const struct control_request *request)
 {
-	char *line;
-
 	memcpy(peer->watch_id, request->id, sizeof(peer->watch_id));
 	peer->watches = true;
-	line = watched_line(control, peer);
-	if (line && control->occupied_fd[0] >= 0 &&
-	    send_with(peer, line, strlen(line), control->occupied_fd, CONTROL_OCCUPIED_FDS))
-		free(line);
-	else
-		add_line(peer, line);
+	peer->has_watched = false;
+	tell_watcher(control, peer);
 	return WISH_NOTHING;
 }
 
@@ -375,6 +382,12 @@ static void tell_watchers(struct control *control)
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
 		if (control->peer[n].fd >= 0 && control->peer[n].watches)
 			tell_watcher(control, &control->peer[n]);
+}
+
+void control_began(struct control *control)
+{
+	control->has_begun = true;
+	tell_watchers(control);
 }
 
 void control_set_state(struct control *control, const struct record_state *state)

@@ -107,7 +107,8 @@ struct control_peer {
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
 	char watch_id[CONTROL_ID_BYTES];
-	bool watches, is_behind; /* is_behind: something new was said while it did not read */
+	/* is_behind: something new was said while it did not read; or there is no machine yet */
+	bool watches, has_watched, is_behind;
 	bool is_narrow; /* it may advise, and hear */
 };
 
@@ -132,7 +133,7 @@ struct control {
 	json_t *description; /* an object, or NULL */
 	int process; /* the machine process's id */
 	struct record_state state;
-	bool has_state;
+	bool has_state, has_begun;
 	json_t *keys; /* what the guest's daemons say; NULL: nothing */
 	struct control_peer *freezer; /* who has it frozen, or thawed; NULL: nobody, or is gone */
 	char freeze_id[CONTROL_ID_BYTES];
@@ -217,3 +218,5 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 void control_settled(struct control *control, int error);
 /* The machine has ended: what can go out at once goes, and the peers are left. */
 void control_end(struct control *control);
+/* The machine is there, and what it occupies is known: who watches waits for that. Once. */
+void control_began(struct control *control);

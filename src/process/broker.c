@@ -788,6 +788,7 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 
 	b->end = ret;
 	ret->outcome = BROKER_MACHINE_DIED;
+	control_began(&b->control);
 	while (!b->machine_exited)
 		broker_turn(b, &more);
 	/* Before the peers hear that the machine is gone: nothing of it holds anything then. */

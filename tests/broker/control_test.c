@@ -664,6 +664,51 @@ static int helper_is_never_ready(const struct helper_ends *ends)
 	return 1;
 }
 
+static int begin[2];
+
+/* Ready once it is told. */
+static int helper_is_told(const struct helper_ends *ends)
+{
+	char byte;
+
+	if (read(begin[0], &byte, 1) != 1 || write(ends->ready_fd, "", 1) != 1)
+		return 1;
+	return (int)read(ends->end_fd, &byte, 1);
+}
+
+/* What the machine occupies is not known before: who watches is told with it, or not at all. */
+static void watched_early(void)
+{
+	struct pollfd heard = { .events = POLLIN };
+	struct running running;
+	FILE *watcher;
+	FILE *peer;
+	char line[CONTROL_REQUEST_BYTES];
+
+	if (pipe(begin))
+		exit(2);
+	running = start_with(good_machine, helper_is_told);
+	watcher = connect_to();
+	ask(watcher, "narrow");
+	expect("who is narrowed is answered before a machine begins",
+	       fgets(line, sizeof(line), watcher));
+	ask(watcher, "watch");
+	peer = connect_to();
+	expect("and so is who asks", answers(peer, "info", "ok what it is") &&
+					     answers(peer, "info", "ok what it is"));
+	heard.fd = fileno(watcher);
+	expect("who watches waits for it", !poll(&heard, 1, 0));
+	expect("it begins", write(begin[1], "", 1) == 1);
+	expect("and is heard of then", fgets(line, sizeof(line), watcher) &&
+					       strstr(line, "\"machine\""));
+	expect("stop", answers(peer, "stop", "ok"));
+	fclose(peer);
+	fclose(watcher);
+	finish("a machine that is watched before it begins", running, BROKER_ENDED, "");
+	close(begin[0]);
+	close(begin[1]);
+}
+
 static void before_it_begins(void)
 {
 	static const struct { const char *question, *what; } ends[] = {
@@ -701,6 +746,7 @@ int main(void)
 	not_reading();
 	lying_machines();
 	before_it_begins();
+	watched_early();
 	unlink(address.sun_path);
 	return failures != 0;
 }
