@@ -3,18 +3,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ipc/spawn.h"
 #include "control/names.h"
 
 enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), ANSWER_S = 5, BACKLOG = 16 };
+/* As of who joins the hub: one that ends again soon is joined again later, and later each time. */
+enum { FIRST_DELAY_MS = 20, MOST_DELAY_MS = 5000, LONG_LIFE_S = 10, FIRST_KEPT_FD = 200 };
 
 static int open_socket(struct sockaddr_un *ret_at, int *ret_folder)
 {
@@ -151,27 +157,107 @@ static int bring(int balancer, int machine)
 	return strstr(answer, "\"ok\":true") ? 0 : -ENOSPC;
 }
 
+/* The connection on which it was brought, which stays as long as that balancer; -errno. */
 static int bring_to_one(int machine)
 {
 	const int balancer = connect_or_start();
 	const int error = balancer < 0 ? balancer : bring(balancer, machine);
 
+	if (!error)
+		return balancer;
 	if (balancer >= 0)
 		close(balancer);
 	return error;
 }
 
 /* One that ends just then has taken the connection, and nothing else: the next has the machine. */
-int balance_join(const char *name)
+static int join_once(const char *name)
 {
 	int machine = name_connect(name);
-	int error = machine < 0 ? machine : narrow(machine);
+	int line = machine < 0 ? machine : narrow(machine);
 
-	if (!error)
-		error = bring_to_one(machine);
-	if (error == -EPIPE || error == -ECONNRESET)
-		error = bring_to_one(machine);
+	if (!line)
+		line = bring_to_one(machine);
+	if (line == -EPIPE || line == -ECONNRESET)
+		line = bring_to_one(machine);
 	if (machine >= 0)
 		close(machine);
-	return error;
+	return line;
+}
+
+/* ---- joining again ---- */
+
+/* False: the broker has ended. line -1: there is none to wait for. */
+static bool wait_for_end(int broker, int line, int timeout_ms)
+{
+	struct pollfd polls[] = { { .fd = broker, .events = POLLIN },
+				  { .fd = line, .events = POLLIN } };
+
+	while (poll(polls, 2, timeout_ms) < 0 && errno == EINTR)
+		;
+	return !polls[0].revents;
+}
+
+static time_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec;
+}
+
+static void stay(const char *name, int broker, int line)
+{
+	int delay_ms = FIRST_DELAY_MS;
+
+	for (;;) {
+		const time_t begun_s = now_s();
+
+		if (line >= 0 && !wait_for_end(broker, line, -1))
+			return;
+		if (line >= 0)
+			close(line);
+		if (now_s() - begun_s >= LONG_LIFE_S)
+			delay_ms = FIRST_DELAY_MS;
+		if (!wait_for_end(broker, -1, delay_ms))
+			return;
+		delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
+		line = join_once(name);
+	}
+}
+
+/* Nothing of the machine's, and no terminal, stays with it. */
+static void leave_all_but(int *broker, int *line)
+{
+	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+	*broker = fcntl(*broker, F_DUPFD_CLOEXEC, FIRST_KEPT_FD);
+	*line = fcntl(*line, F_DUPFD_CLOEXEC, FIRST_KEPT_FD);
+	syscall(SYS_close_range, STDERR_FILENO + 1, FIRST_KEPT_FD - 1, 0);
+	syscall(SYS_close_range, (*broker > *line ? *broker : *line) + 1, ~0u, 0);
+	setsid();
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+int balance_join(const char *name, pid_t broker)
+{
+	int line = join_once(name);
+	int broker_fd;
+
+	if (line < 0)
+		return line;
+	broker_fd = (int)syscall(SYS_pidfd_open, broker, 0);
+	if (broker_fd >= 0 && !fork()) {
+		leave_all_but(&broker_fd, &line);
+		stay(name, broker_fd, line);
+		_exit(0);
+	}
+	if (broker_fd >= 0)
+		close(broker_fd);
+	close(line);
+	return 0;
 }

@@ -306,7 +306,7 @@ static int start_broker(const struct fork_command *command, struct child *child,
 			       child->name, "see umbra doctor"));
 	if (!code &&
 	    is_adjusted(command->machine)) /* without a balancer it follows its own guest */
-		balance_join(child->name);
+		balance_join(child->name, child->broker);
 	leave_child(child);
 	free(plan);
 	return code;

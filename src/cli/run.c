@@ -880,7 +880,7 @@ static int make_plan(struct run *run)
 /* Without one its memory follows what its own guest needs, and not what others do. */
 static void join_balancer(const char *name)
 {
-	int error = balance_join(name);
+	int error = balance_join(name, getpid());
 
 	if (error)
 		complain(0, strerror(-error), "the balancer", "the machine goes on without it");

@@ -14,7 +14,9 @@
 #include "balancer_internal.h"
 #include "control/protocol.h"
 
-enum { ASKERS = 8, BUSY_MS = 50, IDLE_MS = 250, STAYS_BUSY_MS = 2000, LONELY_MS = 5000 };
+/* who has brought a machine stays, to hear of the balancer's end */
+enum { ASKERS = 8 + BALANCE_GUESTS };
+enum { BUSY_MS = 50, IDLE_MS = 250, STAYS_BUSY_MS = 2000, LONELY_MS = 5000 };
 enum { HEAR_MS = 10, REQUEST_BYTES = 1024, OWN_FDS = 2 };
 enum { RESERVE_SHARE = 20, SAMPLE_MS = 1000 };
 #define RESERVE_LEAST_BYTES (256ull << 20)

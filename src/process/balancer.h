@@ -15,6 +15,9 @@
  *   history  "samples", one a second, the last BALANCER_SAMPLES
  *   reserve  how much of the host's memory is never given to guests
  *
+ * Who has joined stays connected, and joins again when that ends (cli/balance_join.h): so it is
+ * started again at once.
+ *
  *  1. A machine without a balancer follows its own guest (device/dynamic_memory): what the balancer
  *     has advised goes with its connection.
  *  2. It looks every BUSY_MS while something moves, else every IDLE_MS, and when the host stalls.

@@ -11,8 +11,12 @@
 #include "balancer.h"
 #include "control/protocol.h"
 #include "ipc/lockdown.h"
+#include "ipc/spawn.h"
 #include "mains.h"
 #include "report.h"
+
+/* Of each machine its socket, what it occupies, and who has brought it; and some who ask. */
+enum { DESCRIPTORS = 2048 };
 
 /*
  * Woken when somebody has waited for memory 20 ms of 2 s, where the host lets users ask for that
@@ -40,6 +44,7 @@ int balancer_main(void)
 	int error;
 
 	control_protocol_init();
+	spawn_raise_descriptors(DESCRIPTORS);
 	error = lockdown_before_threads(ROLE_BALANCER, NULL);
 	if (!error)
 		error = lockdown(ROLE_BALANCER);

@@ -81,8 +81,28 @@ check("a set target is left alone", memory("one", "--set", "300M").returncode ==
 wait("and shown as such", lambda m: m["one"]["mode"] == "set" and m["one"]["assigned"] == 300 * MIB)
 memory("one", "--set", "auto")
 
-# without it
+# another one, soon
+def of_machine(name):
+    found = set(balancers()) - before
+    return found and all_machines().get(name, {}).get("mode") == "balanced" and found
 for pid in started:
+    os.kill(pid, signal.SIGKILL)
+for _ in range(600):
+    now = of_machine("one") and of_machine("two")
+    if now and not now & started:
+        break
+    time.sleep(0.1)
+check("a balancer that dies is started again, and has all machines", now and len(now) == 1 and not now & started)
+
+# without it, and without who would join again
+def joins_again(guest):
+    children = open("/proc/%d/task/%d/children" % (guest.process.pid, guest.process.pid)).read().split()
+    return [int(p) for p in children if b"--role=" not in open("/proc/%s/cmdline" % p, "rb").read()]
+for guest in one, two:
+    check("one process stays to join again", len(joins_again(guest)) == 1)
+    for pid in joins_again(guest):
+        os.kill(pid, signal.SIGKILL)
+for pid in now or ():
     os.kill(pid, signal.SIGKILL)
 for _ in range(600):
     mode = json.loads(memory("one", "--json").stdout)["memory-mode"]
