@@ -214,6 +214,16 @@ int disk_side_store(const char *path, const uint8_t *bytes, size_t count, bool *
 	return side_is_sound(&side) ? side_store(path, &side, ret_unsynced) : -EBADMSG;
 }
 
+/* All of a file but `count` bytes of it. */
+static void copy_around(const struct side *side, size_t at, size_t count, uint8_t *to)
+{
+	if (!side->bytes)
+		return;
+	assert(at <= side->count && count <= side->count - at);
+	memcpy(to, side->bytes, at);
+	memcpy(to + at, side->bytes + at + count, side->count - at - count);
+}
+
 /* All other items, then this one. */
 int side_write(const struct disk_side_keeper *keeper, const char *path, struct guid id,
 	       const void *value, size_t bytes, bool *ret_unsynced)
@@ -249,10 +259,7 @@ int side_write(const struct disk_side_keeper *keeper, const char *path, struct g
 		at = old.count;
 		found = 0;
 	}
-	if (old.bytes) {
-		memcpy(now.bytes, old.bytes, at);
-		memcpy(now.bytes + at, old.bytes + at + found, old.count - at - found);
-	}
+	copy_around(&old, at, found, now.bytes);
 	if (value) {
 		memcpy(now.bytes + old.count - found, &item, sizeof(item));
 		memcpy(now.bytes + old.count - found + sizeof(item), value, bytes);

@@ -307,6 +307,43 @@ static uint8_t memory_bytes(const struct x86_insn *insn)
 	return insn->encoding.mem_bytes[insn->pp >= 2 && insn->canonical66 ? 2 : 0];
 }
 
+/* C4 and C5 begin a VEX prefix in 64-bit code, and elsewhere where LES or LDS had a register. */
+static bool is_vex(const struct cursor *cursor, uint8_t b, unsigned code_bits)
+{
+	if ((b != 0xc4 && b != 0xc5) || cursor->short_of_bytes)
+		return false;
+	return code_bits == 64 ||
+	       (cursor->at < cursor->available && cursor->bytes[cursor->at] >= 0xc0);
+}
+
+static void take_modrm(struct cursor *cursor, uint8_t modrm, uint8_t rex, unsigned code_bits,
+		       struct x86_insn *insn)
+{
+	const bool is_group = insn->encoding.attributes & X86_ENC_GROUP;
+
+	next(cursor);
+	insn->has_modrm = true;
+	insn->mod = modrm >> 6;
+	insn->reg = (uint8_t)((modrm >> 3 & 7) | (is_group ? 0 : (rex & 4) << 1));
+	insn->rm = (uint8_t)((modrm & 7) | (rex & 1) << 3);
+	if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
+		insn->mod = 3; /* MOV CR/DR ignore mod */
+	if (insn->mod == 3)
+		return;
+	if (insn->address_bytes == 2)
+		address16(cursor, modrm, insn);
+	else
+		address32(cursor, modrm, rex, code_bits, insn);
+}
+
+/* The register that the last bits of an opcode name. */
+static void take_opcode_register(uint8_t rex, struct x86_insn *insn)
+{
+	insn->rm = (uint8_t)((insn->opcode & 7) | (rex & 1) << 3);
+	if (insn->encoding.class == X86_CLASS_PAUSE && insn->rm)
+		insn->encoding.class = X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
+}
+
 int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struct x86_insn *insn)
 {
 	struct cursor cursor = { bytes,
@@ -321,17 +358,15 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 	insn->index = insn->base = X86_NO_REGISTER;
 	insn->segment = X86_DS;
 	b = take_prefixes(&cursor, code_bits, insn, &prefixes);
-	if ((b == 0xc4 || b == 0xc5) && !cursor.short_of_bytes &&
-	    (code_bits == 64 || (cursor.at < cursor.available && bytes[cursor.at] >= 0xc0))) {
+	if (is_vex(&cursor, b, code_bits)) {
 		if (insn->lock || insn->rep || insn->repne || insn->prefix66 || prefixes.rex)
 			return -EINVAL;
 		take_vex(&cursor, b, code_bits, insn, &prefixes);
 		if (insn->map > 3 || insn->map == 0)
 			return cursor.short_of_bytes ? -EAGAIN : -EINVAL;
 	} else {
-		if (b == 0xc4 || b == 0xc5)
-			if (cursor.at >= cursor.available)
-				cursor.short_of_bytes = true;
+		if ((b == 0xc4 || b == 0xc5) && cursor.at >= cursor.available)
+			cursor.short_of_bytes = true;
 		take_opcode(&cursor, b, insn);
 	}
 	insn->rex = prefixes.rex && !insn->kind;
@@ -349,28 +384,10 @@ int x86_decode(const uint8_t *bytes, size_t available, unsigned code_bits, struc
 		return available < X86_INSN_MAX_BYTES ? -EAGAIN : -E2BIG;
 	if (!(insn->encoding.attributes & X86_ENC_VALID))
 		return -EINVAL;
-	if (insn->encoding.attributes & X86_ENC_MODRM) {
-		next(&cursor);
-		insn->has_modrm = true;
-		insn->mod = modrm >> 6;
-		insn->reg = (uint8_t)((modrm >> 3 & 7) | (insn->encoding.attributes & X86_ENC_GROUP
-								  ? 0
-								  : (prefixes.rex & 4) << 1));
-		insn->rm = (uint8_t)((modrm & 7) | (prefixes.rex & 1) << 3);
-		if (insn->map == 1 && insn->opcode >= 0x20 && insn->opcode <= 0x23)
-			insn->mod = 3; /* MOV CR/DR ignore mod */
-		if (insn->mod != 3) {
-			if (insn->address_bytes == 2)
-				address16(&cursor, modrm, insn);
-			else
-				address32(&cursor, modrm, prefixes.rex, code_bits, insn);
-		}
-	} else {
-		insn->rm = (uint8_t)((insn->opcode & 7) | (prefixes.rex & 1) << 3);
-		if (insn->encoding.class == X86_CLASS_PAUSE && insn->rm)
-			insn->encoding.class =
-				X86_CLASS_DATA; /* XCHG R8, RAX: F3 says nothing there */
-	}
+	if (insn->encoding.attributes & X86_ENC_MODRM)
+		take_modrm(&cursor, modrm, prefixes.rex, code_bits, insn);
+	else
+		take_opcode_register(prefixes.rex, insn);
 	if (prefixes.segment != X86_NO_REGISTER) {
 		insn->segment = prefixes.segment;
 		insn->segment_override = true;

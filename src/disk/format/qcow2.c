@@ -90,6 +90,31 @@ static void find_subclusters(const struct qcow2 *qcow2, uint64_t in_cluster, uin
 		ret->kind = ZERO;
 }
 
+/* What an entry of a table of clusters says of the bytes from `in` on in its cluster. */
+static int entry_take(const struct qcow2 *qcow2, uint64_t entry, uint64_t bitmap, uint64_t in,
+		      struct run *ret)
+{
+	const uint64_t at = entry & QCOW2_OFFSET_BITS;
+	const unsigned bits = 62 - (qcow2->cluster_bits - 8); /* of a compressed cluster's place */
+
+	if (entry & QCOW2_COMPRESSED) {
+		const uint64_t sectors = ((entry & (QCOW2_COMPRESSED - 1)) >> bits) + 1;
+
+		ret->kind = COMPRESSED;
+		ret->at = entry & ((1ull << bits) - 1);
+		ret->packed_bytes = (uint32_t)(sectors * QCOW2_SECTOR_BYTES -
+					       (ret->at & (QCOW2_SECTOR_BYTES - 1)));
+		return 0;
+	}
+	ret->at = at + in;
+	ret->kind = at ? DATA : SILENT;
+	if (qcow2->entry_words == 1 && entry & 1)
+		ret->kind = ZERO;
+	if (qcow2->entry_words == 2)
+		find_subclusters(qcow2, in, bitmap, ret);
+	return at & (qcow2->cluster_bytes - 1) || (ret->kind == DATA && !at) ? -EBADMSG : 0;
+}
+
 /* What begins at an offset: within one cluster, or as far as a table that is not there would reach.
  * */
 static int run_find(struct disk *disk, uint64_t offset, uint64_t bytes, struct run *ret)
@@ -120,25 +145,8 @@ static int run_find(struct disk *disk, uint64_t offset, uint64_t bytes, struct r
 		pthread_mutex_unlock(&qcow2->lock);
 		if (!table)
 			return error;
-		if (entry & QCOW2_COMPRESSED) {
-			unsigned bits = 62 - (qcow2->cluster_bits - 8);
-
-			ret->kind = COMPRESSED;
-			ret->at = entry & ((1ull << bits) - 1);
-			ret->packed_bytes = (uint32_t)((((entry & (QCOW2_COMPRESSED - 1)) >> bits) +
-							1) * QCOW2_SECTOR_BYTES -
-						       (ret->at & (QCOW2_SECTOR_BYTES - 1)));
-		} else {
-			ret->at = (entry & QCOW2_OFFSET_BITS) + in;
-			ret->kind = entry & QCOW2_OFFSET_BITS ? DATA : SILENT;
-			if (qcow2->entry_words == 1 && entry & 1)
-				ret->kind = ZERO;
-			if (qcow2->entry_words == 2)
-				find_subclusters(qcow2, in, bitmap, ret);
-			if ((entry & QCOW2_OFFSET_BITS & (qcow2->cluster_bytes - 1)) ||
-			    (ret->kind == DATA && !(entry & QCOW2_OFFSET_BITS)))
-				return -EBADMSG;
-		}
+		if (entry_take(qcow2, entry, bitmap, in, ret))
+			return -EBADMSG;
 	}
 	if (ret->bytes > bytes)
 		ret->bytes = bytes;

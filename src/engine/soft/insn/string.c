@@ -139,6 +139,67 @@ static bool wraps(const struct string_op *operation, unsigned reg, uint64_t coun
 		       : offset + span + operation->bytes - 1 > operation->mask;
 }
 
+/* Elements by the host's own instruction, in the direction that its flag has just now. */
+static inline void move_elements(unsigned bytes, uint8_t *to, const uint8_t *from, uint64_t count)
+{
+	switch (bytes) {
+	case 1:
+		__asm__ volatile("rep movsb"
+				 : "+D"(to), "+S"(from), "+c"(count)
+				 :
+				 : "memory");
+		break;
+	case 2:
+		__asm__ volatile("rep movsw"
+				 : "+D"(to), "+S"(from), "+c"(count)
+				 :
+				 : "memory");
+		break;
+	case 4:
+		__asm__ volatile("rep movsl"
+				 : "+D"(to), "+S"(from), "+c"(count)
+				 :
+				 : "memory");
+		break;
+	default:
+		__asm__ volatile("rep movsq"
+				 : "+D"(to), "+S"(from), "+c"(count)
+				 :
+				 : "memory");
+		break;
+	}
+}
+
+static inline void store_elements(unsigned bytes, uint8_t *to, uint64_t value, uint64_t count)
+{
+	switch (bytes) {
+	case 1:
+		__asm__ volatile("rep stosb"
+				 : "+D"(to), "+c"(count)
+				 : "a"(value)
+				 : "memory");
+		break;
+	case 2:
+		__asm__ volatile("rep stosw"
+				 : "+D"(to), "+c"(count)
+				 : "a"(value)
+				 : "memory");
+		break;
+	case 4:
+		__asm__ volatile("rep stosl"
+				 : "+D"(to), "+c"(count)
+				 : "a"(value)
+				 : "memory");
+		break;
+	default:
+		__asm__ volatile("rep stosq"
+				 : "+D"(to), "+c"(count)
+				 : "a"(value)
+				 : "memory");
+		break;
+	}
+}
+
 static int block_move(struct string_op *operation, uint64_t count, uint64_t *ret_done)
 {
 	bool move = operation->insn->opcode < 0xaa;
@@ -146,7 +207,6 @@ static int block_move(struct string_op *operation, uint64_t count, uint64_t *ret
 	uint64_t to = destination(operation);
 	uint64_t n = run_length(operation, to, count);
 	uint64_t gpa;
-	uint64_t value = operation->state->gpr[0];
 	uint8_t *from_hva = NULL;
 	uint8_t *to_hva;
 
@@ -170,61 +230,10 @@ static int block_move(struct string_op *operation, uint64_t count, uint64_t *ret
 	*ret_done = n;
 	if (operation->down)
 		__asm__ volatile("std");
-	if (move) {
-		switch (operation->bytes) {
-		case 1:
-			__asm__ volatile("rep movsb"
-					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
-					 :
-					 : "memory");
-			break;
-		case 2:
-			__asm__ volatile("rep movsw"
-					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
-					 :
-					 : "memory");
-			break;
-		case 4:
-			__asm__ volatile("rep movsl"
-					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
-					 :
-					 : "memory");
-			break;
-		default:
-			__asm__ volatile("rep movsq"
-					 : "+D"(to_hva), "+S"(from_hva), "+c"(n)
-					 :
-					 : "memory");
-			break;
-		}
-	} else {
-		switch (operation->bytes) {
-		case 1:
-			__asm__ volatile("rep stosb"
-					 : "+D"(to_hva), "+c"(n)
-					 : "a"(value)
-					 : "memory");
-			break;
-		case 2:
-			__asm__ volatile("rep stosw"
-					 : "+D"(to_hva), "+c"(n)
-					 : "a"(value)
-					 : "memory");
-			break;
-		case 4:
-			__asm__ volatile("rep stosl"
-					 : "+D"(to_hva), "+c"(n)
-					 : "a"(value)
-					 : "memory");
-			break;
-		default:
-			__asm__ volatile("rep stosq"
-					 : "+D"(to_hva), "+c"(n)
-					 : "a"(value)
-					 : "memory");
-			break;
-		}
-	}
+	if (move)
+		move_elements(operation->bytes, to_hva, from_hva, n);
+	else
+		store_elements(operation->bytes, to_hva, operation->state->gpr[0], n);
 	if (operation->down)
 		__asm__ volatile("cld");
 	advance(operation, 7, *ret_done * operation->bytes);
