@@ -89,6 +89,9 @@ with tempfile.TemporaryDirectory() as where:
     for key in ["NoNewPrivs", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "Seccomp", "Uid", "Gid", "Threads"]:
         expect("as its parent: %s" % key, status(child)[key] == status(parent)[key], (status(child)[key], status(parent)[key]))
     expect("it has the parent's list of calls behind others", int(status(child)["Seccomp_filters"]) > int(status(parent)["Seccomp_filters"]))
+    threads = ["task/%s/status" % thread for thread in os.listdir("/proc/%d/task" % child)]
+    filters = {re.search(r"Seccomp_filters:\s*(\d+)", read(child, thread)).group(1) for thread in threads}
+    expect("all its threads have it", len(threads) > 1 and filters == {status(child)["Seccomp_filters"].strip()}, filters)
     for name in os.listdir("/proc/self/ns"):
         expect("as its parent: namespace %s" % name, os.readlink("/proc/%d/ns/%s" % (child, name)) == os.readlink("/proc/%d/ns/%s" % (parent, name)))
     expect("it holds two events and nothing else", sorted(descriptors(child).values()) == ["anon_inode:[eventfd]"] * 2, descriptors(child))
