@@ -81,8 +81,9 @@ static int load(const struct guest_memory *memory, struct boot_file file,
 	    segment->memory_bytes > memory->low_bytes - segment->gpa)
 		return boot_refuse(reason, "the memory is too small for it", -ENOMEM);
 	memcpy(memory->ram + segment->gpa, file.data + segment->offset, segment->file_bytes);
-	memset(memory->ram + segment->gpa + segment->file_bytes, 0,
-	       segment->memory_bytes - segment->file_bytes);
+	if (segment->gpa < *end) /* beyond what is loaded the memory is as it was made */
+		memset(memory->ram + segment->gpa + segment->file_bytes, 0,
+		       segment->memory_bytes - segment->file_bytes);
 	*end = segment->gpa + segment->memory_bytes > *end ? segment->gpa + segment->memory_bytes
 							   : *end;
 	return 0;

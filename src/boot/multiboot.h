@@ -10,7 +10,7 @@
 
 /* Whether the file carries a multiboot header. */
 bool boot_is_multiboot(struct boot_file image);
-/* As boot_linux(); module becomes the one module when it has bytes. */
+/* As boot_linux(), into memory that is zero; module becomes the one module when it has bytes. */
 int boot_multiboot(const struct guest_memory *memory, struct boot_file image,
 		   struct boot_file module, const char *command_line, struct x86_state *ret_state,
 		   const char **ret_reason);
