@@ -36,7 +36,8 @@ static const char help[] =
 	"              [--listen ADDRESS:PORT --certificate FILE --key FILE --token FILE]\n"
 	"The daemon of one user's machines: HTTP on a Unix socket (umbra-api(7)), which\n"
 	"is .daemon in the folder of the machines' names unless PATH is given or systemd passes\n"
-	"one. What it keeps is in FILE, $XDG_STATE_HOME/umbra/umbrad.sqlite (~/.local/state).\n"
+	"one. What it keeps is in FILE, $XDG_STATE_HOME/umbra/umbrad.sqlite (~/.local/state),\n"
+	"or in a PostgreSQL database: postgresql://HOST/DATABASE.\n"
 	"--listen has it heard at a TCP port as well, by TLS with that certificate and key (PEM),\n"
 	"by who sends the token, which is the first line of its FILE, as Authorization: Bearer.\n"
 	"PROGRAM is the command that it executes: umbra beside it, or in /usr/bin.\n"
@@ -296,8 +297,17 @@ static const char *store_remedy(int error)
 	case -EBADMSG: return "it is damaged, or no store: move it away, or restore it from a copy";
 	case -EBUSY: return "another daemon has it: end that one";
 	case -ENOSPC: return "make room where it is";
+	case -ENOTCONN: return "start that server, or say where it is: postgresql://HOST/DATABASE";
+	case -EPROTONOSUPPORT: return "take a file; this was built without libpq";
 	default: return "name a file that can be written with --store";
 	}
+}
+
+/* The address of a database may hold a password. */
+static const char *store_shown(const struct whole *whole)
+{
+	return strncmp(whole->store_path, "postgres", strlen("postgres")) ? whole->store_path
+									   : "--store";
 }
 
 static const char *secure_remedy(int error)
@@ -349,7 +359,7 @@ static int begin(struct whole *whole, const struct options *options)
 	if (!error)
 		error = store_open(whole->store_path, &whole->daemon.store);
 	if (error)
-		return complain(FAILURE_UNUSABLE, strerror(-error), whole->store_path,
+		return complain(FAILURE_UNUSABLE, strerror(-error), store_shown(whole),
 				store_remedy(error));
 	error = open_secure(whole, options);
 	if (error)

@@ -1,7 +1,7 @@
 /* Lines over time, in SVG; beside it the same in words, for who does not see it. */
 import { element } from "./dom.js";
 
-const WIDTH = 640, HEIGHT = 200, LEFT = 62, BOTTOM = 22, TOP = 10;
+const WIDTH = 640, HEIGHT = 200, LEFT = 96, BOTTOM = 28, TOP = 10;
 
 function pathOf(values, most) {
 	let path = "", pen = "M";

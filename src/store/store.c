@@ -4,8 +4,19 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct store { const struct store_driver *driver; void *self; };
+
+static const struct store_driver *driver_of(const char *where)
+{
+	static const char *const begins[] = { "postgresql:", "postgres:" };
+
+	for (unsigned n = 0; n < 2; n++)
+		if (!strncmp(where, begins[n], strlen(begins[n])))
+			return &store_postgres;
+	return &store_sqlite;
+}
 
 int store_open(const char *where, struct store **ret)
 {
@@ -14,7 +25,7 @@ int store_open(const char *where, struct store **ret)
 
 	if (!store)
 		return -ENOMEM;
-	store->driver = &store_sqlite;
+	store->driver = driver_of(where);
 	error = store->driver->open(where, &store->self);
 	if (error) {
 		free(store);

@@ -2,8 +2,9 @@
  * What the daemon keeps when it ends: documents, each a text under a kind and a key, and a journal
  * of events, which are numbered as they come and never get a number twice.
  *
- * Where it lies is the caller's text: the path of an SQLite file. A driver is a table of functions
- * (struct store_driver), so that another engine is one file more.
+ * Where it lies is the caller's text: the path of an SQLite file, or the address of a PostgreSQL
+ * database (postgresql://...). A driver is a table of functions (struct store_driver), so that
+ * another engine is one file more.
  *
  *  1. What store_put() or store_append() has returned 0 for is found after a crash of the process.
  *     (After a crash of the host the last seconds may be missing, and nothing else.)
@@ -11,7 +12,8 @@
  *  3. A text of a kind that is trimmed is a JSON object whose "at" says when it was made.
  *
  * Errors: -EBUSY locked by another process, -ENOSPC no room, -EBADMSG not a store or damaged,
- * -EROFS, -EACCES, -ENOENT no such document, -EIO everything else.
+ * -EROFS, -EACCES, -ENOENT no such document, -ENOTCONN no such server, -EPROTONOSUPPORT built
+ * without it, -EIO everything else.
  */
 #pragma once
 
@@ -42,7 +44,7 @@ struct store_driver {
 	int (*forget)(void *self, uint64_t keep);
 };
 
-extern const struct store_driver store_sqlite;
+extern const struct store_driver store_sqlite, store_postgres;
 
 /* Made if it is not there. 0 or an error; *ret is closed with store_close(). */
 int store_open(const char *where, struct store **ret);

@@ -1,0 +1,110 @@
+#!/usr/bin/env python3
+"""The store in an SQLite file and in a PostgreSQL server of the test's own: the same calls; a daemon whose store it is, that is started anew, whose tables somebody has
+locked, whose server goes away and comes back.   usage: store.py UMBRA UMBRAD GUEST STORE_TEST"""
+import glob, os, shutil, subprocess, sys, tempfile, time
+
+from umbrad import Daemon
+
+umbra, program, guest, store_test = sys.argv[1:5]
+guest = os.path.abspath(guest)
+failed = 0
+tools = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+if not tools:
+    sys.exit("store: no PostgreSQL; tools/install-deps test")
+# it does not run as root
+user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+
+
+def check(what, good, *more):
+    global failed
+    if not good:
+        print("store:", what, *more)
+        failed = 1
+
+
+class Server:
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        if user:
+            shutil.chown(self.folder.name, "nobody", "nogroup")
+        self.run("initdb", "-D", self.folder.name + "/data", "-U", "umbra", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        self.where = "postgresql:///%s?host=%s&user=umbra"
+        self.start()
+
+    def run(self, tool, *words):
+        done = subprocess.run([os.path.join(tools[-1], tool), *words], capture_output=True, text=True, cwd="/", timeout=120, **user)
+        if done.returncode:
+            sys.exit("store: %s: %s" % (tool, done.stderr[-500:] + done.stdout[-500:]))
+        return done.stdout
+
+    def start(self):
+        self.run("pg_ctl", "-D", self.folder.name + "/data", "-l", self.folder.name + "/log", "-w", "-t", "60", "-o",
+                 "-c listen_addresses='' -c unix_socket_directories=%s -c fsync=off -c shared_buffers=8MB -c max_connections=10" % self.folder.name, "start")
+
+    def stop(self):
+        self.run("pg_ctl", "-D", self.folder.name + "/data", "-m", "immediate", "-w", "stop")
+
+    def sql(self, text, base="postgres"):
+        return self.run("psql", "-h", self.folder.name, "-U", "umbra", "-d", base, "-Atqc", text).strip()
+
+    def address(self, base):
+        return self.where % (base, self.folder.name)
+
+
+server = Server()
+try:
+    with tempfile.TemporaryDirectory() as folder:
+        for where in (folder + "/store.sqlite", server.address("postgres")):
+            done = subprocess.run([store_test, where], capture_output=True, text=True, timeout=120)
+            check("calls", done.returncode == 0, where.split(":")[0], done.stdout, done.stderr)
+    # what others have there stays theirs
+    server.sql("UPDATE umbra_document SET owner = 'other'; UPDATE umbra_event SET owner = 'other'; UPDATE umbra_counter SET owner = 'other'")
+    daemon = Daemon(umbra, program)
+    store = server.address("postgres")
+    daemon.start("--store", store)
+    what = {"name": "kept", "kernel": guest, "no-bus": True, "memory": "64M"}
+    check("described", daemon.ask("POST", "/v1/machines", what, Idempotency_Key="k")[0] == 201)
+    check("ran", daemon.done(daemon.ask("POST", "/v1/machines/kept/start", {}))["state"] == "done")
+    operations = daemon.ask("GET", "/v1/operations")[1]
+    daemon.stop()
+    daemon.start("--store", store)
+    check("found again", [row["name"] for row in daemon.ask("GET", "/v1/machines")[1]] == ["kept"] and daemon.ask("GET", "/v1/operations")[1] == operations)
+    check("the key", daemon.ask("POST", "/v1/machines", what, Idempotency_Key="k")[0] == 201)
+    owners = server.sql("SELECT DISTINCT owner FROM umbra_document").split("\n")
+    check("owners", len(owners) == 2 and "other" in owners and any(o.startswith("%d@" % os.getuid()) for o in owners), owners)
+    numbers = server.sql("SELECT string_agg(sequence::text, ',' ORDER BY sequence) FROM umbra_event WHERE owner <> 'other'").split(",")
+    check("numbers of events", numbers == [str(n) for n in range(1, len(numbers) + 1)], numbers)
+
+    # somebody has the tables: no longer than a moment, and said as what it is
+    lock = subprocess.Popen([os.path.join(tools[-1], "psql"), "-h", server.folder.name, "-U", "umbra", "-d", "postgres", "-Atq"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", **user)
+    lock.stdin.write("BEGIN; LOCK TABLE umbra_document; SELECT 'locked';\n")
+    lock.stdin.flush()
+    lock.stdout.readline()
+    status, said, _ = daemon.ask("POST", "/v1/machines", dict(what, name="late"))
+    check("locked", status == 503 and said["error"] == "unusable", status, said)
+    check("what is known is said", daemon.ask("GET", "/v1/machines/kept")[0] == 200)
+    lock.stdin.close()
+    lock.wait()
+    check("not locked any more", daemon.ask("POST", "/v1/machines", dict(what, name="late"))[0] == 201)
+
+    # its server is gone, and comes back
+    server.stop()
+    status, said, _ = daemon.ask("POST", "/v1/machines", dict(what, name="gone"))
+    check("without a server", status == 500 and said["error"] == "unusable", status, said)
+    check("what is known is said", daemon.ask("GET", "/v1/machines/kept")[0] == 200)
+    server.start()
+    daemon.until(lambda: daemon.ask("POST", "/v1/machines", dict(what, name="back"))[0] == 201)
+    check("its end", daemon.stop() == 0)
+    daemon.start("--store", store)
+    check("all of it", [row["name"] for row in daemon.ask("GET", "/v1/machines")[1]] == ["back", "kept", "late"])
+    daemon.close()
+    check("something was said:", daemon.log() == "", daemon.log())
+
+    # no such server, no such base, tables of a later version: one line each, without what could be a password
+    server.sql("UPDATE umbra_store SET version = 2")
+    for where, text in ((store, "damaged"), (server.address("nothing").replace("user=umbra", "user=umbra&password=secret"), "start that server"), ("postgresql:///x?host=/nowhere", "start that server")):
+        done = subprocess.run([program, "--umbra", umbra, "--store", where], env=daemon.env, capture_output=True, text=True, timeout=60)
+        check("refused", done.returncode == 65 and text in done.stderr and done.stderr.count("\n") == 1 and "secret" not in done.stderr, where, done)
+finally:
+    server.stop()
+sys.exit(failed)
