@@ -2,12 +2,14 @@
  * umbra disk check, repair-link, replay, freeze: whether a file, and the chain below it, are what
  * they should be.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk_cli.h"
 
@@ -115,7 +117,7 @@ static void bring_up_to_date(struct findings *findings, const struct arguments *
 	disk_cli_search(arguments, &search);
 	options = disk_search_options(&search, format);
 	options.direct = arguments->direct;
-	options.write = true;
+	options.write = !disk_is_written_once(format); /* then beside the file */
 	if (disk_open(path, &options, &disk, &error)) {
 		finding(findings, path, NULL, "its digests cannot be made: %s", error.text);
 		return;
@@ -191,10 +193,14 @@ static unsigned check_one(struct findings *findings, const struct arguments *arg
 static int rebuild(const struct arguments *arguments)
 {
 	struct disk *disk;
-	int code =
-		disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE, &disk);
+	enum disk_format format;
+	int code = disk_parse_format(arguments->format, &format);
 	int error;
 
+	if (!code)
+		code = disk_cli_open_with(
+			arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_WRITE),
+			(struct disk_options){ .write = !disk_is_written_once(format) }, &disk);
 	if (code)
 		return code;
 	error = disk_digest(disk);
@@ -297,11 +303,117 @@ static int settle_in_use(const struct arguments *arguments, struct disk **disk)
 					  arguments->file, "check it when less is written"));
 }
 
+/* ---- a folder ---- */
+
+enum { FOLDER_DEPTH = 32 };
+struct folder { struct arguments arguments; struct findings findings; unsigned files, faults; };
+
+/* By its name: formats are not guessed. */
+static bool format_of_name(const char *name, enum disk_format *ret)
+{
+	const char *suffix = strrchr(name, '.');
+
+	if (!suffix || name[0] == '.')
+		return false;
+	*ret = DISK_RAW;
+	return !strcmp(suffix, ".img") || disk_format_parse(suffix + 1, ret);
+}
+
+/* The file and its link to its parent; its parents are files of their own, or elsewhere. */
+static void check_in_folder(struct folder *folder, const char *path, enum disk_format format)
+{
+	unsigned before = folder->faults;
+	struct disk_info info;
+	struct disk *disk;
+	bool is_stale;
+
+	folder->files++;
+	folder->arguments.file = path;
+	folder->arguments.format = disk_format_name(format);
+	if (open_to_check(&folder->arguments, &disk)) {
+		finding(&folder->findings, path, json_pack("{s:s}", "fault", "open"),
+			"cannot be opened");
+		folder->faults++;
+		return;
+	}
+	disk_info(disk, &info);
+	folder->arguments.quick |= info.in_use;
+	folder->faults += check_one(&folder->findings, &folder->arguments, disk, &is_stale);
+	if (folder->faults == before && disk_parent(disk))
+		finding(&folder->findings, path, NULL, "no fault, on %s",
+			disk_path(disk_parent(disk)));
+	else if (folder->faults == before)
+		finding(&folder->findings, path, NULL, "no fault");
+	disk_close(disk);
+}
+
+static int check_folder(struct folder *folder, const char *path, unsigned depth)
+{
+	struct dirent **entry;
+	int count = scandir(path, &entry, NULL, alphasort);
+	enum disk_format format;
+	struct stat st;
+	char *name;
+
+	if (count < 0)
+		return disk_access_failed(path, -errno);
+	for (int n = 0; n < count; n++) {
+		bool quick = folder->arguments.quick;
+
+		if (asprintf(&name, "%s/%s", path, entry[n]->d_name) < 0)
+			name = NULL;
+		if (name && entry[n]->d_name[0] != '.' && !lstat(name, &st)) {
+			if (S_ISDIR(st.st_mode) && depth < FOLDER_DEPTH)
+				folder->faults += check_folder(folder, name, depth + 1) != 0;
+			else if (S_ISREG(st.st_mode) && format_of_name(name, &format))
+				check_in_folder(folder, name, format);
+		}
+		folder->arguments.quick = quick;
+		free(name);
+		free(entry[n]);
+	}
+	free(entry);
+	return 0;
+}
+
+static int check_all(const struct arguments *arguments)
+{
+	struct folder folder = { .arguments = *arguments,
+				 .findings = { .as_json = arguments->json, .all = json_array() } };
+	int code = check_folder(&folder, arguments->file, 0);
+
+	if (!code && arguments->json)
+		print_json(json_pack("{s:b, s:i, s:i, s:O}", "sound", !folder.faults, "files",
+				     (int)folder.files, "faults", (int)folder.faults, "findings",
+				     folder.findings.all));
+	else if (!code)
+		printf("%u files, %u faults\n", folder.files, folder.faults);
+	json_decref(folder.findings.all);
+	if (code)
+		return code;
+	return folder.faults ? EXIT_UNUSABLE : 0;
+}
+
+static bool is_folder(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && S_ISDIR(st.st_mode);
+}
+
 int verb_disk_check(struct arguments *arguments)
 {
 	struct disk_info info;
 	struct disk *disk;
-	int code = open_to_check(arguments, &disk);
+	int code;
+
+	if (arguments->chain && is_folder(arguments->file)) {
+		if (!arguments->digests && !arguments->rebuild)
+			return check_all(arguments);
+		return complain(EXIT_USAGE, "of a folder nothing is written", arguments->file,
+				"name the file with --digests or --rebuild");
+	}
+	code = open_to_check(arguments, &disk);
 
 	if (code)
 		return code;
@@ -322,15 +434,21 @@ int verb_disk_check(struct arguments *arguments)
 int verb_disk_repair_link(struct arguments *arguments)
 {
 	struct disk_error failure;
+	enum disk_format format;
 	struct disk *disk;
-	int code, error;
+	int code = disk_parse_format(arguments->format, &format);
+	int error;
 
+	if (code)
+		return code;
 	if (!arguments->reason)
 		return complain(EXIT_USAGE, "no reason given", arguments->file,
 				"say why the parent is right as it is: --reason TEXT");
 	code = disk_cli_open_with(
 		arguments, arguments->file, arguments->format, IMAGE_ACTION(ACTION_ANNOTATE),
-		(struct disk_options){ .write = true, .accept_changed = true }, &disk);
+		(struct disk_options){ .write = !disk_is_written_once(format),
+				       .accept_changed = true },
+		&disk);
 	if (code)
 		return code;
 	error = disk_repair_link(disk, &failure);

@@ -21,6 +21,7 @@ static const char help[] =
 	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
 	"       umbra disk info|map FILE [--json] [--chain]    "
 	"umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
+	"       umbra disk check FOLDER --chain [--quick] [--json]\n"
 	"       umbra disk read FILE --offset N --length N > DATA        "
 	"umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "

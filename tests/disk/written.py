@@ -118,6 +118,28 @@ disk('check', 'moved/child-raw.qcow2', '--format', 'qcow2', '--chain', code=65, 
 if os.path.exists('never.raw'):
     fault('what its parent does not hold any more was converted')
 
+# that can be accepted, and its own content is kept, too
+disk('repair-link', 'moved/child-raw.qcow2', '--format', 'qcow2', '--reason', 'it is right as it is')
+disk('convert', 'moved/child-raw.qcow2', 'now.raw', '--from', 'qcow2', '--to', 'raw')
+disk('check', 'moved/child-raw.qcow2', '--format', 'qcow2', '--digests', says='up to date')
+disk('check', 'moved/child-raw.qcow2', '--format', 'qcow2', '--chain', says='no fault')
+# a child that somebody else made is adopted
+run('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.vhdx', '-F', 'vhdx', 'moved/theirs.qcow2')
+disk('check', 'moved/theirs.qcow2', '--format', 'qcow2', '--chain', says='is not known')
+disk('repair-link', 'moved/theirs.qcow2', '--format', 'qcow2', '--reason', 'adopted')
+told = json.loads(disk('check', 'moved', '--chain', '--json'))
+if not told['sound'] or told['files'] != 10 or told['faults']:
+    fault('a folder without a fault: %s' % told)
+with open('moved/base.vhdx', 'r+b') as f: # behind everybody's back
+    f.seek(f.read().index(base[4 * MIB:4 * MIB + 64]) + 512 * 1024)
+    f.write(b'somebody wrote here')
+told = json.loads(disk('check', 'moved', '--chain', '--json', code=65))
+hurt = {at['file'] for at in told['findings'] if at.get('affected')}
+if hurt != {'moved/theirs.qcow2', 'moved/child-vhdx.qcow2'}:
+    fault('of the children of a changed parent: %s' % told)
+disk('convert', 'moved/theirs.qcow2', 'never.raw', '--from', 'qcow2', '--to', 'raw', code=65, says='parent')
+os.remove('now.raw')
+
 # ---- what is refused ----
 
 before = sorted(os.listdir('.'))

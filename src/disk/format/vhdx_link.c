@@ -300,12 +300,14 @@ int vhdx_repair_link(struct disk *disk, struct disk *parent)
 	return error;
 }
 
+/* Of a format that is never written, what is known of the parent is all in its side file. */
 int disk_repair_link(struct disk *disk, struct disk_error *error)
 {
+	bool is_vhdx = disk->driver == &vhdx_driver;
 	int result;
 
-	if (disk->driver != &vhdx_driver || !disk->write || !disk->parent)
+	if (!disk->parent || (is_vhdx ? !disk->write : disk->driver->write != NULL))
 		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
-	result = vhdx_repair_link(disk, disk->parent);
+	result = is_vhdx ? vhdx_repair_link(disk, disk->parent) : link_make(disk, LINK_COMPUTED);
 	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
 }
