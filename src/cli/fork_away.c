@@ -4,12 +4,17 @@
  *
  *  1. What is sent is the file, whose disks are frozen: how often a connection is lost changes
  *     nothing of the machine that arrives.
- *  2. The file is removed when it is over, however that ends.
+ *  2. First goes what the machine begins with: all but memory. Then what it asks for, and in
+ *     between, within the limit, the rest. Once it runs there it is there for good: a parent that
+ *     is to end ends then.
+ *  3. The file has no name any more once it is there, so that nothing is left of it however this
+ *     ends.
  */
 #include "fork_away.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,10 +27,14 @@
 #include "cli.h"
 #include "place.h"
 #include "save_machine.h"
+#include "vm/saved_blocks.h"
+#include "vm/saved_pages.h"
 #include "wire/parcel.h"
 #include "wire_line.h"
 
-enum { PATH_BYTES = 4096, HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100 };
+enum { PATH_BYTES = 4096, HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, SILENCE_MS = 60000 };
+/* How many blocks may be under way; after one was wanted; and so many behind that one follow it. */
+enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
 
 struct sending {
 	const struct fork_away *away;
@@ -35,9 +44,16 @@ struct sending {
 	const char *port;
 	int file;
 	struct parcel_head head;
-	uint32_t crc; /* of all of it */
 	struct parcel_answer answer;
-	uint64_t sent_ns, shown_percent;
+	struct wire_line line;
+	bool is_connected;
+	struct saved_blocks sent; /* what is there, or on its way */
+	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
+	uint64_t next, ahead; /* the one that was wanted; how many more to send behind it */
+	unsigned unheard;     /* blocks of which nothing was heard yet */
+	uint64_t wanted_ns;   /* when one was wanted */
+	bool is_begun, runs, is_whole;
+	uint64_t due_ns, shown_percent;
 	bool has_moved; /* something went over the last connection */
 };
 
@@ -57,101 +73,249 @@ static void pause_ns(uint64_t nanoseconds)
 	nanosleep(&pause, NULL);
 }
 
+/* ---- the connection ---- */
+
+static void disconnect(struct sending *sending)
+{
+	if (sending->is_connected)
+		wire_line_close(&sending->line);
+	sending->is_connected = false;
+}
+
 /* ---- pieces ---- */
 
-static void show_progress(struct sending *sending, uint64_t have)
+static void show_progress(struct sending *sending)
 {
-	const uint64_t percent = have * PERCENT / sending->head.bytes;
+	const uint64_t percent = sending->sent.count * PERCENT / sending->sent.blocks;
 
 	if (percent == sending->shown_percent || !isatty(STDERR_FILENO))
 		return;
 	sending->shown_percent = percent;
-	fprintf(stderr, "\r%lu %% of %lu MiB%s", percent, sending->head.bytes >> 20,
-		percent == PERCENT ? "\n" : "");
+	fprintf(stderr, "\r%lu %% of %lu MiB%s%s", percent, sending->head.bytes >> 20,
+		sending->runs ? ", it runs there" : "", percent == PERCENT ? "\n" : "");
 }
 
-/* No more than the limit since the last piece. */
+/* When the next one may go by itself. */
 static void keep_to_limit(struct sending *sending, uint32_t bytes)
 {
 	const uint64_t limit = sending->away->bytes_per_s;
 	const uint64_t now = now_ns();
-	const uint64_t needed = limit ? bytes * 1000000000ull / limit : 0;
 
-	if (sending->sent_ns + needed > now)
-		pause_ns(sending->sent_ns + needed - now);
-	sending->sent_ns = now_ns();
-}
-
-static bool receive_answer(struct sending *sending, const struct wire_line *line)
-{
-	uint8_t bytes[PARCEL_ANSWER_BYTES];
-
-	return wire_line_receive(line, bytes, sizeof(bytes)) &&
-	       !parcel_take_answer(bytes, sending->head.bytes, &sending->answer);
-}
-
-static bool send_piece(const struct wire_line *line, const struct parcel_piece *piece,
-		       const uint8_t *data)
-{
-	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
-
-	parcel_put_piece(piece, head);
-	return wire_line_send(line, head, sizeof(head)) &&
-	       wire_line_send(line, data, piece->bytes);
+	if (!limit)
+		return;
+	if (sending->due_ns < now)
+		sending->due_ns = now;
+	sending->due_ns += bytes * 1000000000ull / limit;
 }
 
 /* 0; -ECONNRESET; or what the file says. */
-static int send_pieces(struct sending *sending, const struct wire_line *line)
+static int send_block(struct sending *sending, uint64_t block)
 {
 	static uint8_t data[PARCEL_PIECE_BYTES];
-	struct parcel_piece piece = { .at = sending->answer.have };
-	ssize_t got;
+	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
+	struct parcel_piece piece = { .at = block * PARCEL_PIECE_BYTES,
+				      .bytes = parcel_block_bytes(sending->head.bytes, block) };
+	const ssize_t got = pread(sending->file, data, piece.bytes, (off_t)piece.at);
 
-	do {
-		got = pread(sending->file, data, sizeof(data), (off_t)piece.at);
-		if (got < 0)
-			return -errno;
-		piece.bytes = (uint32_t)got;
-		piece.crc = got ? parcel_checksum(0, data, (size_t)got) : sending->crc;
-		if (!send_piece(line, &piece, data))
-			return -ECONNRESET;
-		sending->has_moved |= got > 0;
-		piece.at += piece.bytes;
-		keep_to_limit(sending, piece.bytes);
-		show_progress(sending, piece.at);
-	} while (got);
+	if (got != (ssize_t)piece.bytes)
+		return got < 0 ? -errno : -EIO;
+	piece.crc = parcel_checksum(0, data, piece.bytes);
+	parcel_put_piece(&piece, head);
+	if (!wire_line_send(&sending->line, head, sizeof(head)) ||
+	    !wire_line_send(&sending->line, data, piece.bytes))
+		return -ECONNRESET;
+	saved_blocks_set(&sending->sent, block);
+	sending->unheard++;
+	keep_to_limit(sending, piece.bytes);
+	show_progress(sending);
 	return 0;
 }
 
-/* 0: it is over, as sending->answer says; -ECONNRESET: it can go on; -errno: it cannot. */
-static int send_on(struct sending *sending, const struct wire_line *line)
+static int send_begin(struct sending *sending)
 {
-	uint8_t head[PARCEL_HEAD_BYTES];
-	int error;
+	const struct parcel_piece piece = { .at = PARCEL_BEGIN };
+	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 
-	parcel_put_head(&sending->head, head);
-	if (!wire_line_send(line, head, sizeof(head)) || !receive_answer(sending, line))
-		return -ECONNRESET;
-	if (sending->answer.error)
-		return sending->answer.error == -EBUSY ? -ECONNRESET : 0;
-	error = send_pieces(sending, line);
-	if (error == -ECONNRESET && receive_answer(sending, line) && sending->answer.error)
-		return 0; /* it has left because of what it says */
-	if (error)
-		return error;
-	return receive_answer(sending, line) ? 0 : -ECONNRESET;
+	parcel_put_piece(&piece, head);
+	sending->is_begun = true;
+	return wire_line_send(&sending->line, head, sizeof(head)) ? 0 : -ECONNRESET;
 }
 
-static int try_once(struct sending *sending)
+static bool is_unsent(const struct sending *sending, uint64_t block)
 {
-	struct wire_line line;
-	int fd = place_connect(sending->host, sending->port);
-	int error = fd < 0 ? fd : wire_line_open(fd, false, sending->key, &line);
+	return block < sending->sent.blocks && !saved_blocks_has(&sending->sent, block);
+}
 
-	if (error)
-		return error;
-	error = send_on(sending, &line);
-	wire_line_close(&line);
+/*
+ * What nobody asked for: first what the machine begins with, then what lies behind the last that
+ * was wanted, then from the end on: there lies what was written last.
+ */
+static bool find_next(struct sending *sending, uint64_t *ret)
+{
+	*ret = 0;
+	if (is_unsent(sending, 0))
+		return true;
+	for (*ret = sending->front_from; !sending->is_begun && *ret < sending->sent.blocks; ++*ret)
+		if (is_unsent(sending, *ret))
+			return true;
+	if (!sending->is_begun)
+		return false;
+	while (sending->ahead) {
+		sending->ahead--;
+		*ret = ++sending->next;
+		if (is_unsent(sending, *ret))
+			return true;
+	}
+	for (*ret = sending->sent.blocks; *ret;)
+		if (is_unsent(sending, --*ret))
+			return true;
+	return false;
+}
+
+/* While somebody waits there, what nobody asked for is not to stand before what he asks for. */
+static bool may_send(const struct sending *sending, uint64_t now)
+{
+	const bool is_wanted = now - sending->wanted_ns < WANTED_NS;
+
+	return sending->unheard < (is_wanted ? FEW_BLOCKS : MOST_BLOCKS) &&
+	       (!sending->is_begun || sending->due_ns <= now);
+}
+
+/* 1: something was sent; 0: there is nothing to send just now. */
+static int send_next(struct sending *sending)
+{
+	uint64_t block;
+	int error;
+
+	if (sending->sent.count < sending->sent.blocks && !may_send(sending, now_ns()))
+		return 0;
+	if (find_next(sending, &block))
+		error = send_block(sending, block);
+	else if (!sending->is_begun)
+		error = send_begin(sending);
+	else
+		return 0;
+	return error ? error : 1;
+}
+
+/* ---- what is heard ---- */
+
+static bool receive_answer(struct sending *sending)
+{
+	uint8_t bytes[PARCEL_ANSWER_BYTES];
+
+	return wire_line_receive(&sending->line, bytes, sizeof(bytes)) &&
+	       !parcel_take_answer(bytes, sending->head.bytes, &sending->answer);
+}
+
+/* What was sent already comes by itself. */
+static int take_want(struct sending *sending, uint64_t block)
+{
+	if (!is_unsent(sending, block))
+		return 0;
+	sending->wanted_ns = now_ns();
+	sending->next = block;
+	sending->ahead = AHEAD_BLOCKS;
+	return send_block(sending, block);
+}
+
+/* 0, or -ECONNRESET. */
+static int hear_word(struct sending *sending)
+{
+	uint8_t bytes[PARCEL_WORD_BYTES];
+	struct parcel_word word;
+
+	if (!wire_line_receive(&sending->line, bytes, sizeof(bytes)) ||
+	    parcel_take_word(bytes, sending->head.bytes, &word))
+		return -ECONNRESET;
+	switch (word.kind) {
+	case PARCEL_GOT:
+		sending->unheard -= sending->unheard != 0;
+		sending->has_moved = true;
+		return 0;
+	case PARCEL_WANT: return take_want(sending, word.block);
+	case PARCEL_WHOLE: sending->is_whole = sending->runs; return 0;
+	default:
+		if (!receive_answer(sending))
+			return -ECONNRESET;
+		sending->runs |= !sending->answer.error;
+		return 0;
+	}
+}
+
+static int wait_ms(const struct sending *sending)
+{
+	const uint64_t now = now_ns();
+
+	return sending->sent.count == sending->sent.blocks || sending->due_ns <= now ||
+			       sending->unheard >= FEW_BLOCKS
+		       ? SILENCE_MS
+		       : (int)((sending->due_ns - now) / 1000000 + 1);
+}
+
+/* Until it runs there, or all of it is. 0, as sending->answer says; -errno. */
+static int talk(struct sending *sending, bool to_end)
+{
+	int sent = 1;
+
+	while (!sending->answer.error && (to_end ? !sending->is_whole : !sending->runs)) {
+		struct pollfd line = { .fd = sending->line.socket, .events = POLLIN };
+		const int heard = poll(&line, 1, sent > 0 ? 0 : wait_ms(sending));
+		const int error = heard > 0 ? hear_word(sending) : 0;
+
+		if (error)
+			return error;
+		sent = heard ? 1 : send_next(sending); /* what was heard may have made room */
+		if (sent < 0)
+			return sent;
+	}
+	return 0;
+}
+
+/* What is there is believed: a lie is one about a machine there. */
+static int greet(struct sending *sending)
+{
+	uint8_t head[PARCEL_HEAD_BYTES];
+
+	sending->head.runs = sending->runs;
+	parcel_put_head(&sending->head, head);
+	if (!wire_line_send(&sending->line, head, sizeof(head)) || !receive_answer(sending))
+		return -ECONNRESET;
+	if (sending->answer.error == -EBUSY) {
+		sending->answer.error = 0;
+		return -ECONNRESET;
+	}
+	if (sending->answer.error)
+		return 0;
+	if (!wire_line_receive(&sending->line, sending->sent.bits,
+			       saved_blocks_bytes(&sending->sent)))
+		return -ECONNRESET;
+	saved_blocks_recount(&sending->sent);
+	sending->unheard = 0;
+	sending->is_begun = sending->runs;
+	return 0;
+}
+
+static int try_once(struct sending *sending, bool to_end)
+{
+	int error = 0;
+
+	if (!sending->is_connected) {
+		const int fd = place_connect(sending->host, sending->port);
+
+		if (fd >= 0)
+			wire_line_tune(fd);
+		error = fd < 0 ? fd : wire_line_open(fd, false, sending->key, &sending->line);
+		sending->is_connected = !error;
+		if (!error)
+			wire_line_be_patient(&sending->line);
+		if (!error)
+			error = greet(sending);
+	}
+	if (!error)
+		error = talk(sending, to_end);
+	if (error || sending->answer.error || to_end)
+		disconnect(sending);
 	return error;
 }
 
@@ -161,7 +325,7 @@ static bool can_come_again(int error)
 	       error == -EHOSTUNREACH || error == -ENETUNREACH;
 }
 
-static int try_until_done(struct sending *sending)
+static int try_until_done(struct sending *sending, bool to_end)
 {
 	const uint64_t wait_ns = sending->away->wait_s * 1000000000ull;
 	uint64_t lost_ns = now_ns();
@@ -169,7 +333,7 @@ static int try_until_done(struct sending *sending)
 
 	for (;;) {
 		sending->has_moved = false;
-		error = try_once(sending);
+		error = try_once(sending, to_end);
 		if (!can_come_again(error))
 			return error;
 		if (sending->has_moved)
@@ -182,19 +346,25 @@ static int try_until_done(struct sending *sending)
 
 /* ---- the whole ---- */
 
-static int sum_up(struct sending *sending)
+static int open_file(struct sending *sending)
 {
-	static uint8_t data[PARCEL_PIECE_BYTES];
+	struct saved_pages pages;
 	struct stat st;
-	ssize_t got;
+	int error;
 
 	sending->file = open(sending->path, O_RDONLY | O_CLOEXEC);
+	unlink(sending->path); /* also when this process is killed nothing is left of it */
 	if (sending->file < 0 || fstat(sending->file, &st))
 		return -errno;
 	sending->head.bytes = (uint64_t)st.st_size;
-	for (off_t at = 0; (got = pread(sending->file, data, sizeof(data), at)) > 0; at += got)
-		sending->crc = parcel_checksum(sending->crc, data, (size_t)got);
-	return got < 0 ? -errno : 0;
+	if (!saved_blocks_make(&sending->sent, sending->head.bytes))
+		return -ENOMEM;
+	error = saved_pages_open(sending->file, &pages);
+	if (!error)
+		sending->front_from = pages.tail.parts_at / PARCEL_PIECE_BYTES;
+	if (!error)
+		saved_pages_close(&pages);
+	return error == -ENOENT ? 0 : error; /* without an index all of it has to be there */
 }
 
 static int say_failure(const struct sending *sending, int error)
@@ -210,22 +380,17 @@ static int say_failure(const struct sending *sending, int error)
 				"build it, or install all of Umbra");
 	case -ECONNRESET:
 		return complain(EXIT_UNUSABLE, "the connection was lost, and did not come back", to,
-				"say --wait SECONDS for longer; the machine goes on here");
+				sending->runs ? "say --wait SECONDS for longer; it ends there"
+					      : "say --wait SECONDS for longer; the machine "
+						"goes on here");
 	default:
 		return complain(EXIT_UNUSABLE, strerror(-error), to,
 				"see that umbra listen runs there");
 	}
 }
 
-static int deliver(void *context)
+static int say_end(const struct sending *sending, int error)
 {
-	struct sending *sending = context;
-	int error = sum_up(sending);
-
-	if (!error)
-		error = try_until_done(sending);
-	if (sending->file >= 0)
-		close(sending->file);
 	if (error)
 		return say_failure(sending, error);
 	if (!sending->answer.error)
@@ -233,7 +398,26 @@ static int deliver(void *context)
 	return complain(EXIT_UNUSABLE,
 			sending->answer.text[0] ? sending->answer.text
 						: strerror(-sending->answer.error),
-			sending->away->to, "it says so; the machine goes on here");
+			sending->away->to,
+			sending->runs ? "it had begun there"
+				      : "it says so; the machine goes on here");
+}
+
+/* Until it runs there. */
+static int deliver(void *context)
+{
+	struct sending *sending = context;
+	int error = open_file(sending);
+
+	if (!error)
+		error = try_until_done(sending, false);
+	return say_end(sending, error);
+}
+
+/* The rest of its memory, while it runs there. */
+static int send_rest(struct sending *sending)
+{
+	return say_end(sending, try_until_done(sending, true));
 }
 
 static int parse_place(struct sending *sending)
@@ -270,6 +454,9 @@ int fork_away(const struct fork_away *away, const char *name, const char *child,
 	if (getrandom(sending.head.id, sizeof(sending.head.id), 0) != sizeof(sending.head.id))
 		return complain(EXIT_FAULT, strerror(errno), name, "see umbra doctor");
 	code = save_machine(&request);
+	if (!code)
+		code = send_rest(&sending);
+	disconnect(&sending);
 	unlink(sending.path);
 	return code;
 }

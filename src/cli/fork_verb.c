@@ -59,9 +59,10 @@ static const char fork_help[] =
 	"Connections and ports of the host stay NAME's; -p gives the child some. On a switch or a\n"
 	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n"
 	"--to sends CHILD (NAME) to where umbra listen waits for it, which has the same key, and\n"
-	"where its disks are reached by the same names; at most RATE bytes a second. It runs\n"
-	"there once all of it is there. A connection that is lost is made again, for SECONDS\n"
-	"(60).\n";
+	"where its disks are reached by the same names. It runs there once its processors and\n"
+	"devices are there, and its memory comes while it runs: what it asks for at once, the\n"
+	"rest at most RATE bytes a second (also --bandwidth RATE). This ends when all is there. A\n"
+	"connection that is lost is made again, for SECONDS (60).\n";
 
 struct child {
 	char name[NAME_MAX_BYTES + 1];
@@ -738,7 +739,8 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "mac", 1, 0, 'm' },	       { "with-secrets", 0, 0, 'S' },
 		{ "renew", 1, 0, 'R' },	       { "to", 1, 0, 't' },
 		{ "key", 1, 0, 'K' },	       { "limit", 1, 0, 'l' },
-		{ "wait", 1, 0, 'w' },	       { "help", 0, 0, 'h' },
+		{ "bandwidth", 1, 0, 'l' },    { "wait", 1, 0, 'w' },
+		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;

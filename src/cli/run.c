@@ -137,6 +137,7 @@ enum {
 	OPTION_PARENTS,
 	OPTION_SERVE,
 	OPTION_BIND,
+	OPTION_PAGES,
 	OPTION_NO_BUS,
 	OPTION_DISPLAY,
 	OPTION_SOCKET,
@@ -149,7 +150,7 @@ enum {
 
 struct run_options {
 	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
-		*restore, *memory_min, *image, *socket;
+		*restore, *pages_from, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
 	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies;
@@ -233,6 +234,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case OPTION_USER_DATA: run->seed.user_data = value; return 0;
 	case OPTION_SSH_KEY: return seed_option_add_key(&run->seed, value);
 	case OPTION_SERVE: return share_option_serve(&run->plan->shares, value);
+	case OPTION_PAGES: options->pages_from = value; return 0;
 	case OPTION_BIND: return share_option_bind(&run->plan->shares, value);
 	case 'N': return net_option_add(&run->nets, value);
 	case 'P': return net_option_forward(&run->nets, value);
@@ -310,6 +312,7 @@ static int parse_run(struct run *run, int argc, char **argv)
 		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 		{ "serve", 1, 0, OPTION_SERVE },
 		{ "bind", 1, 0, OPTION_BIND },
+		{ "pages-from", 1, 0, OPTION_PAGES }, /* of umbra listen's alone */
 		{ "debug-code", 1, 0, OPTION_DEBUG_CODE },
 		{ "debug-copies", 0, 0, OPTION_DEBUG_COPIES },
 		{ "net", 1, 0, 'N' },
@@ -667,6 +670,22 @@ static void read_saved(struct machine_plan *machine, unsigned *ret_cards, int fd
 	*ret_cards = saved.cards;
 }
 
+/* By which who fills the file while it runs says what there is of it (vm/saved_blocks.h). */
+static int take_pages_line(struct run *run)
+{
+	const char *number = run->options.pages_from;
+	unsigned long fd;
+
+	if (!number)
+		return 0;
+	if (!parse_number(number, grant_fd(GRANTS), INT32_MAX, &fd) ||
+	    fcntl((int)fd, F_SETFD, FD_CLOEXEC))
+		return complain(EXIT_USAGE, "not a descriptor", number,
+				"it is umbra listen that says --pages-from");
+	run->grants.fd[GRANT_PAGES] = (int)fd;
+	return 0;
+}
+
 /* What it had of the host is made anew: its machine process finds the rest wanting. */
 static int take_saved(struct run *run)
 {
@@ -676,6 +695,8 @@ static int take_saved(struct run *run)
 			     "name a file that umbra save has written");
 
 	plan->restores = true;
+	if (!code)
+		code = take_pages_line(run);
 	if (!code)
 		code = take_host(&plan->machine, &run->options);
 	if (!code)

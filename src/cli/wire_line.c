@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
@@ -114,6 +116,26 @@ static int end_of(struct wire_line *line)
 		;
 	close(line->socket);
 	return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_KEY ? -EACCES : -ECONNRESET;
+}
+
+void wire_line_be_patient(const struct wire_line *line)
+{
+	const struct timeval patience = { .tv_sec = WIRE_PATIENCE_S };
+
+	setsockopt(line->socket, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	setsockopt(line->socket, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+}
+
+void wire_line_tune(int connection)
+{
+	const int on = 1;
+	const int unsent_bytes = 128 << 10;
+	const unsigned gone_ms = WIRE_PATIENCE_S * 1000;
+
+	setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	setsockopt(connection, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof(unsent_bytes));
+	setsockopt(connection, IPPROTO_TCP, TCP_USER_TIMEOUT, &gone_ms, sizeof(gone_ms));
+	setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
 int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { WIRE_KEY_BYTES = 32 };
+enum { WIRE_KEY_BYTES = 32, WIRE_PATIENCE_S = 20 };
 
 struct wire_line { int socket; pid_t process; };
 
@@ -14,12 +14,17 @@ struct wire_line { int socket; pid_t process; };
 int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES]);
 /* Makes one, where there is no file yet. Both: 0 or the exit code. */
 int wire_key_make(const char *path);
+/* Of a connection, before it is opened: what is sent does not wait in long queues, and one whose
+ * other side is gone ends. */
+void wire_line_tune(int connection);
 /*
  * On a connection, which is closed here in any case. 0; -EACCES: the other side has another key;
  * -ECONNRESET: it is gone; -ENOENT: umbra-wire is not there; -errno.
  */
 int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
 		   struct wire_line *ret);
+/* From now on one whose other side takes or says nothing for WIRE_PATIENCE_S is lost. */
+void wire_line_be_patient(const struct wire_line *line);
 /* All of it, or false: the connection is lost. */
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);

@@ -488,7 +488,7 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_TAPS) | GRANTS_OF_CARDS(GRANT_CARDS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
-			  GRANT(GRANT_CONNECTION_BELL),
+			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_PAGES),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -591,7 +591,7 @@ static const struct role_description roles[ROLES] = {
 		.name = "pager",
 		.dies_with_parent = true,
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_END) | GRANT(GRANT_SAVED) |
-			  GRANT(GRANT_PAGER),
+			  GRANT(GRANT_PAGER) | GRANT(GRANT_PAGES),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,

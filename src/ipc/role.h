@@ -120,6 +120,7 @@ enum grant {
 	GRANT_PORT_ANSWER,
 	GRANT_WINDOW_LINE, /* the joiner's end */
 	GRANT_PAGER,       /* socket: a machine process and its pager (vm/demand.h), an end each */
+	GRANT_PAGES,       /* socket: what there is of a file that is being filled */
 	GRANTS,
 };
 

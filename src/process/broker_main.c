@@ -434,7 +434,7 @@ static int pager_start(struct broker *broker, struct start *start)
 	if (pipe2(ending, O_CLOEXEC) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
 		return -errno;
 	grants.fd[GRANT_END] = ending[0];
-	grants.fd[GRANT_PAGER] = line[0];
+	grants.fd[GRANT_PAGER] = line[0]; /* GRANT_PAGES is the user's, if there is one */
 	start->grants.fd[GRANT_PAGER] = line[1];
 	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &pager);
 	close(ending[0]);

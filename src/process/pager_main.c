@@ -11,7 +11,10 @@
  *     that cannot be had ends this process with a code, and so the machine: it is never zeros.
  *  3. A page is put where nothing is, never over what the machine has. What the machine gives back
  *     meanwhile is zeros from then on.
- *  4. When all is there nothing is registered any more, and the process ends in order.
+ *  4. A file that is still being filled, from another place, has a line by which is said what there
+ *     is of it, and wanted (vm/saved_blocks.h). What is missed is asked for; the rest comes by
+ *     itself, and is brought as it comes. When the line ends before, so does this process.
+ *  5. When all is there nothing is registered any more, and the process ends in order.
  *
  * It is one thread, and holds no lock.
  */
@@ -31,6 +34,7 @@
 #include "plan.h"
 #include "report.h"
 #include "vm/demand.h"
+#include "vm/saved_blocks.h"
 #include "vm/saved_pages.h"
 
 enum {
@@ -52,6 +56,8 @@ struct pager {
 	uint32_t cursor; /* the entry that comes next while nobody waits */
 	uint64_t waiting[WAITING_MOST];
 	unsigned waiters;
+	int line; /* of a file that is being filled; -1: all of it is there */
+	struct saved_blocks here;
 };
 
 /* ---- ends ---- */
@@ -65,6 +71,10 @@ static _Noreturn void give_up(const struct pager *pager, int error)
 	case -EIO:
 		_exit(complain(EXIT_UNUSABLE, "its memory cannot be read to the end",
 			       pager->source, "leave the file alone while its machine begins"));
+	case -ENOTCONN:
+		_exit(complain(EXIT_UNUSABLE,
+			       "the connection to where its memory comes from was lost",
+			       pager->source, "see umbra listen --wait, umbra fork --wait"));
 	case -ENOMEM:
 		_exit(complain(EXIT_UNUSABLE, "the host has not enough memory for it",
 			       pager->source, "end something, or give the machine less"));
@@ -210,6 +220,33 @@ static void bring_entry(struct pager *pager, uint32_t number)
 	}
 }
 
+/* ---- of a file that is being filled ---- */
+
+static uint64_t last_block(const struct saved_entry *entry)
+{
+	return (entry->at + saved_entry_bytes(entry) - 1) / SAVED_BLOCK_BYTES;
+}
+
+static bool is_here(const struct pager *pager, uint32_t number)
+{
+	const struct saved_entry *entry = &pager->pages.entry[number];
+
+	for (uint64_t block = entry->at / SAVED_BLOCK_BYTES;
+	     pager->line >= 0 && block <= last_block(entry); block++)
+		if (!saved_blocks_has(&pager->here, block))
+			return false;
+	return true;
+}
+
+/* Its line's other end takes it, or is gone; none: to say that this one hears. */
+static void want(const struct pager *pager, uint64_t block, uint64_t count)
+{
+	const struct saved_blocks_word word = { .block = block, .count = count };
+
+	if (write(pager->line, &word, sizeof(word)) != sizeof(word))
+		give_up(pager, -ENOTCONN);
+}
+
 static bool has_frames(const struct pager *pager, uint32_t number)
 {
 	const struct saved_entry *entry = &pager->pages.entry[number];
@@ -230,6 +267,13 @@ static void bring(struct pager *pager, uint64_t frame)
 			;
 		return;
 	}
+	if (!is_here(pager, owner - 1)) {
+		const struct saved_entry *entry = &pager->pages.entry[owner - 1];
+		const uint64_t block = entry->at / SAVED_BLOCK_BYTES;
+
+		want(pager, block, last_block(entry) - block + 1);
+		return; /* who waits is woken when it is brought */
+	}
 	bring_entry(pager, owner - 1);
 	pager->cursor = owner % pager->pages.entries;
 }
@@ -239,6 +283,79 @@ static void bring_next(struct pager *pager)
 	if (has_frames(pager, pager->cursor))
 		bring_entry(pager, pager->cursor);
 	pager->cursor = (pager->cursor + 1) % pager->pages.entries;
+}
+
+/* The first entry that ends behind this place. */
+static uint32_t first_entry(const struct pager *pager, uint64_t at)
+{
+	uint32_t low = 0;
+	uint32_t high = pager->pages.entries;
+
+	while (low < high) {
+		const uint32_t middle = low + (high - low) / 2;
+		const struct saved_entry *entry = &pager->pages.entry[middle];
+
+		if (entry->at + saved_entry_bytes(entry) <= at)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* What these blocks have made whole. */
+static void bring_blocks(struct pager *pager, const struct saved_blocks_word *word)
+{
+	const uint64_t end = (word->block + word->count) * SAVED_BLOCK_BYTES;
+
+	for (uint32_t n = first_entry(pager, word->block * SAVED_BLOCK_BYTES);
+	     n < pager->pages.entries && pager->pages.entry[n].at < end; n++)
+		if (is_here(pager, n) && has_frames(pager, n))
+			bring_entry(pager, n);
+}
+
+/* 1: *ret has come; 0: nothing; or the line has ended: all of it is there, or never will be. */
+static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
+{
+	struct pollfd line = { .fd = pager->line, .events = POLLIN };
+
+	if (pager->line < 0 || poll(&line, 1, 0) <= 0)
+		return 0;
+	if (read(pager->line, ret, sizeof(*ret)) != sizeof(*ret)) {
+		if (pager->here.count < pager->here.blocks)
+			give_up(pager, -ENOTCONN);
+		pager->line = -1;
+		return 0;
+	}
+	if (ret->block > pager->here.blocks || ret->count > pager->here.blocks - ret->block)
+		give_up(pager, -EBADMSG);
+	for (uint64_t n = 0; n < ret->count; n++)
+		saved_blocks_set(&pager->here, ret->block + n);
+	return 1;
+}
+
+/* One word's: meanwhile somebody may wait. */
+static void take_blocks(struct pager *pager)
+{
+	struct saved_blocks_word word;
+
+	if (hear_line(pager, &word))
+		bring_blocks(pager, &word);
+}
+
+/* Without the kernel's help the machine process reads all of the file itself, once it is there. */
+static void wait_for_file(struct pager *pager)
+{
+	struct saved_blocks_word word;
+
+	while (pager->line >= 0 && pager->here.count < pager->here.blocks) {
+		struct pollfd fds[] = { { .fd = pager->line, .events = POLLIN },
+					{ .fd = grant_fd(GRANT_END), .events = POLLIN } };
+
+		if (poll(fds, 2, -1) > 0 && fds[1].revents)
+			give_up(pager, -ESRCH);
+		hear_line(pager, &word);
+	}
 }
 
 /* ---- what there is ---- */
@@ -319,8 +436,10 @@ static int hear_machine(struct pager *pager)
 				  .msg_controllen = sizeof(control) };
 
 	if (recvmsg(grant_fd(GRANT_PAGER), &message, MSG_CMSG_CLOEXEC) != sizeof(*hello) ||
-	    !CMSG_FIRSTHDR(&message) || !hello->bytes)
+	    (hello->bytes && !CMSG_FIRSTHDR(&message)))
 		return -ESRCH;
+	if (!hello->bytes)
+		return 0;
 	if (hello->bytes > MEMORY_MOST_BYTES || hello->bytes % SAVED_PAGE_BYTES ||
 	    hello->hva % SAVED_PAGE_BYTES)
 		return -EPROTO;
@@ -334,13 +453,14 @@ static int say(char word)
 	return write(grant_fd(GRANT_PAGER), &word, 1) == 1 ? 0 : -ESRCH;
 }
 
-/* Until somebody waits, or the machine has ended. */
-static void wait_for_faults(const struct pager *pager, int timeout_ms)
+/* Until somebody waits, or the machine has ended; of a file that is being filled, until it says. */
+static void wait_for_faults(const struct pager *pager)
 {
 	struct pollfd fds[] = { { .fd = pager->faults, .events = POLLIN },
-				{ .fd = grant_fd(GRANT_END), .events = POLLIN } };
+				{ .fd = grant_fd(GRANT_END), .events = POLLIN },
+				{ .fd = pager->line, .events = POLLIN } };
 
-	if (poll(fds, 2, timeout_ms) > 0 && fds[1].revents)
+	if (poll(fds, 3, pager->line < 0 ? 0 : -1) > 0 && fds[1].revents)
 		give_up(pager, -ESRCH);
 }
 
@@ -350,9 +470,12 @@ static void serve(struct pager *pager)
 	while (pager->left || pager->waiters) {
 		while (pager->waiters)
 			bring(pager, pager->waiting[--pager->waiters]);
-		wait_for_faults(pager, 0);
+		if (pager->left)
+			wait_for_faults(pager);
 		take_events(pager);
-		if (!pager->waiters && pager->left)
+		if (!pager->waiters && pager->line >= 0)
+			take_blocks(pager);
+		else if (!pager->waiters && pager->left)
 			bring_next(pager);
 	}
 	leave(pager, 0, pager->frames);
@@ -369,27 +492,55 @@ static int begin(struct pager *pager)
 	return error;
 }
 
+static int begin_line(struct pager *pager)
+{
+	uint64_t file_bytes = 0;
+	int error;
+
+	if (pager->line < 0)
+		return 0;
+	error = saved_pages_file_bytes(grant_fd(GRANT_SAVED), &file_bytes);
+	if (!error && !saved_blocks_make(&pager->here, file_bytes))
+		error = -ENOMEM;
+	if (!error)
+		want(pager, 0, 0);
+	return error;
+}
+
+/* It reads its file by itself. */
+static int decline(struct pager *pager)
+{
+	wait_for_file(pager);
+	if (pager->frames)
+		leave(pager, 0, pager->frames);
+	return 0;
+}
+
 int pager_main(void)
 {
 	static struct pager pager;
 	const struct plan *plan = plan_of_process();
+	const uint64_t here = role_grants_here();
 	int error;
 
 	if (!plan)
 		return complain(EXIT_USAGE, "it has no plan", "the pager",
 				"use umbra run: it starts the processes of a machine");
 	pager.source = plan->source;
+	pager.line = here & GRANT(GRANT_PAGES) ? grant_fd(GRANT_PAGES) : -1;
 	error = begin(&pager);
+	if (!error)
+		error = begin_line(&pager);
 	if (error)
 		give_up(&pager, error);
+	if (!pager.frames)
+		return decline(&pager);
 	error = saved_pages_open(grant_fd(GRANT_SAVED), &pager.pages);
 	if (!error)
 		error = check_entries(&pager);
 	/* one without an index, or that is damaged so far, its machine process reads by itself */
-	if (error == -ENOENT || error == -EBADMSG || error == -ENOTSUP) {
-		leave(&pager, 0, pager.frames);
-		return 0;
-	}
+	if (error == -ENOENT || error == -EBADMSG || error == -ENOTSUP)
+		return decline(&pager);
 	if (!error)
 		error = say(DEMAND_SERVES);
 	if (!error)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -82,9 +83,18 @@ bool demand_is_served(struct machine *machine)
 {
 	struct demand *demand = &machine->demand;
 
-	demand->is_on = demand->is_asked && demand->pages_fd >= 0 && hear(machine, DEMAND_SERVES);
+	/* without pages of the kernel's that waits until all of the file is there */
+	demand->is_on = demand->is_asked && hear(machine, DEMAND_SERVES);
 	demand->is_whole = !demand->is_on;
 	return demand->is_on;
+}
+
+bool demand_seems_whole(const struct machine *machine)
+{
+	struct pollfd line = { .fd = machine->options.pager_fd, .events = POLLIN };
+
+	/* its word waits, or its line has ended */
+	return !machine->demand.is_on || poll(&line, 1, 0) > 0;
 }
 
 int demand_wait_whole(struct machine *machine)

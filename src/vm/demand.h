@@ -41,5 +41,7 @@ struct demand {
 void demand_begin(struct machine *machine);
 /* Once, before anything of RAM is touched: whether somebody brings it. */
 bool demand_is_served(struct machine *machine);
+/* From any thread, at any time: whether who touches any of it does not wait. */
+bool demand_seems_whole(const struct machine *machine);
 /* Until all of it is there: 0; -EIO: nobody brings it any more. From one thread at a time. */
 int demand_wait_whole(struct machine *machine);

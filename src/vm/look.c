@@ -82,6 +82,8 @@ static void name_places(const struct machine *machine, struct machine_registers 
 	bool looked = false;
 	bool found = false;
 
+	if (!demand_seems_whole(machine)) /* it would wait for much of it */
+		return;
 	for (unsigned n = 0; n < count; n++) {
 		if (!kallsyms_may_name(registers[n].rip))
 			continue;

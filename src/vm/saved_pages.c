@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lib/crc32c.h"
@@ -151,6 +152,16 @@ int saved_pages_open(int fd, struct saved_pages *ret)
 	if (error)
 		saved_pages_close(ret);
 	return error;
+}
+
+int saved_pages_file_bytes(int fd, uint64_t *ret)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return -errno;
+	*ret = (uint64_t)st.st_size;
+	return 0;
 }
 
 void saved_pages_close(struct saved_pages *pages)

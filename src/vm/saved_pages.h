@@ -48,6 +48,8 @@ struct saved_pages {
 int saved_tail_take(const uint8_t *bytes, uint64_t machine_bytes, struct saved_tail *ret);
 /* Of a file. 0; -ENOENT: it has no index; -EBADMSG; -errno. */
 int saved_pages_open(int fd, struct saved_pages *ret);
+/* Of the file; for who cannot ask otherwise. 0 or -errno. */
+int saved_pages_file_bytes(int fd, uint64_t *ret);
 void saved_pages_close(struct saved_pages *pages);
 /* How long it is in the file. */
 uint64_t saved_entry_bytes(const struct saved_entry *entry);

@@ -8,12 +8,12 @@
 
 #include "lib/crc32c.h"
 
-enum { PARCEL_VERSION = 1, ERRNO_MAX = 4095 };
+enum { PARCEL_VERSION = 2, ERRNO_MAX = 4095 };
 static const char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'W', 'I', 'R' };
 
 struct head_on_wire {
 	char magic[sizeof(magic)];
-	uint32_t version, zero;
+	uint32_t version, runs;
 	uint8_t id[PARCEL_ID_BYTES];
 	uint64_t bytes;
 	char name[72];
@@ -36,7 +36,8 @@ uint32_t parcel_checksum(uint32_t crc, const void *data, size_t bytes)
 
 void parcel_put_head(const struct parcel_head *head, uint8_t to[PARCEL_HEAD_BYTES])
 {
-	struct head_on_wire wire = { .version = PARCEL_VERSION, .bytes = head->bytes };
+	struct head_on_wire wire = { .version = PARCEL_VERSION, .runs = head->runs,
+				     .bytes = head->bytes };
 
 	memcpy(wire.magic, magic, sizeof(magic));
 	memcpy(wire.id, head->id, sizeof(wire.id));
@@ -59,12 +60,12 @@ int parcel_take_head(const uint8_t from[PARCEL_HEAD_BYTES], struct parcel_head *
 	struct head_on_wire wire;
 
 	memcpy(&wire, from, sizeof(wire));
-	*ret = (struct parcel_head){ .bytes = wire.bytes };
+	*ret = (struct parcel_head){ .bytes = wire.bytes, .runs = wire.runs };
 	if (memcmp(wire.magic, magic, sizeof(magic)) != 0)
 		return -EBADMSG;
 	if (wire.version != PARCEL_VERSION)
 		return -ENOTSUP;
-	if (wire.zero || !wire.bytes || wire.bytes > INT64_MAX ||
+	if (wire.runs > 1 || !wire.bytes || wire.bytes > INT64_MAX ||
 	    !memchr(wire.name, 0, sizeof(ret->name)) || !is_name(wire.name))
 		return -EBADMSG;
 	memcpy(ret->id, wire.id, sizeof(ret->id));
@@ -78,15 +79,45 @@ void parcel_put_piece(const struct parcel_piece *piece, uint8_t to[PARCEL_PIECE_
 	memcpy(to, piece, sizeof(*piece));
 }
 
-int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t have, uint64_t bytes,
+uint32_t parcel_block_bytes(uint64_t bytes, uint64_t block)
+{
+	const uint64_t left = bytes - block * PARCEL_PIECE_BYTES;
+
+	assert(block < parcel_blocks(bytes));
+	return left < PARCEL_PIECE_BYTES ? (uint32_t)left : PARCEL_PIECE_BYTES;
+}
+
+int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t bytes,
 		      struct parcel_piece *ret)
 {
-	assert(have <= bytes);
 	memcpy(ret, from, sizeof(*ret));
-	if (ret->at != have || ret->bytes > PARCEL_PIECE_BYTES || ret->bytes > bytes - have)
+	if (ret->at == PARCEL_BEGIN)
+		return ret->bytes ? -EBADMSG : 0;
+	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes ||
+	    ret->bytes != parcel_block_bytes(bytes, ret->at / PARCEL_PIECE_BYTES))
 		return -EBADMSG;
-	/* the last has none, and only that */
-	return !ret->bytes == (have == bytes) ? 0 : -EBADMSG;
+	return 0;
+}
+
+void parcel_put_word(const struct parcel_word *word, uint8_t to[PARCEL_WORD_BYTES])
+{
+	assert(word->kind < PARCEL_WORDS);
+	memset(to, 0, PARCEL_WORD_BYTES);
+	memcpy(to, &word->kind, sizeof(word->kind));
+	memcpy(to + sizeof(uint64_t), &word->block, sizeof(word->block));
+}
+
+int parcel_take_word(const uint8_t from[PARCEL_WORD_BYTES], uint64_t bytes,
+		     struct parcel_word *ret)
+{
+	uint32_t zero;
+
+	memcpy(&ret->kind, from, sizeof(ret->kind));
+	memcpy(&zero, from + sizeof(ret->kind), sizeof(zero));
+	memcpy(&ret->block, from + sizeof(uint64_t), sizeof(ret->block));
+	return ret->kind < PARCEL_WORDS && !zero && ret->block < parcel_blocks(bytes)
+		       ? 0
+		       : -EBADMSG;
 }
 
 void parcel_put_answer(const struct parcel_answer *answer, uint8_t to[PARCEL_ANSWER_BYTES])
@@ -105,7 +136,8 @@ int parcel_take_answer(const uint8_t from[PARCEL_ANSWER_BYTES], uint64_t bytes,
 
 	memcpy(&wire, from, sizeof(wire));
 	*ret = (struct parcel_answer){ .error = wire.error, .have = wire.have };
-	if (wire.zero || wire.error > 0 || wire.error < -ERRNO_MAX || wire.have > bytes ||
+	if (wire.zero || wire.error > 0 || wire.error < -ERRNO_MAX ||
+	    wire.have > parcel_blocks(bytes) ||
 	    !memchr(wire.text, 0, sizeof(wire.text)))
 		return -EBADMSG;
 	for (size_t n = 0; wire.text[n]; n++)

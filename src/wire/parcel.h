@@ -4,19 +4,24 @@
  *
  *   sender                              receiver
  *   head: id, bytes, name         -->
- *                                 <--   answer: how much of this id is there already
- *   piece: at, bytes, checksum    -->   each begins where the last one ended
- *   ...
- *   piece of no bytes: checksum   -->   of all of it
- *                                 <--   answer: 0, it runs; or why not
+ *                                 <--   answer; and a bit for each block that is there already
+ *   piece: a block, its checksum  -->   what the machine begins with, in any order
+ *   ...                           <--   word: a block has come
+ *   piece: begin                  -->   the machine begins; what it misses it asks for
+ *                                 <--   word: an answer, which follows: 0, it runs; or why not
+ *                                 <--   word: a block is wanted
+ *   piece: that block             -->   before the others; and so on, until all of it is there
+ *                                 <--   word: it is whole
  *
  *  1. A connection may end at any moment: the next one of the same id goes on where that was.
- *  2. Both sides are hostile to each other: lengths, order and checksums are checked before they
+ *  2. Both sides are hostile to each other: lengths, places and checksums are checked before they
  *     are used, and nothing is believed that is larger than what was said at first.
- *  3. Nothing runs before all of it is there, and is what its checksum says.
+ *  3. A page is brought into the machine that runs only when it is what its checksum in the file
+ *     says (vm/saved_pages.h).
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,21 +29,28 @@ enum {
 	PARCEL_ID_BYTES = 16,
 	PARCEL_NAME_BYTES = 65, /* with the NUL */
 	PARCEL_TEXT_BYTES = 240,
-	PARCEL_PIECE_BYTES = 256 << 10,
+	PARCEL_PIECE_BYTES = 64 << 10, /* a block */
 	PARCEL_HEAD_BYTES = 112,
 	PARCEL_PIECE_HEAD_BYTES = 16,
 	PARCEL_ANSWER_BYTES = 256,
+	PARCEL_WORD_BYTES = 16,
 };
 
 struct parcel_head {
 	uint8_t id[PARCEL_ID_BYTES];
 	uint64_t bytes;
 	char name[PARCEL_NAME_BYTES]; /* of the machine that it becomes */
+	bool runs; /* it has begun there, and this goes on */
 };
 
+/* at: of a block, or PARCEL_BEGIN, which has no bytes. */
 struct parcel_piece { uint64_t at; uint32_t bytes, crc; };
+#define PARCEL_BEGIN (~0ull)
 
-/* error: 0 or -errno; have: bytes that are there; text: one printable line, or "". */
+enum parcel_word_kind { PARCEL_GOT, PARCEL_WANT, PARCEL_ANSWERS, PARCEL_WHOLE, PARCEL_WORDS };
+struct parcel_word { uint32_t kind; uint64_t block; };
+
+/* error: 0 or -errno; have: blocks that are there; text: one printable line, or "". */
 struct parcel_answer { int32_t error; uint64_t have; char text[PARCEL_TEXT_BYTES]; };
 
 /* CRC-32C of bytes that follow those of `crc`; 0: none do. */
@@ -47,9 +59,18 @@ void parcel_put_head(const struct parcel_head *head, uint8_t to[PARCEL_HEAD_BYTE
 /* 0; -EBADMSG; -ENOTSUP: of another version. */
 int parcel_take_head(const uint8_t from[PARCEL_HEAD_BYTES], struct parcel_head *ret);
 void parcel_put_piece(const struct parcel_piece *piece, uint8_t to[PARCEL_PIECE_HEAD_BYTES]);
-/* The next one, of a parcel of which `have` of `bytes` are there. 0 or -EBADMSG. */
-int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t have, uint64_t bytes,
+/* Of a parcel of so many bytes: a block of it, whole, or the begin. 0 or -EBADMSG. */
+int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t bytes,
 		      struct parcel_piece *ret);
+static inline uint64_t parcel_blocks(uint64_t bytes)
+{
+	return bytes / PARCEL_PIECE_BYTES + (bytes % PARCEL_PIECE_BYTES != 0);
+}
+uint32_t parcel_block_bytes(uint64_t bytes, uint64_t block);
+void parcel_put_word(const struct parcel_word *word, uint8_t to[PARCEL_WORD_BYTES]);
+/* 0 or -EBADMSG. */
+int parcel_take_word(const uint8_t from[PARCEL_WORD_BYTES], uint64_t bytes,
+		     struct parcel_word *ret);
 void parcel_put_answer(const struct parcel_answer *answer, uint8_t to[PARCEL_ANSWER_BYTES]);
 /* About a parcel of so many bytes. 0 or -EBADMSG; what is not printable is '.'. */
 int parcel_take_answer(const uint8_t from[PARCEL_ANSWER_BYTES], uint64_t bytes,

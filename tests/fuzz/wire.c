@@ -8,23 +8,34 @@
 #include "fuzz.h"
 #include "wire/parcel.h"
 
-enum { KINDS = 3, TOTAL = 1 << 20 };
+enum { KINDS = 4, TOTAL = (1 << 20) + 1000 };
 
 static void take_pieces(const uint8_t *data, size_t bytes)
 {
-	uint64_t have = 0;
-
 	for (; bytes >= PARCEL_PIECE_HEAD_BYTES; bytes -= PARCEL_PIECE_HEAD_BYTES) {
 		struct parcel_piece piece;
 
-		if (parcel_take_piece(data, have, TOTAL, &piece))
+		if (parcel_take_piece(data, TOTAL, &piece))
 			return;
-		if (piece.at != have || piece.bytes > TOTAL - have ||
-		    piece.bytes > PARCEL_PIECE_BYTES)
+		if (piece.at == PARCEL_BEGIN ? piece.bytes != 0
+					     : piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL ||
+						       !piece.bytes ||
+						       piece.bytes > TOTAL - piece.at ||
+						       piece.bytes > PARCEL_PIECE_BYTES)
 			abort();
-		have += piece.bytes;
 		data += PARCEL_PIECE_HEAD_BYTES;
 	}
+}
+
+static void take_word(const uint8_t *data)
+{
+	struct parcel_word word;
+
+	if (parcel_take_word(data, TOTAL, &word))
+		return;
+	if (word.kind >= PARCEL_WORDS || word.block >= parcel_blocks(TOTAL) ||
+	    !parcel_block_bytes(TOTAL, word.block))
+		abort();
 }
 
 static void take_head(const uint8_t *data)
@@ -69,6 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		take_head(exact);
 	else if (data[0] % KINDS == 2 && bytes - 1 >= PARCEL_ANSWER_BYTES)
 		take_answer(exact);
+	else if (data[0] % KINDS == 3 && bytes - 1 >= PARCEL_WORD_BYTES)
+		take_word(exact);
 	free(exact);
 	return 0;
 }
@@ -79,13 +92,18 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 					  .bytes = TOTAL,
 					  .name = "one-2" };
 	const struct parcel_answer answer = { .error = -5, .have = 1000, .text = "it is so" };
-	struct parcel_piece piece = { .bytes = 1000 };
+	const struct parcel_word word = { .kind = PARCEL_WANT, .block = 3 };
+	struct parcel_piece piece = { .bytes = PARCEL_PIECE_BYTES };
 
 	data[0] = (uint8_t)(n % KINDS);
 	if (n % KINDS == 1)
 		parcel_put_head(&head, data + 1);
 	if (n % KINDS == 2)
 		parcel_put_answer(&answer, data + 1);
+	if (n % KINDS == 3) {
+		parcel_put_word(&word, data + 1);
+		return 1 + PARCEL_WORD_BYTES;
+	}
 	if (n % KINDS == 1)
 		return 1 + PARCEL_HEAD_BYTES;
 	if (n % KINDS == 2)

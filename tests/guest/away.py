@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""away.py UMBRA GUEST SPIN: a guest with calls, timers and requests under way goes to another place by umbra fork --to and umbra listen, over loopback, with
-memory that is checked at both ends. Then with another key; by connections that are cut, and go on where they were; by one that never comes back;
+"""away.py UMBRA GUEST SPIN LOOKS: a guest with calls, timers and requests under way goes to another place by umbra fork --to and umbra listen, over loopback, with
+memory that is checked at both ends. Memory that comes while it runs, with wires, a sender and a receiver
+that are killed. Then with another key; by connections that are cut, and go on where they were; by one that never comes back;
 to one that lies, and from one that lies. Who was sent goes on whatever happens, and nothing is left of what did not arrive."""
 import atexit, glob, os, re, select, socket, struct, subprocess, sys, tempfile, threading, time
 
-umbra, guest, spin, failed = *(os.path.abspath(a) for a in sys.argv[1:4]), 0
+umbra, guest, spin, looks, failed = *(os.path.abspath(a) for a in sys.argv[1:5]), 0
 wire = os.path.join(os.path.dirname(umbra), "src/wire/umbra-wire")
 work = tempfile.TemporaryDirectory()
 places = {}
@@ -97,7 +98,10 @@ class Cutter(threading.Thread):
             self.connections += 1
             while left > 0:
                 ready = select.select([a, b], [], [])[0]
-                data = ready[0].recv(min(65536, left))
+                try:
+                    data = ready[0].recv(min(65536, left))
+                except OSError:
+                    break
                 if not data:
                     break
                 (b if ready[0] is a else a).sendall(data)
@@ -114,7 +118,7 @@ for path in key, other_key:
     made = run("here", "listen", "--make-key", path)
     check("a key", made.returncode == 0 and os.stat(path).st_mode & 0o777 == 0o600, made.stderr)
 check("no key over another", run("here", "listen", "--make-key", key).returncode == 64)
-listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 atexit.register(end_all)
 atexit.register(listener.kill)
 place = listener.stdout.readline().split()[-1]
@@ -155,6 +159,61 @@ for left in glob.glob(os.path.join(parcels, "*")):
     check("what arrived in part is nobody else's, and waits an hour", os.stat(left).st_mode & 0o777 == 0o600)
     os.utime(left, (1, 1))
 
+# ---- its memory comes while it runs: who brings it is killed ----
+
+
+def children(pid, name):
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open("/proc/%s/stat" % entry) as f:
+                text = f.read()
+        except OSError:
+            continue
+        if text.split("(")[1].split(")")[0] == name and int(text.rsplit(")", 1)[1].split()[1]) == pid:
+            found.append(int(entry))
+    return found
+
+
+def runs(name):
+    return name in [l.split()[0] for l in run("there", "ps").stdout.split("\n")[1:] if l]
+
+
+def send_slowly(child, **more):
+    sender = subprocess.Popen([umbra, "fork", "looks", "--to", place, "--key", key, "--name", child, "--bandwidth", "4M"], env=places["here"],
+                              stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(child + " runs there", lambda: listener.stdout.readline() == child + " has arrived\n")
+    check(child + " runs before all of it is there", sender.poll() is None, sender.returncode)
+    return sender
+
+
+def round_there(name):
+    return "ROUND" in said(os.path.join(work.name, "there", "umbra", ".console-" + name))
+
+
+looking, log = begin("looks", looks)
+sender = send_slowly("wired")
+for n in range(2):
+    for pid in children(sender.pid, "umbra-wire"):
+        os.kill(pid, 9)
+    time.sleep(0.5)
+check("a wire that is killed costs nothing", sender.wait(100) == 0, sender.returncode, sender.stderr.read())
+until("it has looked at all of its memory", lambda: round_there("wired") and runs("wired"))
+run("there", "kill", "wired")
+sender = send_slowly("left")
+sender.kill()
+until("who is left in the middle ends", lambda: not runs("left"))
+check("it says why", "where its memory comes from was lost" in said(os.path.join(work.name, "there", "umbra", ".log-left")), os.listdir(os.path.join(work.name, "there", "umbra")))
+sender = send_slowly("orphan")
+for pid in children(listener.pid, "umbra"):
+    os.kill(pid, 9)
+until("who has lost who fills its file ends", lambda: not runs("orphan"))
+check("its sender hears of that", sender.wait(100) == 65 and "not there any more" in sender.stderr.read(), sender.returncode)
+for left in glob.glob(os.path.join(parcels, "*")):
+    os.utime(left, (1, 1))
+run("here", "kill", "looks")
+looking.wait(100)
+
 # ---- one that lies ----
 
 
@@ -181,16 +240,31 @@ def crc32c(data, c=0):
     return c ^ 0xffffffff
 
 
-def head(bytes, name=b"lie", version=1, magic=b"UMBRAWIR", ident=b"i" * 16):
-    return magic + struct.pack("<II16sQ72s", version, 0, ident, bytes, name)
+BLOCK = 65536
+idents = iter(range(1 << 20))
+
+
+def head(bytes, name=b"lie", version=2, magic=b"UMBRAWIR", runs=0):
+    return magic + struct.pack("<II16sQ72s", version, runs, struct.pack("<QQ", 7, next(idents)), bytes, name)
 
 
 def piece(at, data, crc=None, bytes=None):
     return struct.pack("<QII", at, len(data) if bytes is None else bytes, crc32c(data) if crc is None else crc) + data
 
 
-def end(at, data):
-    return struct.pack("<QII", at, 0, crc32c(data))
+begins = struct.pack("<QII", (1 << 64) - 1, 0, 0)
+
+
+def last_answer(data, blocks):
+    """The last that was given: to the head, or behind a word."""
+    if len(data) < 256:
+        return None
+    last, data = struct.unpack_from("<iIQ240s", data), data[256 + (blocks + 7) // 8:]
+    while len(data) >= 16:
+        kind, data = struct.unpack_from("<I", data)[0], data[16:]
+        if kind == 2 and len(data) >= 256:
+            last, data = struct.unpack_from("<iIQ240s", data), data[256:]
+    return last
 
 
 def tell(what, *said_bytes):
@@ -200,30 +274,34 @@ def tell(what, *said_bytes):
     try:
         for part in said_bytes:
             here.sendall(part)
-        here.shutdown(socket.SHUT_WR)
         data = b""
+        here.settimeout(100)
+        while len(said_bytes) > 1 and begins not in said_bytes and len(data) < 256:
+            data += here.recv(65536)
+        if begins not in said_bytes:
+            here.shutdown(socket.SHUT_WR)
         while True:
             more = here.recv(65536)
             if not more:
                 break
             data += more
-        if len(data) >= 256:
-            last = struct.unpack_from("<iIQ240s", data, len(data) - 256)
+        last = last_answer(data, -(-struct.unpack_from("<Q", said_bytes[0].ljust(112), 32)[0] // BLOCK))
     except OSError:
         pass
     here.close()
     p.wait(60)
-    check(what + ": is refused", last is None or last[0] < 0, last)
+    check(what + ": is refused", last and last[0] < 0, last)
     check(what + ": who listens goes on", listener.poll() is None)
 
 
 data = b"x" * 1000
-lies = [("no head", b"x" * 112), ("another version", head(1000, version=2)), ("no bytes", head(0)), ("too many", head(1 << 62)), ("all bits", head((1 << 64) - 1))]
+lies = [("no head", b"x" * 112), ("another version", head(1000, version=1)), ("no bytes", head(0)), ("too many", head(1 << 62)), ("all bits", head((1 << 64) - 1))]
 lies += [("a name %r" % name, head(1000, name)) for name in (b"", b"../x", b"a/b", b".x", b"a b", b"x" * 72, b"\x1b[2J", b"-x")]
 lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", head(1000), piece(0, data + b"x")), ("a long piece", head(1 << 20), piece(0, data, bytes=1 << 19)),
-         ("another checksum", head(1000), piece(0, data, crc=1)), ("an early end", head(1000), end(0, b"")), ("twice", head(2000), piece(0, data), piece(0, data)),
-         ("more behind its end", head(1000), piece(0, data), piece(1000, b"x")),
-         ("another checksum of all", head(1000), piece(0, data), end(1000, b"y")), ("no saved machine", head(1000), piece(0, data), end(1000, data))]
+         ("half a block", head(1 << 20), piece(0, data)), ("a block behind the last", head(1000), piece(BLOCK, data)),
+         ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
+         ("twice", head(2000), piece(0, data * 2), piece(0, data * 2)), ("no saved machine", head(1000), piece(0, data), begins),
+         ("it runs already", head(1000, runs=1)), ("it half runs", head(1000, runs=2)), ("a begin twice", head(1000), begins, begins)]
 for what, *parts in lies:
     tell(what, *parts)
 p, here = line("connect", socket.create_connection(("127.0.0.1", port)))
@@ -241,15 +319,32 @@ def answer(error=0, have=0, text=b"", zero=0):
     return struct.pack("<iIQ240s", error, zero, have, text)
 
 
+def word(kind, block=0, zero=0):
+    return struct.pack("<IIQ", kind, zero, block)
+
+
+def swallow(line):
+    try:
+        while line.recv(1 << 20):
+            pass
+    except OSError:
+        pass
+
+
 for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more than all is there", answer(have=1 << 40), "lost"), ("an error above 0", answer(error=5), "lost"),
                          ("no error", answer(error=-5000), "lost"), ("an end without an answer", b"", "lost"), ("a text for terminals", answer(error=-5, text=b"\x1b[2Jboo"), ".[2Jboo"),
-                         ("a text without an end", answer(error=-5, text=b"x" * 240), "lost")):
+                         ("a text without an end", answer(error=-5, text=b"x" * 240), "lost"), ("half of its blocks", answer(), "lost"),
+                         ("an unknown word", answer() + bytes(4096) + word(9), "lost"), ("a word that is not zero", answer() + bytes(4096) + word(0, zero=1), "lost"),
+                         ("a block that is none", answer() + bytes(4096) + word(1, 1 << 40), "lost"), ("it is whole, and does not run", answer() + bytes(4096) + word(3), "lost"),
+                         ("it runs, and more is not said", answer() + bytes(4096) + word(2) + answer(), "it ends there"),
+                         ("a refusal", answer() + bytes(4096) + word(2) + answer(error=-5, text=b"no room"), "no room")):
     server = socket.create_server(("127.0.0.1", 0))
     sender = subprocess.Popen([umbra, "fork", "spins", "--to", "127.0.0.1:%d" % server.getsockname()[1], "--key", key, "--name", "eight", "--wait", "0"], env=places["here"],
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     p, here = line("accept", server.accept()[0])
-    here.recv(112, socket.MSG_WAITALL)
-    here.sendall(reply)
+    sent = struct.unpack_from("<Q", here.recv(112, socket.MSG_WAITALL), 32)[0]
+    here.sendall(reply.replace(bytes(4096), bytes(-(-(-(-sent // BLOCK)) // 8))))
+    threading.Thread(target=swallow, args=(here,), daemon=True).start()
     here.shutdown(socket.SHUT_WR)
     err = sender.communicate(timeout=100)[1]
     check(what, sender.returncode == 65 and why in err and err.count("\n") == 1, sender.returncode, err)

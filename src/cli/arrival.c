@@ -1,0 +1,566 @@
+/* See arrival.h. */
+#include "arrival.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "control/names.h"
+#include "vm/saved_blocks.h"
+#include "wire/parcel.h"
+
+enum { PATH_BYTES = 4096, NAME_BYTES = 64, OLD_S = 3600, OUTPUT_BYTES = 4096 };
+enum { BACKLOG = 4, PAGES_FD = 200 };
+static const char prefix[] = "umbra-parcel-";
+
+enum stage { ARRIVES, BEGINS, RUNS };
+
+struct arrival {
+	const struct arrival_place *place;
+	struct wire_line line;
+	bool is_connected;
+	struct parcel_head head;
+	struct parcel_answer answer;
+	enum stage stage;
+	int folder, file, listener;
+	char name[NAME_BYTES], line_name[NAME_BYTES]; /* in the folder */
+	struct saved_blocks has, told, asked;
+	int pager;       /* its line; -1 */
+	bool pager_asks; /* it has said that it is there */
+	pid_t child;     /* who starts the machine */
+	int child_fd;
+	FILE *output;
+	uint64_t lost_s; /* since when there is no connection */
+	bool is_over;
+};
+
+static uint64_t now_s(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec;
+}
+
+/* ---- the connection ---- */
+
+static void lose_connection(struct arrival *arrival)
+{
+	if (!arrival->is_connected)
+		return;
+	if (arrival->line.process)
+		wire_line_close(&arrival->line);
+	else
+		close(arrival->line.socket);
+	arrival->is_connected = false;
+	arrival->lost_s = now_s();
+	saved_blocks_clear(&arrival->asked);
+}
+
+static void send_or_lose(struct arrival *arrival, const void *from, size_t bytes)
+{
+	if (arrival->is_connected && !wire_line_send(&arrival->line, from, bytes))
+		lose_connection(arrival);
+}
+
+static void say(struct arrival *arrival, uint32_t kind, uint64_t block)
+{
+	const struct parcel_word word = { .kind = kind, .block = block };
+	uint8_t bytes[PARCEL_WORD_BYTES];
+
+	parcel_put_word(&word, bytes);
+	send_or_lose(arrival, bytes, sizeof(bytes));
+}
+
+static void put_answer(struct arrival *arrival)
+{
+	uint8_t bytes[PARCEL_ANSWER_BYTES];
+
+	arrival->answer.have = arrival->has.count;
+	parcel_put_answer(&arrival->answer, bytes);
+	send_or_lose(arrival, bytes, sizeof(bytes));
+}
+
+static void set_answer(struct arrival *arrival, int error, const char *text)
+{
+	arrival->answer.error = error;
+	snprintf(arrival->answer.text, sizeof(arrival->answer.text), "%s", text);
+}
+
+/* Of the machine, or why there is none. */
+static void answer(struct arrival *arrival, int error, const char *text)
+{
+	set_answer(arrival, error, text);
+	say(arrival, PARCEL_ANSWERS, 0);
+	put_answer(arrival);
+	arrival->is_over |= error != 0;
+}
+
+/* What lies: before the machine begins it is refused, and from then on left. */
+static void leave_liar(struct arrival *arrival)
+{
+	if (arrival->stage == ARRIVES)
+		answer(arrival, -EBADMSG, "what came is not what was announced");
+	lose_connection(arrival);
+}
+
+/* ---- its file ---- */
+
+static bool runs_here(const char *name)
+{
+	int fd = name_connect(name);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
+static void name_files(struct arrival *arrival)
+{
+	int used = snprintf(arrival->name, sizeof(arrival->name), "%s", prefix);
+
+	for (unsigned n = 0; n < PARCEL_ID_BYTES; n++)
+		used += snprintf(arrival->name + used, sizeof(arrival->name) - (size_t)used, "%02x",
+				 arrival->head.id[n]);
+	snprintf(arrival->line_name, sizeof(arrival->line_name), "%.*s.line",
+		 (int)sizeof(arrival->name) - 6, arrival->name);
+}
+
+/* However long the folder's name is. */
+static struct sockaddr_un line_address(const struct arrival *arrival)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+		 arrival->folder, arrival->line_name);
+	return address;
+}
+
+/* 0 or -errno: -EBUSY: somebody fills it. */
+static int open_file(struct arrival *arrival)
+{
+	struct stat st;
+
+	arrival->file = openat(arrival->folder, arrival->name,
+			       O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (arrival->file < 0)
+		return -errno;
+	if (flock(arrival->file, LOCK_EX | LOCK_NB))
+		return -EBUSY;
+	if (fstat(arrival->file, &st) || st.st_uid != geteuid() || !S_ISREG(st.st_mode))
+		return -EPERM;
+	return st.st_nlink ? 0 : -EBUSY; /* of one who has just ended */
+}
+
+/* Nothing is there yet; further connections come to the listener. */
+static int begin_file(struct arrival *arrival)
+{
+	const struct sockaddr_un address = line_address(arrival);
+	int error = 0;
+	mode_t mask;
+
+	if (arrival->head.runs)
+		return -ESRCH;
+	if (ftruncate(arrival->file, 0) ||
+	    ftruncate(arrival->file, (off_t)arrival->head.bytes))
+		return -errno;
+	unlinkat(arrival->folder, arrival->line_name, 0);
+	mask = umask(S_IXUSR | S_IRWXG | S_IRWXO);
+	arrival->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (arrival->listener < 0 ||
+	    bind(arrival->listener, (const struct sockaddr *)&address, sizeof(address)) ||
+	    listen(arrival->listener, BACKLOG))
+		error = -errno;
+	umask(mask);
+	return error;
+}
+
+/* This connection, to who fills the file. */
+static bool pass_connection(const struct arrival *arrival)
+{
+	const struct sockaddr_un address = line_address(arrival);
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+			  .cmsg_type = SCM_RIGHTS }
+	};
+	uint8_t byte = 0;
+	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
+	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+					.msg_controllen = sizeof(control) };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool is_passed;
+
+	memcpy(CMSG_DATA(&control.head), &arrival->line.socket, sizeof(int));
+	is_passed = fd >= 0 &&
+		    !connect(fd, (const struct sockaddr *)&address, sizeof(address)) &&
+		    sendmsg(fd, &message, MSG_NOSIGNAL) == 1 && read(fd, &byte, 1) == 1;
+	if (fd >= 0)
+		close(fd);
+	return is_passed;
+}
+
+/* The answer to a head, and which blocks there are. */
+static void greet(struct arrival *arrival)
+{
+	set_answer(arrival, 0, "");
+	put_answer(arrival);
+	send_or_lose(arrival, arrival->has.bits, saved_blocks_bytes(&arrival->has));
+	if (arrival->stage == RUNS)
+		answer(arrival, 0, "");
+}
+
+static void take_connection(struct arrival *arrival)
+{
+	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
+		.bytes = { 0 }
+	};
+	uint8_t byte;
+	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	int fd = accept4(arrival->listener, NULL, NULL, SOCK_CLOEXEC);
+
+	if (fd >= 0 && recvmsg(fd, &message, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&message)) {
+		lose_connection(arrival);
+		arrival->line = (struct wire_line){ .process = 0 };
+		memcpy(&arrival->line.socket, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+		arrival->is_connected = true;
+		if (write(fd, &byte, 1) == 1)
+			greet(arrival);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* ---- it goes on ---- */
+
+static void run_machine(const struct arrival *arrival, int pages)
+{
+	char path[PATH_BYTES];
+	char number[16];
+
+	snprintf(path, sizeof(path), "%s/%s", arrival->place->folder, arrival->name);
+	snprintf(number, sizeof(number), "%d", PAGES_FD);
+	dup2(fileno(arrival->output), STDERR_FILENO);
+	dup2(fileno(arrival->output), STDOUT_FILENO);
+	dup2(pages, PAGES_FD);
+	execl("/proc/self/exe", "umbra", "run", "--restore", path, "--name", arrival->head.name,
+	      "--pages-from", number, "--detach", (char *)NULL);
+	_exit(EXIT_FAULT);
+}
+
+static void begin_machine(struct arrival *arrival)
+{
+	int pair[2];
+
+	if (arrival->stage != ARRIVES)
+		return;
+	arrival->output = tmpfile();
+	if (!arrival->output || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
+		answer(arrival, -errno, "");
+		return;
+	}
+	arrival->child = fork();
+	if (!arrival->child)
+		run_machine(arrival, pair[1]);
+	close(pair[1]);
+	arrival->pager = pair[0];
+	arrival->child_fd = (int)syscall(SYS_pidfd_open, arrival->child, 0);
+	arrival->stage = BEGINS;
+	if (arrival->child < 0 || arrival->child_fd < 0)
+		answer(arrival, -EAGAIN, "");
+}
+
+/* Whether it runs, as umbra run says it. */
+static void hear_child(struct arrival *arrival)
+{
+	char said[OUTPUT_BYTES];
+	int status = -1;
+	size_t got;
+	int code;
+
+	while (waitpid(arrival->child, &status, 0) < 0 && errno == EINTR)
+		;
+	rewind(arrival->output);
+	got = fread(said, 1, sizeof(said) - 1, arrival->output);
+	said[got] = 0;
+	said[strcspn(said, "\n")] = 0;
+	fclose(arrival->output);
+	close(arrival->child_fd);
+	arrival->child_fd = -1;
+	code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAULT;
+	printf("%s %s\n", arrival->head.name, code ? "was refused" : "has arrived");
+	fflush(stdout);
+	arrival->stage = RUNS;
+	answer(arrival, code ? -EBADMSG : 0, code ? said : "");
+}
+
+/* ---- what comes ---- */
+
+/* What was written is there, or the file cannot be filled. */
+static void take_block(struct arrival *arrival, const struct parcel_piece *piece,
+		       const uint8_t *data)
+{
+	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
+	const ssize_t written = pwrite(arrival->file, data, piece->bytes, (off_t)piece->at);
+
+	if (written != (ssize_t)piece->bytes) {
+		answer(arrival, written < 0 ? -errno : -ENOSPC, "");
+		arrival->is_over = true;
+		return;
+	}
+	saved_blocks_set(&arrival->has, block);
+	say(arrival, PARCEL_GOT, block);
+	if (arrival->has.count == arrival->has.blocks)
+		say(arrival, PARCEL_WHOLE, 0);
+}
+
+static void hear_sender(struct arrival *arrival)
+{
+	static uint8_t data[PARCEL_PIECE_BYTES];
+	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
+	struct parcel_piece piece;
+
+	if (!wire_line_receive(&arrival->line, head, sizeof(head))) {
+		lose_connection(arrival);
+		return;
+	}
+	if (parcel_take_piece(head, arrival->head.bytes, &piece)) {
+		leave_liar(arrival);
+		return;
+	}
+	if (piece.at == PARCEL_BEGIN) {
+		begin_machine(arrival);
+		return;
+	}
+	if (!wire_line_receive(&arrival->line, data, piece.bytes))
+		lose_connection(arrival);
+	else if (saved_blocks_has(&arrival->has, piece.at / PARCEL_PIECE_BYTES) ||
+		 parcel_checksum(0, data, piece.bytes) != piece.crc)
+		leave_liar(arrival);
+	else
+		take_block(arrival, &piece, data);
+}
+
+/* ---- the pager ---- */
+
+/* The pager has had all that it needs, or its machine has ended. */
+static void end_if_served(struct arrival *arrival)
+{
+	if (arrival->stage != RUNS || arrival->pager >= 0)
+		return;
+	say(arrival, PARCEL_WHOLE, 0);
+	arrival->is_over = true;
+}
+
+static void pager_gone(struct arrival *arrival)
+{
+	close(arrival->pager);
+	arrival->pager = -1;
+	end_if_served(arrival);
+}
+
+static void hear_pager(struct arrival *arrival)
+{
+	struct saved_blocks_word word;
+	const ssize_t got = recv(arrival->pager, &word, sizeof(word), MSG_DONTWAIT);
+
+	if (got < 0 && errno == EAGAIN)
+		return;
+	if (got != sizeof(word)) {
+		pager_gone(arrival);
+		return;
+	}
+	arrival->pager_asks = true;
+	for (uint64_t n = 0; n < word.count && n < SAVED_BLOCKS_WANTED; n++) {
+		const uint64_t block = word.block + n;
+
+		if (block >= arrival->has.blocks || saved_blocks_has(&arrival->has, block) ||
+		    saved_blocks_has(&arrival->asked, block))
+			continue;
+		saved_blocks_set(&arrival->asked, block);
+		say(arrival, PARCEL_WANT, block);
+	}
+}
+
+/* Blocks that it has not heard of, as many as follow each other. */
+static void tell_pager(struct arrival *arrival)
+{
+	struct saved_blocks_word word = { .block = 0 };
+
+	while (word.block < arrival->has.blocks &&
+	       (!saved_blocks_has(&arrival->has, word.block) ||
+		saved_blocks_has(&arrival->told, word.block)))
+		word.block++;
+	while (word.block + word.count < arrival->has.blocks &&
+	       saved_blocks_has(&arrival->has, word.block + word.count) &&
+	       !saved_blocks_has(&arrival->told, word.block + word.count))
+		word.count++;
+	if (send(arrival->pager, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(word))
+		return;
+	for (uint64_t n = 0; n < word.count; n++)
+		saved_blocks_set(&arrival->told, word.block + n);
+}
+
+static bool has_news(const struct arrival *arrival)
+{
+	return arrival->pager >= 0 && arrival->pager_asks &&
+	       arrival->told.count < arrival->has.count;
+}
+
+/* ---- until it is there ---- */
+
+static int patience_ms(const struct arrival *arrival)
+{
+	const uint64_t gone = now_s() - arrival->lost_s;
+
+	if (arrival->is_connected || arrival->has.count == arrival->has.blocks)
+		return -1;
+	return gone < arrival->place->wait_s ? (int)(arrival->place->wait_s - gone) * 1000 : 0;
+}
+
+static void turn(struct arrival *arrival)
+{
+	struct pollfd fds[] = {
+		{ .fd = arrival->is_connected ? arrival->line.socket : -1, .events = POLLIN },
+		{ .fd = arrival->pager,
+		  .events = (short)(POLLIN | (has_news(arrival) ? POLLOUT : 0)) },
+		{ .fd = arrival->listener, .events = POLLIN },
+		{ .fd = arrival->child_fd, .events = POLLIN },
+	};
+
+	if (poll(fds, 4, patience_ms(arrival)) <= 0) {
+		arrival->is_over |= !patience_ms(arrival);
+		return;
+	}
+	if (fds[1].revents & (POLLIN | POLLHUP))
+		hear_pager(arrival);
+	if (fds[0].revents)
+		hear_sender(arrival);
+	if (fds[2].revents)
+		take_connection(arrival);
+	if (fds[3].revents) {
+		hear_child(arrival);
+		end_if_served(arrival);
+	}
+	if (has_news(arrival))
+		tell_pager(arrival);
+}
+
+static int take_head(struct arrival *arrival)
+{
+	uint8_t bytes[PARCEL_HEAD_BYTES];
+	int error;
+
+	if (!wire_line_receive(&arrival->line, bytes, sizeof(bytes)))
+		return -ECONNRESET;
+	error = parcel_take_head(bytes, &arrival->head);
+	if (!error && arrival->head.bytes > arrival->place->most_bytes)
+		error = -EFBIG;
+	if (error)
+		return error;
+	name_files(arrival);
+	arrival->folder = open(arrival->place->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (arrival->folder < 0)
+		return -errno;
+	error = open_file(arrival);
+	if (error)
+		return error;
+	if (runs_here(arrival->head.name))
+		error = -EADDRINUSE;
+	return error ? error : begin_file(arrival);
+}
+
+static const char *text_of(int error)
+{
+	switch (error) {
+	case -EADDRINUSE: return "a machine of that name runs there";
+	case -ESRCH: return "the machine is not there any more";
+	default: return "";
+	}
+}
+
+static bool make_blocks(struct arrival *arrival)
+{
+	return saved_blocks_make(&arrival->has, arrival->head.bytes) &&
+	       saved_blocks_make(&arrival->told, arrival->head.bytes) &&
+	       saved_blocks_make(&arrival->asked, arrival->head.bytes);
+}
+
+static void fill(struct arrival *arrival)
+{
+	greet(arrival);
+	while (!arrival->is_over)
+		turn(arrival);
+	if (arrival->pager >= 0)
+		close(arrival->pager);
+}
+
+void arrival_serve(const struct arrival_place *place, struct wire_line *line)
+{
+	static struct arrival arrival;
+	int error;
+
+	arrival = (struct arrival){ .place = place, .line = *line, .is_connected = true,
+				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
+				    .child_fd = -1 };
+	wire_line_be_patient(line);
+	error = take_head(&arrival);
+	if (error == -EBUSY && pass_connection(&arrival))
+		return; /* its umbra-wire goes on */
+	if (!error && !make_blocks(&arrival))
+		error = -ENOMEM;
+	if (error && error != -ECONNRESET) {
+		set_answer(&arrival, error, text_of(error));
+		put_answer(&arrival);
+	}
+	if (!error)
+		fill(&arrival);
+	if (arrival.file >= 0 && error != -EBUSY) {
+		unlinkat(arrival.folder, arrival.name, 0);
+		unlinkat(arrival.folder, arrival.line_name, 0);
+	}
+	lose_connection(&arrival);
+}
+
+/* ---- of who is gone ---- */
+
+static void remove_if_old(int folder, const char *name)
+{
+	int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW))
+		st.st_uid = (uid_t)-1;
+	if (st.st_uid == geteuid() && time(NULL) - st.st_mtime > OLD_S &&
+	    (fd < 0 || !flock(fd, LOCK_EX | LOCK_NB)))
+		unlinkat(folder, name, 0);
+	if (fd >= 0)
+		close(fd);
+}
+
+void arrival_remove_old(const char *folder)
+{
+	DIR *listing = opendir(folder);
+	const struct dirent *entry;
+
+	while (listing && (entry = readdir(listing)))
+		if (!strncmp(entry->d_name, prefix, strlen(prefix)))
+			remove_if_old(dirfd(listing), entry->d_name);
+	if (listing)
+		closedir(listing);
+}
