@@ -308,17 +308,6 @@ static int settle_in_use(const struct arguments *arguments, struct disk **disk)
 enum { FOLDER_DEPTH = 32 };
 struct folder { struct arguments arguments; struct findings findings; unsigned files, faults; };
 
-/* By its name: formats are not guessed. */
-static bool format_of_name(const char *name, enum disk_format *ret)
-{
-	const char *suffix = strrchr(name, '.');
-
-	if (!suffix || name[0] == '.')
-		return false;
-	*ret = DISK_RAW;
-	return !strcmp(suffix, ".img") || disk_format_parse(suffix + 1, ret);
-}
-
 /* The file and its link to its parent; its parents are files of their own, or elsewhere. */
 static void check_in_folder(struct folder *folder, const char *path, enum disk_format format)
 {
@@ -365,7 +354,7 @@ static int check_folder(struct folder *folder, const char *path, unsigned depth)
 		if (name && entry[n]->d_name[0] != '.' && !lstat(name, &st)) {
 			if (S_ISDIR(st.st_mode) && depth < FOLDER_DEPTH)
 				folder->faults += check_folder(folder, name, depth + 1) != 0;
-			else if (S_ISREG(st.st_mode) && format_of_name(name, &format))
+			else if (S_ISREG(st.st_mode) && disk_format_of_name(name, &format))
 				check_in_folder(folder, name, format);
 		}
 		folder->arguments.quick = quick;

@@ -13,6 +13,16 @@ int disk_parse_format(const char *text, enum disk_format *ret)
 	return complain(EXIT_USAGE, "not a format", text, "say vhdx, vhd, raw, qcow2 or vmdk");
 }
 
+bool disk_format_of_name(const char *name, enum disk_format *ret)
+{
+	const char *suffix = strrchr(name, '.');
+
+	if (!suffix || name[0] == '.')
+		return false;
+	*ret = DISK_RAW;
+	return !strcmp(suffix, ".img") || disk_format_parse(suffix + 1, ret);
+}
+
 void disk_cli_search(const struct arguments *arguments, struct disk_search *ret)
 {
 	memset(ret, 0, sizeof(*ret));

@@ -43,6 +43,8 @@ int disk_pipe_out(struct disk *from, const struct disk_create *what);
 
 /* Each returns the exit code. */
 int disk_parse_format(const char *text, enum disk_format *ret);
+/* Of a file in a folder, by what its name ends with: formats are not guessed. False: no disk. */
+bool disk_format_of_name(const char *name, enum disk_format *ret);
 /* Opens for what will be done with it, if the policies allow that. */
 int disk_cli_open(const struct arguments *arguments, const char *path, const char *format,
 		  enum image_action action, struct disk **ret);
@@ -87,6 +89,7 @@ int cli_user_file(const char *variable, const char *otherwise, const char *name,
 int verb_disk_check(struct arguments *arguments);
 int verb_disk_repair_link(struct arguments *arguments);
 int verb_disk_freeze(struct arguments *arguments);
+int verb_disk_watch(struct arguments *arguments);
 int verb_disk_rescue(struct arguments *arguments);
 int verb_disk_replay(struct arguments *arguments);
 int verb_disk_commit(struct arguments *arguments);

@@ -21,7 +21,7 @@ static const char help[] =
 	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
 	"       umbra disk info|map FILE [--json] [--chain]    "
 	"umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
-	"       umbra disk check FOLDER --chain [--quick] [--json]\n"
+	"       umbra disk check FOLDER --chain [--quick] [--json]    umbra disk watch FOLDER\n"
 	"       umbra disk read FILE --offset N --length N > DATA        "
 	"umbra disk write FILE --offset N [--from DATA]\n"
 	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "
@@ -47,7 +47,8 @@ static const char help[] =
 	"written once, by convert, and then only read: of qcow2\n"
 	"with --parent what differs from that file, of vmdk stream-optimised ones. - is standard "
 	"input or output (raw or vmdk) of convert. rescue takes what\n"
-	"can be read, and prints a map of what is missing, which is zero then. "
+	"can be read, and prints a map of what is missing, which is zero then. watch tells when a "
+	"parent in a folder was changed behind its children.\n"
 	"check compares the content with the file's\n"
 	"digests (--quick: does not), with --chain also with what each parent held when its child "
 	"was made, and writes nothing; --digests\n"
@@ -877,6 +878,7 @@ int verb_disk(int argc, char **argv)
 		{ "freeze", verb_disk_freeze },
 		{ "replay", verb_disk_replay },
 		{ "rescue", verb_disk_rescue },
+		{ "watch", verb_disk_watch },
 		{ "serve", verb_disk_serve },
 	};
 	struct arguments arguments = { 0 };

@@ -140,6 +140,36 @@ if hurt != {'moved/theirs.qcow2', 'moved/child-vhdx.qcow2'}:
 disk('convert', 'moved/theirs.qcow2', 'never.raw', '--from', 'qcow2', '--to', 'raw', code=65, says='parent')
 os.remove('now.raw')
 
+# a folder that is watched tells when that happens
+os.mkdir('watched')
+disk('create', 'watched/base.vhdx', '--size', '4M')
+open('four', 'wb').write(b'four' * 128)
+disk('write', 'watched/base.vhdx', '--offset', '0', '--from', 'four')
+run('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.vhdx', '-F', 'vhdx', 'watched/child.qcow2')
+disk('repair-link', 'watched/child.qcow2', '--format', 'qcow2', '--reason', 'adopted')
+watch = subprocess.Popen([umbra, 'disk', 'watch', 'watched'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+first = watch.stdout.readline()
+if 'is watched' not in first:
+    fault('watch began with: %s' % first)
+disk('read', 'watched/base.vhdx', '--length', '512') # who reads changes nothing
+open('five', 'wb').write(b'five' * 128)
+disk('write', 'watched/base.vhdx', '--offset', '0', '--from', 'five')
+line = watch.stdout.readline()
+if 'base.vhdx' not in line or 'child.qcow2' not in line or 'in 1 extents' not in line:
+    fault('watch says: %s' % line)
+watch.send_signal(signal.SIGTERM)
+watch.communicate(timeout=60)
+if watch.returncode:
+    fault('watch ended with %d' % watch.returncode)
+again = subprocess.Popen([umbra, 'disk', 'watch', 'watched'], stdout=subprocess.PIPE, text=True)
+if 'child.qcow2' not in again.stdout.readline():
+    fault('watch does not tell of what was changed before it began')
+again.send_signal(signal.SIGINT)
+again.communicate(timeout=60)
+disk('watch', 'no-folder', code=65, says='no-folder')
+os.remove('four')
+os.remove('five')
+
 # ---- what is refused ----
 
 before = sorted(os.listdir('.'))
