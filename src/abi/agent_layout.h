@@ -6,6 +6,8 @@
  *          PUT, then DATA, DATA_END                               DONE
  *          GET                                                    FILE, DATA, DATA_END
  *          TWIN                                                   DONE
+ *          SHARE                                                  DONE
+ *          FUSE without bytes: it may begin                       FUSE both ways
  *   instead of any answer: FAILED
  */
 #pragma once
@@ -25,6 +27,8 @@ enum agent_kind {
 	AGENT_DATA,       /* bytes */
 	AGENT_DATA_END,
 	AGENT_TWIN,       /* struct agent_twin, hostname, machine-id, each with its NUL; "": none */
+	AGENT_SHARE,      /* u32: 1 for reading alone; path with its NUL: where it is mounted */
+	AGENT_FUSE,       /* bytes of one message of the kernel's, or of its answer */
 	AGENT_OUTPUT = 64, /* bytes of standard output, or of the terminal */
 	AGENT_ERRORS,     /* bytes of standard error */
 	AGENT_EXITED,     /* u32: an exit code, or 128 and the signal's number */

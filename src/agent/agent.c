@@ -28,6 +28,7 @@ static void serve(int fd)
 	case AGENT_PUT: agent_put(fd, &frame); break;
 	case AGENT_GET: agent_get(fd, &frame); break;
 	case AGENT_TWIN: agent_twin(fd, &frame); break;
+	case AGENT_SHARE: agent_share(fd, &frame); break;
 	default: line_write_number(fd, AGENT_FAILED, ENOSYS);
 	}
 }

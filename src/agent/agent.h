@@ -6,6 +6,7 @@
 /* A program, until it has ended (exec.c). */
 void agent_exec(int fd, const struct line_frame *frame);
 /* What a machine that was forked has anew (twin.c). */
+void agent_share(int fd, const struct line_frame *frame);
 void agent_twin(int fd, const struct line_frame *frame);
 /* Files (copy.c). */
 void agent_put(int fd, const struct line_frame *frame);

@@ -18,6 +18,7 @@ int verb_fork(int argc, char **argv);
 int verb_exec(int argc, char **argv);
 int verb_copy(int argc, char **argv);
 int verb_console(int argc, char **argv);
+int verb_share(int argc, char **argv);
 int verb_screenshot(int argc, char **argv);
 /* far_verb.c */
 int verb_far(int argc, char **argv);

@@ -323,6 +323,41 @@ int lockdown_in_folder(enum role role, int folder)
 	return take_capabilities(0);
 }
 
+/* Reading, and where it writes everything but what makes special files. */
+static void take_all_but_folder(const struct role_description *role, int folder, bool writes)
+{
+	const int version = lockdown_landlock_version();
+	const int ruleset = ruleset_begin(role, version);
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR,
+		.parent_fd = folder,
+	};
+
+	if (writes)
+		rule.allowed_access |= LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
+				       LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_SYM |
+				       LANDLOCK_ACCESS_FS_REMOVE_FILE |
+				       LANDLOCK_ACCESS_FS_REMOVE_DIR |
+				       (version >= 2 ? FILES_REFER : 0) |
+				       (version >= 3 ? FILES_TRUNCATE : 0);
+	if (ruleset >= 0)
+		syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+	ruleset_enter(ruleset);
+}
+
+int lockdown_on_folder(enum role role, int folder, bool writes)
+{
+	const struct role_description *description = role_describe(role);
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || fchdir(folder))
+		return -errno;
+	enter_namespaces(description->own_namespaces);
+	if (chroot("."))
+		errno = 0; /* one layer less */
+	take_all_but_folder(description, folder, writes);
+	return take_capabilities(0);
+}
+
 /* ---- system calls ---- */
 
 enum { OFF_PAGE_OTHERS = 3 };

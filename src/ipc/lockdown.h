@@ -20,6 +20,11 @@ int lockdown_before_threads(enum role role, const int *folders);
  * be opened, but who listens there can be connected to, and nobody elsewhere. 0 or -errno.
  */
 int lockdown_in_folder(enum role role, int folder);
+/*
+ * The same, and everything in the folder can be read, and changed where it is to be. Its descriptor
+ * stays. 0 or -errno.
+ */
+int lockdown_on_folder(enum role role, int folder, bool writes);
 /* The list of calls, for all threads of the process. 0 or -errno. */
 int lockdown(enum role role);
 

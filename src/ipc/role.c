@@ -376,6 +376,42 @@ static const struct role_call balancer_calls[] = {
 };
 
 /*
+ * Files of one folder, which is its root, as Landlock permits them there; its line. It cannot look
+ * for a file but by opening it, and opens none that it has not named beneath the folder.
+ */
+static const struct role_call folder_calls[] = {
+	{ "recvfrom", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "sendto", CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
+	{ "openat2", CALL_ANY, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "fstat", CALL_ANY, 0 },
+	{ "newfstatat", CALL_ON_OPEN_FILE, 0 },
+	{ "fstatfs", CALL_ANY, 0 },
+	{ "pread64", CALL_ANY, 0 },
+	{ "pwrite64", CALL_ANY, 0 },
+	{ "getdents64", CALL_ANY, 0 },
+	{ "lseek", CALL_ANY, 0 },
+	{ "readlinkat", CALL_ANY, 0 },
+	{ "mkdirat", CALL_ANY, 0 },
+	{ "unlinkat", CALL_ANY, 0 },
+	{ "renameat2", CALL_ANY, 0 },
+	{ "symlinkat", CALL_ANY, 0 },
+	{ "linkat", CALL_ANY, 0 },
+	{ "fchmod", CALL_ANY, 0 },
+	{ "ftruncate", CALL_ANY, 0 },
+	{ "utimensat", CALL_ANY, 0 },
+	{ "fsync", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
  * Sockets of this host: who connects where it listened before, and who listens in its working
  * directory. It opens nothing.
  */
@@ -568,6 +604,15 @@ static const struct role_description roles[ROLES] = {
 		.empties_root = true,
 		.signals_nobody = true,
 		.calls = relay_calls,
+	},
+	[ROLE_FOLDER] = {
+		.name = "folder",
+		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_FOLDER) | GRANT(GRANT_CONTROL),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = folder_calls,
 	},
 	[ROLE_SWITCH] = {
 		.name = "switch",

@@ -29,6 +29,7 @@
  *             and memory and events of ports
  *   pager     a saved machine's file, a line by which its     all, before the file is read
  *             machine process says where its pages go
+ *   folder    a folder of the user's, and a line to an agent   all; the folder is its root
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
  *             memory it shares
  *
@@ -58,6 +59,7 @@ enum role {
 	ROLE_HUB,
 	ROLE_BALANCER,
 	ROLE_PAGER,
+	ROLE_FOLDER,
 	ROLES
 };
 
@@ -121,6 +123,7 @@ enum grant {
 	GRANT_WINDOW_LINE, /* the joiner's end */
 	GRANT_PAGER,       /* socket: a machine process and its pager (vm/demand.h), an end each */
 	GRANT_PAGES,       /* socket: what there is of a file that is being filled */
+	GRANT_FOLDER,      /* a folder of the user's, as a path */
 	GRANTS,
 };
 

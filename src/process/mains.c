@@ -20,6 +20,7 @@ int process_main(const char *name)
 		[ROLE_HUB] = hub_main,
 		[ROLE_BALANCER] = balancer_main,
 		[ROLE_PAGER] = pager_main,
+		[ROLE_FOLDER] = folder_main,
 	};
 	enum role role;
 

@@ -27,6 +27,7 @@ int net_main(void);
 int line_main(void);
 int balancer_main(void);
 int pager_main(void);
+int folder_main(void);
 int switch_main(void);
 int relay_main(void);
 int joiner_main(void);

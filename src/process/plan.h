@@ -109,6 +109,7 @@ struct plan {
 	struct share_plan shares;
 	enum console_kind console;
 	bool restores;
+	bool folder_is_read_only;                  /* that is shared with a guest */
 	bool adopts;                               /* its machine process runs already */
 	int32_t machine_pid;                       /* then: which */
 	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */

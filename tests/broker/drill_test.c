@@ -380,16 +380,22 @@ static enum grant order_grant(enum role role)
 	case ROLE_HUB:
 	case ROLE_BALANCER: return GRANT_CONTROL;
 	case ROLE_PAGER: return GRANT_SAVED;
+	case ROLE_FOLDER: return GRANT_CONTROL;
 	default: return GRANT_SLOTS;
 	}
 }
 
 static int give_up_rights(enum role role)
 {
-	const int error = role == ROLE_RELAY
-				  ? lockdown_in_folder(role, open(order.folder, O_PATH | O_CLOEXEC))
-				  : lockdown_before_threads(role, NULL);
+	const int folder = open(order.folder, O_PATH | O_CLOEXEC);
+	int error;
 
+	if (role == ROLE_RELAY)
+		error = lockdown_in_folder(role, folder);
+	else if (role == ROLE_FOLDER) /* of one that it may read */
+		error = lockdown_on_folder(role, folder, false);
+	else
+		error = lockdown_before_threads(role, NULL);
 	return error ? error : lockdown(role);
 }
 
