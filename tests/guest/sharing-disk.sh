@@ -18,7 +18,6 @@ for n in 1 2; do
 done
 # denied TIMES: the hub has said so so often; this one has denied nothing yet
 denied() { [ "$("$umbra" bus | grep -c 'denied: web may not lend store/shelf: no rule allows it')" -ge "$1" ]; }
-pids_live() { for pid in $pids; do kill -0 "$pid" 2>/dev/null || return 1; done; }
 for n in 1 2; do
 	printf 'allow store offer,pass store/*\nallow web see,open,pass store/shelf class disk requests 20\n' >"$rules.new"; mv "$rules.new" "$rules"
 	for ((k = 0; k < 3000; k++)); do denied $n && break; pids_live || break; sleep 0.02; done

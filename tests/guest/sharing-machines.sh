@@ -15,8 +15,9 @@ wait_for() { for ((k = 0; k < 3000; k++)); do "$umbra" bus | grep -q "$2" && ret
 run() { timeout -s KILL 250 "$umbra" run --name "$1" --kernel "$guest" --memory 64M --debug-exit 0xf4 --statistics "$2" "$3" </dev/null >"$where/$1.log" 2>&1 & pids="$pids $!"; }
 hub() { "$umbra" bus --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])'; }
 moved() { "$umbra" bus --json | python3 -c 'import json, sys; print(sum(p["packets"] for p in json.load(sys.stdin)["ports"]))' || echo 0; }
-# wait_until_moved PACKETS: more than so many
-wait_until_moved() { for ((k = 0; k < 3000; k++)); do [ "$(moved)" -gt "$1" ] && return; sleep 0.02; done; }
+pids_live() { for pid in $pids; do kill -0 "$pid" 2>/dev/null || return 1; done; }
+# wait_until_moved PACKETS: more than so many, or a machine that has done all
+wait_until_moved() { for ((k = 0; k < 3000; k++)); do { [ "$(moved)" -gt "$1" ] || ! pids_live; } && return; sleep 0.02; done; fail "nothing moves"; }
 # lose_hub PATTERN: it is killed, and another one serves as umbra bus says then
 lose_hub() { local killed; killed=$(hub); kill -KILL "$killed"; wait_for "another hub" "$1"; [ "$(hub)" != "$killed" ] || fail "the same hub"; }
 wait_for_all() { for pid in $pids; do wait "$pid"; done; pids=; }
