@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/futex.h>
+#include <linux/if_tun.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
 #include <linux/userfaultfd.h>
@@ -190,6 +191,9 @@ static int take_capabilities(uint32_t kept)
 	return syscall(SYS_capset, &head, left) ? -errno : 0;
 }
 
+/* The only file that is made, where none was. */
+enum { COPY_FLAGS = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, COPY_MODE = 0444,
+       COPY_FOLDER_MODE = 0555 };
 enum { ROOT_FLAGS = MS_NOSUID | MS_NODEV | MS_NOEXEC, RESOLVER_BYTES = 4096 };
 
 /*
@@ -216,7 +220,7 @@ static void take_root(void)
 
 static void copy_file(int from, const char *to)
 {
-	int fd = from < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_CLOEXEC, 0444);
+	int fd = from < 0 ? -1 : open(to, COPY_FLAGS, COPY_MODE);
 	char bytes[RESOLVER_BYTES];
 	ssize_t got;
 
@@ -236,7 +240,7 @@ static void take_root_but_resolver(void)
 	    mount("none", root_place, "tmpfs", ROOT_FLAGS, "size=64k,nr_inodes=4") ||
 	    chdir(root_place))
 		return;
-	if (!mkdir("etc", 0555))
+	if (!mkdir("etc", COPY_FOLDER_MODE))
 		copy_file(from, file);
 	close(from);
 	mount("none", ".", NULL, MS_REMOUNT | MS_RDONLY | ROOT_FLAGS, NULL);
@@ -581,6 +585,75 @@ static int allow_take_place(scmp_filter_ctx filter, int call)
 	return error;
 }
 
+/* ---- of who starts others ---- */
+
+/* TCP and UDP, as who serves a network may ask for them; streams and packets of this host. */
+static int allow_sockets(scmp_filter_ctx filter, int call)
+{
+	static const int types[] = { SOCK_STREAM, SOCK_SEQPACKET };
+	const scmp_datum_t type_bits = ~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int error = allow_internet(filter, call);
+
+	for (size_t n = 0; n < sizeof(types) / sizeof(types[0]) && !error; n++)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 2, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0),
+			SCMP_A1(SCMP_CMP_MASKED_EQ, type_bits, (scmp_datum_t)types[n]));
+	return error;
+}
+
+static int allow_reads(scmp_filter_ctx filter, int call)
+{
+	return rule(filter, call,
+		    SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+}
+
+/* Nothing that was there is written. */
+static int allow_opens(scmp_filter_ctx filter, int call)
+{
+	int error = allow_reads(filter, call);
+
+	return error ? error
+		     : seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 2,
+					SCMP_A2(SCMP_CMP_EQ, COPY_FLAGS, 0),
+					SCMP_A3(SCMP_CMP_EQ, COPY_MODE, 0));
+}
+
+static int allow_not_both(scmp_filter_ctx filter, int call)
+{
+	static const scmp_datum_t kept[] = { 0, PROT_WRITE, PROT_EXEC };
+	int error = 0;
+
+	for (size_t n = 0; n < sizeof(kept) / sizeof(kept[0]) && !error; n++)
+		error = rule(filter, call,
+			     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_WRITE | PROT_EXEC, kept[n]));
+	return error;
+}
+
+static int allow_to_start(scmp_filter_ctx filter, const struct role_call *entry, int call)
+{
+	static const long descriptors[] = { F_DUPFD_CLOEXEC, F_GETFD,     F_SETFD,     F_GETFL,
+					    F_SETFL,         F_ADD_SEALS, F_GET_SEALS, -1 };
+	static const long give_up[] = { PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_CAP_AMBIENT,
+					PR_SET_PDEATHSIG,    PR_SET_SECCOMP,  -1 };
+	static const long cards[] = { FIONREAD, FIONBIO, TUNSETVNETHDRSZ, TUNSETOFFLOAD, -1 };
+
+	switch (entry->condition) {
+	case CALL_PROCESS:
+		return rule(filter, call,
+			    SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, 0));
+	case CALL_BY_DESCRIPTOR: return rule(filter, call, SCMP_A4(SCMP_CMP_EQ, AT_EMPTY_PATH, 0));
+	case CALL_NOT_BOTH: return allow_not_both(filter, call);
+	case CALL_OPENS: return allow_opens(filter, call);
+	case CALL_OF_COPY: return rule(filter, call, SCMP_A1(SCMP_CMP_EQ, COPY_FOLDER_MODE, 0));
+	case CALL_DESCRIPTORS: return allow_values(filter, call, 1, descriptors);
+	case CALL_GIVE_UP: return allow_values(filter, call, 0, give_up);
+	case CALL_OWN_LIMITS: return rule(filter, call, SCMP_A0(SCMP_CMP_EQ, 0, 0));
+	case CALL_SOCKETS: return allow_sockets(filter, call);
+	case CALL_CARDS: return allow_values(filter, call, 1, cards);
+	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	}
+}
+
 static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 {
 	static const long forks[] = { FORKER_FORK_FLAGS, FORKER_SELF_FLAGS, FORKER_THREAD_FLAGS,
@@ -635,9 +708,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 			filter, SCMP_ACT_ALLOW, call, 2, SCMP_A0(SCMP_CMP_EQ, AF_UNIX, 0),
 			SCMP_A1(SCMP_CMP_MASKED_EQ,
 				~(scmp_datum_t)(SOCK_CLOEXEC | SOCK_NONBLOCK), SOCK_STREAM));
-	case CALL_READS_ONLY:
-		return rule(filter, call,
-			    SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY));
+	case CALL_READS_ONLY: return allow_reads(filter, call);
 	case CALL_RING_ENTER: return allow_values(filter, call, 3, enter);
 	case CALL_THREAD:
 		return rule(filter, call, SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
@@ -648,7 +719,7 @@ static int allow(scmp_filter_ctx filter, const struct role_call *entry)
 	case CALL_TAKE_PLACE: return allow_take_place(filter, call);
 	case CALL_PAGES: return allow_values(filter, call, 1, pages);
 	case CALL_GS: return allow_values(filter, call, 0, gs);
-	default: return seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
+	default: return allow_to_start(filter, entry, call);
 	}
 }
 
@@ -733,6 +804,47 @@ int lockdown_after_opening(enum role role, int root)
 		enter_root(root);
 	take_files(description, NULL);
 	return take_capabilities(0);
+}
+
+/* ---- of who starts others ---- */
+
+/* One call of no list: who was started by one that has it, has it already. */
+static bool has_starters_list(void) { return syscall(SYS_getpgrp) < 0; }
+
+/*
+ * A rule about files would keep its children from giving themselves an empty root: so it has none.
+ */
+static void take_signals(const struct role_description *role)
+{
+	const int version = lockdown_landlock_version();
+	struct ruleset own = everything(version, role);
+
+	own.files = own.net = 0;
+	if (version >= 6)
+		ruleset_enter((int)syscall(SYS_landlock_create_ruleset, &own,
+					   ruleset_bytes(version), 0));
+}
+
+int lockdown_to_start(enum role role, bool meets)
+{
+	const struct role_description *description = role_describe(role);
+	scmp_filter_ctx filter;
+	int error;
+
+	assert(description->starting_calls);
+	if (has_starters_list())
+		return 0;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return -errno;
+	take_signals(description);
+	filter = make_filter(description->starting_calls, SCMP_ACT_ERRNO(EPERM));
+	error = filter ? 0 : -ENOMEM;
+	for (const struct role_call *call = meeting_calls; meets && call->name && !error; call++)
+		error = allow(filter, call);
+	if (!error)
+		error = seccomp_load(filter);
+	seccomp_release(filter);
+	return error;
 }
 
 /* ---- compiled, then loaded ---- */

@@ -46,6 +46,12 @@ int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsi
 			 int *ret_root);
 int lockdown_after_opening(enum role role, int root);
 /*
+ * A process that starts others, while there is one thread: no new privileges, no signal and no
+ * abstract socket beyond itself and these (Landlock), role_description.starting_calls and, where
+ * it meets others, meeting_calls. What it executes has the same, once. 0 or -errno.
+ */
+int lockdown_to_start(enum role role, bool meets);
+/*
  * The same in two steps: what is compiled before is loaded by a process that may no longer compile
  * it. 0 or -errno.
  */

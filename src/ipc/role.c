@@ -490,6 +490,109 @@ static const struct role_call pager_calls[] = {
 	{ 0 },
 };
 
+/*
+ * Who starts net processes, relays, switches and hubs: the program anew, by its descriptor, until
+ * it has its own list; and what these lists have. It names no process, traces none, changes no file
+ * that was there, and has no memory that is written and executed.
+ */
+static const struct role_call starting_calls[] = {
+	/* itself */
+	{ "poll", CALL_ANY, 0 },
+	{ "read", CALL_ANY, 0 },
+	{ "write", CALL_ANY, 0 },
+	{ "pipe2", CALL_ANY, 0 },
+	{ "alarm", CALL_ANY, 0 },
+	{ "memfd_create", CALL_ANY, 0 },
+	{ "fcntl", CALL_DESCRIPTORS, 0 },
+	{ "wait4", CALL_ANY, 0 },
+	{ "pidfd_send_signal", CALL_ANY, 0 }, /* it has descriptors of its children alone */
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "clock_nanosleep", CALL_ANY, 0 },
+	{ "rt_sigaction", CALL_ANY, 0 },
+	{ "rt_sigprocmask", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "getppid", CALL_ANY, 0 },
+	{ "gettid", CALL_ANY, 0 },
+	{ "exit", CALL_ANY, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	/* a process more */
+	{ "clone", CALL_PROCESS, 0 },
+	{ "clone3", CALL_UNKNOWN, 0 },
+	{ "execveat", CALL_BY_DESCRIPTOR, 0 },
+	{ "close", CALL_ANY, 0 },
+	{ "close_range", CALL_ANY, 0 },
+	{ "dup2", CALL_ANY, 0 },
+	{ "prctl", CALL_GIVE_UP, 0 },
+	/* its libraries */
+	{ "openat", CALL_OPENS, 0 },
+	{ "fstat", CALL_ANY, 0 },
+	{ "newfstatat", CALL_ANY, 0 },
+	{ "pread64", CALL_ANY, 0 },
+	{ "lseek", CALL_ANY, 0 },
+	{ "mmap", CALL_NOT_BOTH, 0 },
+	{ "mprotect", CALL_NOT_BOTH, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "madvise", CALL_ANY, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "arch_prctl", CALL_ANY, 0 },
+	{ "set_tid_address", CALL_ANY, 0 },
+	{ "set_robust_list", CALL_ANY, 0 },
+	{ "rseq", CALL_ANY, 0 },
+	{ "prlimit64", CALL_OWN_LIMITS, 0 },
+	{ "getrandom", CALL_ANY, 0 },
+	/* what gives up its rights */
+	{ "unshare", CALL_ANY, 0 },
+	{ "mount", CALL_ANY, 0 },
+	{ "umount2", CALL_ANY, 0 },
+	{ "pivot_root", CALL_ANY, 0 },
+	{ "chroot", CALL_ANY, 0 },
+	{ "chdir", CALL_ANY, 0 },
+	{ "fchdir", CALL_ANY, 0 },
+	{ "mkdir", CALL_OF_COPY, 0 },
+	{ "landlock_create_ruleset", CALL_ANY, 0 },
+	{ "landlock_add_rule", CALL_ANY, 0 },
+	{ "landlock_restrict_self", CALL_ANY, 0 },
+	{ "capset", CALL_ANY, 0 },
+	{ "seccomp", CALL_ANY, 0 },
+	/* who serves */
+	{ "socket", CALL_SOCKETS, 0 },
+	{ "connect", CALL_ANY, 0 },
+	{ "bind", CALL_ANY, 0 },
+	{ "listen", CALL_ANY, 0 },
+	{ "accept", CALL_ANY, 0 },
+	{ "accept4", CALL_ANY, 0 },
+	{ "sendto", CALL_ANY, 0 },
+	{ "recvfrom", CALL_ANY, 0 },
+	{ "sendmsg", CALL_ANY, 0 },
+	{ "recvmsg", CALL_ANY, 0 },
+	{ "readv", CALL_ANY, 0 },
+	{ "writev", CALL_ANY, 0 },
+	{ "shutdown", CALL_ANY, 0 },
+	{ "getsockname", CALL_ANY, 0 },
+	{ "getpeername", CALL_ANY, 0 },
+	{ "getsockopt", CALL_ANY, 0 },
+	{ "setsockopt", CALL_ANY, 0 },
+	{ "ioctl", CALL_CARDS, 0 },
+	{ 0 },
+};
+
+const struct role_call meeting_calls[] = {
+	/* a place where somebody listened who is gone (process/meeting.h) */
+	{ "flock", CALL_ANY, 0 },
+	{ "unlink", CALL_ANY, 0 },
+	{ "setsid", CALL_ANY, 0 },
+	/* a joiner's rules, windows, and its hub's copies of descriptors */
+	{ "inotify_init1", CALL_ANY, 0 },
+	{ "inotify_add_watch", CALL_ANY, 0 },
+	{ "ftruncate", CALL_ANY, 0 },
+	{ "dup", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
@@ -561,6 +664,9 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_LISTENER),
 		.stdio = 1,
 		.dies_with_parent = true,
+		.connects = true,
+		.signals_nobody = true,
+		.starting_calls = starting_calls,
 	},
 	[ROLE_NET] = {
 		.name = "net",
@@ -650,6 +756,9 @@ static const struct role_description roles[ROLES] = {
 			  GRANT(GRANT_READY) | GRANT(GRANT_END) | GRANT(GRANT_PORT) |
 			  GRANT(GRANT_PORT_BELL) | GRANT(GRANT_WINDOW_LINE),
 		.stdio = 1,
+		.connects = true,
+		.signals_nobody = true,
+		.starting_calls = starting_calls,
 	},
 	[ROLE_HUB] = {
 		.name = "hub",

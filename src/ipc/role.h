@@ -11,8 +11,8 @@
  *   keeper    memory and pipes of what lies beside disks         all; files in the folders of the
  *             disks are left
  *   supervisor  one network card's memory and pipes, or what     none: it starts net processes or
- *             a relay is given, with the user's rights, and      the relay
- *             looks at nothing that a guest can write
+ *             a relay is given, with a list of calls and the     the relay
+ *             user's files, and looks at nothing that a guest can write
  *   switch    the socket where net processes join it, and   all
  *             their lines
  *   relay     connections' memory and events, the socket where  all; the folder of that socket
@@ -24,7 +24,7 @@
  *   line      one network card's memory and pipes, and a tap or  all
  *             a switch's line: a net process that opens nothing
  *   joiner    one port's memory and events (share_port.h),  none: it joins the hub and starts it
- *             a pipe   with the user's rights, and looks at nothing that a guest can write
+ *             a pipe   as a supervisor does, and looks at nothing that a guest can write
  *   hub       the socket where joiners come, their lines,   all
  *             and memory and events of ports
  *   pager     a saved machine's file, a line by which its     all, before the file is read
@@ -168,6 +168,17 @@ enum call_condition {
 	CALL_TAKE_PLACE, /* a page takes another's place, or leaves its own: arguments 1 to 3 */
 	CALL_GS, /* argument 0 sets the base of GS */
 	CALL_PAGES, /* argument 1 brings pages that are missed, or is done with that */
+	/* of who starts other roles, and of these until they give up more */
+	CALL_PROCESS, /* argument 0 makes a process with memory of its own */
+	CALL_BY_DESCRIPTOR, /* argument 4 says that there is no path */
+	CALL_NOT_BOTH, /* argument 2 is not both PROT_WRITE and PROT_EXEC */
+	CALL_OPENS, /* CALL_READS_ONLY, or a file is made that was not there, as resolv.conf is */
+	CALL_OF_COPY, /* argument 1 is a mode that nobody may write by */
+	CALL_DESCRIPTORS, /* argument 1 copies a descriptor, or is about its flags or seals */
+	CALL_GIVE_UP, /* argument 0 takes rights from this process, or has it end */
+	CALL_OWN_LIMITS, /* argument 0 is 0: of nobody else */
+	CALL_SOCKETS, /* CALL_INTERNET, or streams or packets of this host */
+	CALL_CARDS, /* CALL_READABLE_BYTES, or argument 1 is about a tap's frames */
 };
 
 struct role_call { const char *name; enum call_condition condition; uint64_t grants; };
@@ -200,9 +211,16 @@ struct role_description {
 	 * it opens nothing. Any other call fails.
 	 */
 	const struct role_call *opening_calls;
+	/*
+	 * Of who starts other roles, instead of `calls`: all of these inherit it, so it has what
+	 * they need to begin, and what they keep (lockdown_to_start()). Any other call fails.
+	 */
+	const struct role_call *starting_calls;
 };
 
 const struct role_description *role_describe(enum role role);
+/* Of who starts what listens at a place where others meet, besides its starting_calls. */
+extern const struct role_call meeting_calls[];
 /* -ENOENT */
 int role_find(const char *name, enum role *ret);
 /* Which descriptors this process was given; before it opens anything. */

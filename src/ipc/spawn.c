@@ -165,6 +165,13 @@ static pid_t clone_into(int namespaces, int *ret_pidfd)
 			      0);
 }
 
+pid_t spawn_fork(int *ret_pidfd)
+{
+	const pid_t pid = clone_into(0, ret_pidfd);
+
+	return pid < 0 ? -errno : pid;
+}
+
 /*
  * In namespaces of its own the process may do everything until execve; that it may still give
  * itself an empty root afterwards is kept across it.

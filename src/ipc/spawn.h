@@ -31,5 +31,7 @@ bool spawn_is_share(int fd, size_t bytes);
  * A new process in the role; group: it enters this one first (group.h), -1: none. 0 or -errno.
  */
 int spawn_role(enum role role, const struct grants *grants, int group, struct spawned *ret);
+/* fork(), and a descriptor of the child in its parent; of one thread. -errno. */
+pid_t spawn_fork(int *ret_pidfd);
 /* This process goes on in the role, with its own pid. Returns only with -errno. */
 int spawn_become(enum role role, const struct grants *grants);

@@ -1,9 +1,9 @@
 /*
  * The joiner's main: joins one port of a machine to the user's hub, which it starts where there is
- * none, and joins it again when that has ended while the machine goes on. It keeps the user's
- * rights, which the hub has not: so it brings the hub the user's rules whenever they change, and a
- * connection to his agent. It maps nothing that a guest or the hub can write, but for two words
- * that it only writes.
+ * none, and joins it again when that has ended while the machine goes on. It keeps a list of calls
+ * and the user's files, which the hub has not: so it brings the hub the user's rules whenever they
+ * change, and a connection to his agent. It maps nothing that a guest or the hub can write, but for
+ * two words that it only writes.
  *
  *   hub -- WIRE_WINDOW {window} -> joiner -- line of the machine's -> machine (ipc/port_window.h)
  *
@@ -33,6 +33,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/lockdown.h"
 #include "ipc/port_window.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
@@ -40,6 +41,7 @@
 #include "meeting.h"
 #include "plan.h"
 #include "report.h"
+#include "sanitized.h"
 #include "share/hub_line.h"
 #include "share/rules.h"
 #include "standby.h"
@@ -472,6 +474,7 @@ int joiner_main(void)
 	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
 	const struct plan *plan = plan_of_process();
+	int error = SANITIZED ? 0 : lockdown_to_start(ROLE_JOINER, true);
 
 	grants_of_process(&joiner.grants);
 	joiner.standby = (struct standby){ .role = ROLE_JOINER, .plan = plan,
@@ -479,6 +482,8 @@ int joiner_main(void)
 	if (!plan || !plan->shares.count || memory == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the joiner",
 				"use umbra run: it starts the processes of a machine");
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "the joiner", "see umbra doctor");
 	joiner.choice = &plan->shares.port[plan->shares.mine];
 	joiner.generation = &memory->generation;
 	joiner.window_wanted = &memory->window_wanted;

@@ -63,7 +63,8 @@ static int spawn_alone(enum role role, struct grants *grants)
 	int status = 0;
 	pid_t between;
 
-	grants->errors = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	/* who starts it opens nothing to be written: what is said there fails, and is lost, too */
+	grants->errors = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	between = grants->errors < 0 ? -1 : fork();
 	if (!between) {
 		setsid(); /* keys of this terminal are for this machine, not for what serves all */

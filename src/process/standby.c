@@ -2,6 +2,7 @@
 #include "standby.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -34,18 +35,19 @@ static void leave_all_but(const struct grants *grants, int *fd)
 	*fd = kept;
 }
 
-static void stand_by(const struct standby *standby, int first_pidfd)
+static void stand_by(const struct standby *standby, int first_ends)
 {
 	struct pollfd ends[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
 				 { .events = POLLIN } };
 
-	leave_all_but(standby->grants, &first_pidfd);
-	ends[1].fd = first_pidfd;
+	close(standby->pipe[1]);
+	leave_all_but(standby->grants, &first_ends);
+	ends[1].fd = first_ends;
 	while (poll(ends, 2, -1) < 0 && errno == EINTR)
 		;
 	if (ends[0].revents)
 		_exit(EXIT_SUCCESS);
-	close(first_pidfd);
+	close(first_ends);
 	succeed(standby);
 }
 
@@ -58,8 +60,6 @@ static bool has_ended(const struct standby *standby)
 
 void standby_keep(struct standby *standby)
 {
-	int self;
-
 	if (standby->pid && !has_ended(standby))
 		return;
 	if (standby->pid) {
@@ -68,15 +68,14 @@ void standby_keep(struct standby *standby)
 		standby->pid = 0;
 	}
 	standby->pidfd = -1;
-	self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	if (self < 0)
+	if (!standby->has_pipe && pipe2(standby->pipe, O_CLOEXEC))
 		return;
-	standby->pid = fork();
+	standby->has_pipe = true;
+	standby->pid = spawn_fork(&standby->pidfd);
 	if (!standby->pid)
-		stand_by(standby, self);
-	close(self);
-	if (standby->pid < 0)
-		standby->pid = 0;
-	else
-		standby->pidfd = (int)syscall(SYS_pidfd_open, standby->pid, 0);
+		stand_by(standby, standby->pipe[0]);
+	if (standby->pid > 0)
+		return;
+	standby->pid = 0;
+	standby->pidfd = -1;
 }

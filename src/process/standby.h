@@ -22,6 +22,8 @@ struct standby {
 	const struct grants *grants; /* as the role was given them */
 	pid_t pid;                   /* 0: there is none */
 	int pidfd;                   /* readable once it has ended: standby_keep(); -1 */
+	bool has_pipe;
+	int pipe[2]; /* [1] is the first one's alone: closed with it, which [0] tells */
 };
 
 /* Makes one that stands by if there is none, or it has ended. One that cannot be made is not. */

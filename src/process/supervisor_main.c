@@ -1,8 +1,8 @@
 /*
  * The supervisor's main: starts the net process of one network card, or the relay of a machine, and
- * another one when that has ended while the machine goes on. It keeps the user's rights, which
- * these need to begin; so of what a guest or they can write it maps one word, which it counts up,
- * and reads nothing else.
+ * another one when that has ended while the machine goes on. It keeps what these need to begin: a
+ * list of calls, and the user's files; so of what a guest or they can write it maps one word, which
+ * it counts up, and reads nothing else.
  *
  *  1. Each of them has a number, `generation` (ipc/net_card.h, connection_slots.h): it is another
  *     one from the moment at which its predecessor is seen to be gone, so that the link is down,
@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "ipc/connection_slots.h"
+#include "ipc/lockdown.h"
 #include "ipc/net_card.h"
 #include "ipc/spawn.h"
 #include "mains.h"
@@ -32,6 +33,7 @@
 #include "net/switch/switch.h"
 #include "plan.h"
 #include "report.h"
+#include "sanitized.h"
 #include "standby.h"
 
 enum {
@@ -229,9 +231,21 @@ static enum role choose_role(const struct supervisor *supervisor)
 	return nets->card[nets->mine].kind == NET_USER ? ROLE_NET : ROLE_LINE;
 }
 
+/* A sanitizer's memory is written and executed, and wants calls that nobody else does. */
+static int give_up_rights(const struct supervisor *supervisor)
+{
+	const struct net_plan *nets = &supervisor->plan->nets;
+
+	return SANITIZED ? 0
+			 : lockdown_to_start(ROLE_SUPERVISOR,
+					     supervisor->role == ROLE_LINE &&
+						     nets->card[nets->mine].kind == NET_SWITCH);
+}
+
 int supervisor_main(void)
 {
 	struct supervisor supervisor = { .delay_ms = FIRST_DELAY_MS };
+	int error;
 
 	grants_of_process(&supervisor.grants);
 	supervisor.plan = plan_of_process();
@@ -243,6 +257,9 @@ int supervisor_main(void)
 	if (supervisor.generation == MAP_FAILED)
 		return complain(EXIT_USAGE, "it has no plan", "the supervisor",
 				"use umbra run: it starts the processes of a machine");
+	error = give_up_rights(&supervisor);
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "the supervisor", "see umbra doctor");
 	supervisor.answer_fd =
 		grant_fd(supervisor.role == ROLE_RELAY ? GRANT_ANSWER : GRANT_CARD_ANSWER);
 	supervisor.standby = (struct standby){ .role = ROLE_SUPERVISOR,

@@ -4,8 +4,8 @@
  * starts the real ones (spawn_role()), get the same descriptors and the same lock-down; then they
  * act. An act that succeeds is a hole. Each act has a process of its own, and is one row.
  *
- * Left out: who keeps the user's rights and reads nothing that a guest writes, the supervisors and
- * joiners; the broker, which has no code of a guest's beside it.
+ * Who starts others, a supervisor or a joiner, keeps what these need to begin (starter_rights).
+ * Left out: the broker, which has no code of a guest's beside it.
  *
  * usage: drill_test [--without landlock|namespaces]... ROLE...   As on a host that has none of it.
  *                             This program is its own machine, disk and net process: --role=NAME.
@@ -246,15 +246,19 @@ static bool act_by_call(const struct call_act *a)
 
 static enum role lost_role;
 
+static bool starts_others(enum role role) { return role_describe(role)->starting_calls; }
+
 /*
- * Every descriptor that it might have been left, by every number. A net process may ask for its
- * own.
+ * Every descriptor that it might have been left, by every number. A net process, and who starts
+ * one, may ask for its own.
  */
 static bool act_descriptors(void)
 {
 	bool found = false;
 
-	for (int fd = lost_role == ROLE_NET ? grant_fd(GRANTS) : 0; fd < 1024; fd++)
+	const bool may_ask = lost_role == ROLE_NET || starts_others(lost_role);
+
+	for (int fd = may_ask ? grant_fd(GRANTS) : 0; fd < 1024; fd++)
 		found |= fcntl(fd, F_GETFD) >= 0;
 	return found;
 }
@@ -381,6 +385,8 @@ static enum grant order_grant(enum role role)
 	case ROLE_BALANCER: return GRANT_CONTROL;
 	case ROLE_PAGER: return GRANT_SAVED;
 	case ROLE_FOLDER: return GRANT_CONTROL;
+	case ROLE_SUPERVISOR: return GRANT_CARD;
+	case ROLE_JOINER: return GRANT_PORT;
 	default: return GRANT_SLOTS;
 	}
 }
@@ -390,6 +396,8 @@ static int give_up_rights(enum role role)
 	const int folder = open(order.folder, O_PATH | O_CLOEXEC);
 	int error;
 
+	if (starts_others(role))
+		return lockdown_to_start(role, role == ROLE_JOINER);
 	if (role == ROLE_RELAY)
 		error = lockdown_in_folder(role, folder);
 	else if (role == ROLE_FOLDER) /* of one that it may read */
@@ -455,6 +463,50 @@ static bool is_weaker(enum role role, unsigned act)
 	return false;
 }
 
+/*
+ * What whoever starts others keeps for them: to read the user's files, sockets, processes, memory,
+ * and to give up rights. isolation.md says so.
+ */
+static const char *const starter_rights[] = {
+	"openat a file of the user",
+	"open a file by the way up",
+	"newfstatat a file",
+	"connect to who listens elsewhere",
+	"a TCP socket",
+	"a UDP socket",
+	"a local socket",
+	"clone",
+	"learn who its parent is",
+	"a pipe",
+	"memory by name",
+	"a user namespace",
+	"a mount namespace",
+	"another filter of calls",
+};
+/* And where others meet: an old socket is removed, a file with rules is watched. */
+static const char *const joiner_rights[] = {
+	"remove a file",
+	"watch files",
+	"to copy a descriptor",
+};
+
+static bool is_among(const char *name, const char *const *rights, size_t count)
+{
+	for (size_t n = 0; n < count; n++)
+		if (!strcmp(name, rights[n]))
+			return true;
+	return false;
+}
+
+static bool is_starters_right(enum role role, unsigned act)
+{
+	return is_among(name_of(act), starter_rights,
+			sizeof(starter_rights) / sizeof(starter_rights[0])) ||
+	       (role == ROLE_JOINER &&
+		is_among(name_of(act), joiner_rights,
+			 sizeof(joiner_rights) / sizeof(joiner_rights[0])));
+}
+
 /* The Internet is what a net process is for, and local sockets a relay. */
 static bool is_its_right(enum role role, unsigned act)
 {
@@ -462,7 +514,7 @@ static bool is_its_right(enum role role, unsigned act)
 				    ? call_acts[act].arguments[0]
 				    : AF_UNSPEC;
 
-	return is_weaker(role, act) ||
+	return is_weaker(role, act) || (starts_others(role) && is_starters_right(role, act)) ||
 	       (role == ROLE_NET && (family == AF_INET || family == AF_INET6)) ||
 	       (role == ROLE_RELAY && family == AF_UNIX);
 }
@@ -510,7 +562,10 @@ static void control(enum role role)
 	pid_t child = fork();
 
 	if (!child) {
-		if (lockdown_before_threads(role, NULL) || lockdown(role))
+		const int error = starts_others(role) ? give_up_rights(role)
+						      : lockdown_before_threads(role, NULL);
+
+		if (error || (!starts_others(role) && lockdown(role)))
 			_exit(EXIT_BROKEN);
 		syscall(SYS_exit_group, syscall(SYS_brk, 0) > 0 ? EXIT_HOLE : EXIT_DENIED);
 	}
@@ -546,7 +601,7 @@ static void make_grants(void)
 	grants.fd[GRANT_RINGS] = spawn_share("rings", PAGE);
 	grants.fd[GRANT_SLOTS] = grants.fd[GRANT_CARD] = grants.fd[GRANT_SIDE] =
 		grants.fd[GRANT_CONNECTIONS] = grants.fd[GRANT_CONTROL] =
-			grants.fd[GRANT_SAVED] = grants.fd[GRANT_RINGS];
+			grants.fd[GRANT_SAVED] = grants.fd[GRANT_PORT] = grants.fd[GRANT_RINGS];
 	grants.fd[GRANT_ANSWER] = eventfd(0, 0);
 	grants.fd[GRANT_TO_BROKER] = eventfd(0, 0);
 }
