@@ -475,6 +475,7 @@ static const struct role_call pager_calls[] = {
 	{ "recvmsg", CALL_ON_GRANTS, GRANT(GRANT_PAGER) },
 	{ "read", CALL_ANY, 0 },
 	{ "pread64", CALL_ON_GRANTS, GRANT(GRANT_SAVED) },
+	{ "preadv", CALL_ON_GRANTS, GRANT(GRANT_SAVED) },
 	{ "newfstatat", CALL_ON_OPEN_FILE, 0 },
 	{ "write", CALL_ANY, 0 },
 	{ "ioctl", CALL_PAGES, 0 },

@@ -4,7 +4,8 @@
  *
  * owner: of each frame of RAM, 1 + the number of the entry that has it (vm/saved_pages.h); 0: it is
  * there, or is zeros. What is missed comes first, with its whole entry, and the next ones behind
- * it; while nobody waits, the rest.
+ * it; while nobody waits, the rest, many entries at once: from the second pass of the save on, so
+ * that what was written last comes before what was not.
  *
  *  1. It has given up its rights before it reads a byte of the file or of the machine process.
  *  2. What an entry holds is compared with its checksum before any of it is put into memory. A page
@@ -43,6 +44,7 @@ enum {
 	LARGE_FRAMES = 512,     /* what the host maps at once, where it may */
 	EMPTY_RANGES_MOST = 1024,
 	ZEROS_AT_ONCE = 16,
+	AHEAD_ENTRIES = 16, /* at once while nobody waits */
 };
 #define MEMORY_MOST_BYTES (1ull << 44)
 
@@ -196,15 +198,11 @@ static uint64_t run_of(const struct pager *pager, uint64_t frame, uint32_t owner
 }
 
 /* What is still this entry's; the machine may take frames away from it meanwhile. */
-static void bring_entry(struct pager *pager, uint32_t number)
+static void put_entry(struct pager *pager, uint32_t number, const uint8_t *from)
 {
 	const struct saved_entry *entry = &pager->pages.entry[number];
 	const uint64_t end = (uint64_t)entry->first + entry->pages;
-	const uint8_t *from = NULL;
-	const int error = saved_pages_read(&pager->pages, number, &from);
 
-	if (error)
-		give_up(pager, error);
 	for (uint64_t frame = entry->first; frame < end && frame < pager->frames;) {
 		const uint64_t run = run_of(pager, frame, number + 1, end - frame);
 		uint64_t done;
@@ -218,6 +216,22 @@ static void bring_entry(struct pager *pager, uint32_t number)
 		for (; done; done--)
 			disown(pager, frame++);
 	}
+}
+
+/* Of these entries as many as can be read at once. How many that were. */
+static uint32_t bring_entries(struct pager *pager, uint32_t number, uint32_t most)
+{
+	const uint32_t count = saved_pages_run(&pager->pages, number, most);
+	const uint8_t *from = NULL;
+	const int error = saved_pages_read(&pager->pages, number, count, &from);
+
+	if (error)
+		give_up(pager, error);
+	for (uint32_t n = 0; n < count; n++) {
+		put_entry(pager, number + n, from);
+		from += (size_t)pager->pages.entry[number + n].pages * SAVED_PAGE_BYTES;
+	}
+	return count;
 }
 
 /* ---- of a file that is being filled ---- */
@@ -274,15 +288,27 @@ static void bring(struct pager *pager, uint64_t frame)
 		want(pager, block, last_block(entry) - block + 1);
 		return; /* who waits is woken when it is brought */
 	}
-	bring_entry(pager, owner - 1);
+	bring_entries(pager, owner - 1, 1);
 	pager->cursor = owner % pager->pages.entries;
+}
+
+/* How many entries from this one on have frames still; of no more than `most`. */
+static uint32_t left_from(const struct pager *pager, uint32_t number, uint32_t most)
+{
+	uint32_t count = 0;
+
+	while (count < most && number + count < pager->pages.entries &&
+	       has_frames(pager, number + count))
+		count++;
+	return count;
 }
 
 static void bring_next(struct pager *pager)
 {
-	if (has_frames(pager, pager->cursor))
-		bring_entry(pager, pager->cursor);
-	pager->cursor = (pager->cursor + 1) % pager->pages.entries;
+	const uint32_t left = left_from(pager, pager->cursor, AHEAD_ENTRIES);
+	const uint32_t done = left ? bring_entries(pager, pager->cursor, left) : 1;
+
+	pager->cursor = (pager->cursor + done) % pager->pages.entries;
 }
 
 /* The first entry that ends behind this place. */
@@ -311,7 +337,7 @@ static void bring_blocks(struct pager *pager, const struct saved_blocks_word *wo
 	for (uint32_t n = first_entry(pager, word->block * SAVED_BLOCK_BYTES);
 	     n < pager->pages.entries && pager->pages.entry[n].at < end; n++)
 		if (is_here(pager, n) && has_frames(pager, n))
-			bring_entry(pager, n);
+			bring_entries(pager, n, 1);
 }
 
 /* 1: *ret has come; 0: nothing; or the line has ended: all of it is there, or never will be. */
@@ -422,6 +448,18 @@ static int find_owners(struct pager *pager)
 	return 0;
 }
 
+/*
+ * The pages of a save come in passes, each from low frames to high ones: what the machine wrote
+ * while it was being saved, and so needs soon, lies behind the first of them.
+ */
+static uint32_t second_pass(const struct saved_pages *pages)
+{
+	for (uint32_t n = 1; n < pages->entries; n++)
+		if (pages->entry[n].first <= pages->entry[n - 1].first)
+			return n;
+	return 0;
+}
+
 /* ---- its life ---- */
 
 /* 0; -ESRCH: the machine is gone, or reads all of the file itself. */
@@ -467,6 +505,7 @@ static void wait_for_faults(const struct pager *pager)
 static void serve(struct pager *pager)
 {
 	leave_empty_ranges(pager);
+	pager->cursor = second_pass(&pager->pages);
 	while (pager->left || pager->waiters) {
 		while (pager->waiters)
 			bring(pager, pager->waiting[--pager->waiters]);

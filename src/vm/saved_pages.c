@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "lib/crc32c.h"
@@ -14,9 +15,16 @@
 
 enum {
 	PAGE_HEAD_BYTES = SAVED_SECTION_HEAD_BYTES + 8, /* with the first frame */
-	BUFFER_BYTES = PAGE_HEAD_BYTES + SAVED_ENTRY_PAGES * GUEST_PAGE_BYTES,
 	ENTRIES_MOST = 1 << 27,
 };
+
+/* Of a PAGE section. */
+struct page_head { struct saved_section section; uint64_t first; };
+_Static_assert(sizeof(struct page_head) == PAGE_HEAD_BYTES, "as in the file");
+enum {
+	BUFFER_BYTES = (SAVED_ENTRY_PAGES + 1) * GUEST_PAGE_BYTES, /* whole pages */
+};
+_Static_assert(SAVED_RUN_ENTRIES * sizeof(struct page_head) <= GUEST_PAGE_BYTES, "the last page");
 _Static_assert(SAVED_TAIL_BYTES == SAVED_SECTION_HEAD_BYTES + sizeof(struct saved_end), "END");
 _Static_assert(sizeof(struct saved_entry) == 16, "as in the file");
 _Static_assert((int)SAVED_PAGE_BYTES == (int)GUEST_PAGE_BYTES &&
@@ -125,7 +133,7 @@ static int read_index(struct saved_pages *pages)
 	if ((end - at) / sizeof(*pages->entry) > ENTRIES_MOST)
 		return -EBADMSG;
 	pages->entry = malloc(end - at + 1);
-	pages->buffer = malloc(BUFFER_BYTES);
+	pages->buffer = aligned_alloc(GUEST_PAGE_BYTES, BUFFER_BYTES);
 	if (!pages->entry || !pages->buffer)
 		return -ENOMEM;
 	while (at < end && !error)
@@ -172,24 +180,90 @@ void saved_pages_close(struct saved_pages *pages)
 	pages->buffer = NULL;
 }
 
-int saved_pages_read(const struct saved_pages *pages, uint32_t number, const uint8_t **ret)
+uint32_t saved_pages_run(const struct saved_pages *pages, uint32_t number, uint32_t most)
 {
 	const struct saved_entry *entry = &pages->entry[number];
-	const uint64_t bytes = saved_entry_bytes(entry);
-	struct saved_section head;
-	uint64_t first;
+	uint32_t count = 1;
+	uint64_t sum_pages = entry->pages;
+
+	assert(number < pages->entries);
+	most = most < SAVED_RUN_ENTRIES ? most : SAVED_RUN_ENTRIES;
+	for (; count < most && number + count < pages->entries; count++, entry++) {
+		sum_pages += entry[1].pages;
+		if (sum_pages > SAVED_ENTRY_PAGES ||
+		    entry[1].at != entry->at + saved_entry_bytes(entry))
+			break;
+	}
+	return count;
+}
+
+static struct page_head *heads_of(const struct saved_pages *pages)
+{
+	return (struct page_head *)(pages->buffer + SAVED_ENTRY_PAGES * GUEST_PAGE_BYTES);
+}
+
+/* Of one entry: heads and pages lie apart. */
+static int read_entry(const struct saved_pages *pages, uint32_t number, struct page_head *head,
+		      uint8_t *to)
+{
+	const struct saved_entry *entry = &pages->entry[number];
+	const int error = read_at(pages->fd, head, sizeof(*head), entry->at);
+
+	return error ? error
+		     : read_at(pages->fd, to, entry->pages * (size_t)GUEST_PAGE_BYTES,
+			       entry->at + sizeof(*head));
+}
+
+/* By one call; where that does not do all of it, one by one. */
+static int read_run(const struct saved_pages *pages, uint32_t number, uint32_t count)
+{
+	const struct saved_entry *entry = &pages->entry[number];
+	struct page_head *heads = heads_of(pages);
+	struct iovec part[2 * SAVED_RUN_ENTRIES] = { { .iov_len = 0 } };
+	uint8_t *to = pages->buffer;
+	uint64_t bytes = 0;
+	int error = 0;
+
+	for (uint32_t n = 0; n < count; n++) {
+		part[2 * n] = (struct iovec){ .iov_base = &heads[n], .iov_len = sizeof(*heads) };
+		part[2 * n + 1] =
+			(struct iovec){ .iov_base = to,
+					.iov_len = entry[n].pages * (size_t)GUEST_PAGE_BYTES };
+		to += part[2 * n + 1].iov_len;
+		bytes += saved_entry_bytes(&entry[n]);
+	}
+	if (preadv(pages->fd, part, (int)(2 * count), (off_t)entry->at) == (ssize_t)bytes)
+		return 0;
+	for (uint32_t n = 0; n < count && !error; n++)
+		error = read_entry(pages, number + n, &heads[n], part[2 * n + 1].iov_base);
+	return error;
+}
+
+static bool is_right(const struct saved_entry *entry, const struct page_head *head,
+		     const uint8_t *from)
+{
+	const size_t bytes = entry->pages * (size_t)GUEST_PAGE_BYTES;
+
+	return is_head(&head->section, SECTION_PAGES, SECTION_VERSION) &&
+	       head->first == entry->first && head->section.bytes == sizeof(head->first) + bytes &&
+	       head->section.crc ==
+		       crc32c(crc32c(0, &head->first, sizeof(head->first)), from, bytes);
+}
+
+int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
+		     const uint8_t **ret)
+{
+	const struct saved_entry *entry = &pages->entry[number];
+	const uint8_t *from = pages->buffer;
 	int error;
 
-	assert(number < pages->entries && bytes <= BUFFER_BYTES);
-	error = read_at(pages->fd, pages->buffer, bytes, entry->at);
-	if (error)
-		return error;
-	memcpy(&head, pages->buffer, sizeof(head));
-	memcpy(&first, pages->buffer + sizeof(head), sizeof(first));
-	if (!is_head(&head, SECTION_PAGES, SECTION_VERSION) || first != entry->first ||
-	    head.bytes != bytes - sizeof(head) ||
-	    head.crc != crc32c(0, pages->buffer + sizeof(head), head.bytes))
-		return -EBADMSG;
-	*ret = pages->buffer + PAGE_HEAD_BYTES;
-	return 0;
+	assert(count == saved_pages_run(pages, number, count));
+	error = read_run(pages, number, count);
+	for (uint32_t n = 0; n < count && !error; n++) {
+		if (!is_right(&entry[n], &heads_of(pages)[n], from))
+			error = -EBADMSG;
+		from += entry[n].pages * (size_t)GUEST_PAGE_BYTES;
+	}
+	*ret = pages->buffer;
+	return error;
 }

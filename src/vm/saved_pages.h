@@ -19,7 +19,8 @@
 enum {
 	SAVED_PAGE_BYTES = 4096,
 	SAVED_OTHER_PAGES = 64, /* behind RAM: the overlays */
-	SAVED_ENTRY_PAGES = 256, /* most pages of a section */
+	SAVED_ENTRY_PAGES = 256, /* most pages of a section, and of what is read at once */
+	SAVED_RUN_ENTRIES = 16,  /* most sections that are read at once */
 	SAVED_TAIL_BYTES = 24 + 40, /* of END: its head and its payload */
 };
 
@@ -38,7 +39,7 @@ struct saved_pages {
 	struct saved_tail tail;
 	struct saved_entry *entry;
 	uint32_t entries;
-	uint8_t *buffer;
+	uint8_t *buffer; /* pages; behind them the heads of their sections */
 };
 
 /*
@@ -54,7 +55,13 @@ void saved_pages_close(struct saved_pages *pages);
 /* How long it is in the file. */
 uint64_t saved_entry_bytes(const struct saved_entry *entry);
 /*
- * The pages of an entry, which are right until the next call. 0; -EBADMSG: they are not what its
- * checksums say; -EIO; -errno.
+ * How many entries from this one on lie one behind the other in the file and can be read at once;
+ * of no more than `most`, and at least one.
  */
-int saved_pages_read(const struct saved_pages *pages, uint32_t number, const uint8_t **ret);
+uint32_t saved_pages_run(const struct saved_pages *pages, uint32_t number, uint32_t most);
+/*
+ * The pages of so many entries as saved_pages_run() has said, one's behind the other's, which are
+ * right until the next call. 0; -EBADMSG: they are not what their checksums say; -EIO; -errno.
+ */
+int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
+		     const uint8_t **ret);

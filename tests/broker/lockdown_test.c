@@ -41,7 +41,7 @@ static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 21,    [ROLE_BALANCER] = 17,
-	[ROLE_PAGER] = 16,   [ROLE_FOLDER] = 28,
+	[ROLE_PAGER] = 17,   [ROLE_FOLDER] = 28,
 };
 static int failures;
 
@@ -257,6 +257,8 @@ static void conditions(void)
 	       &(struct attempt){ SYS_ioctl, { 0, 0xc028aa05 /* UFFDIO_MOVE */, data } });
 	denied(ROLE_PAGER, "another file",
 	       &(struct attempt){ SYS_pread64, { grant_fd(GRANT_PLAN), data, 8, 0 } });
+	denied(ROLE_PAGER, "parts of another file",
+	       &(struct attempt){ SYS_preadv, { grant_fd(GRANT_PLAN), 0, 0, 0 } });
 	denied(ROLE_PAGER, "a file", &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
 	allowed(ROLE_MACHINE, "a word of its pager's",
 		&(struct attempt){ SYS_read, { grant_fd(GRANT_PAGER), data, 0 } });
