@@ -735,9 +735,14 @@ static scmp_filter_ctx make_filter(const struct role_call *call, uint32_t otherw
 	for (; call->name && !error; call++)
 		error = allow(filter, call);
 #ifdef __SANITIZE_ADDRESS__
-	/* its allocator takes memory of each size by mmap, whenever one is first asked for */
+	/*
+	 * Its allocator takes memory of each size by mmap, whenever one is first asked for; and
+	 * shadow of what is unmapped is mapped anew, and said to want no huge pages.
+	 */
 	if (!error)
 		error = allow(filter, &(struct role_call){ "mmap", CALL_ANONYMOUS, 0 });
+	if (!error)
+		error = allow(filter, &(struct role_call){ "madvise", CALL_GIVE_BACK, 0 });
 #endif
 	if (!error)
 		return filter;

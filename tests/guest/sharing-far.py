@@ -106,6 +106,8 @@ def main():
     if hub and web.poll() is None:
         os.kill(int(hub.group(1)), signal.SIGKILL)
     wait_for("the guest ends", lambda: web.poll() is not None)
+    if web.returncode < 0:
+        fail(f"the machine was ended by signal {-web.returncode}")
     if "not ok" in said("web") or not re.search(r"^1\.\.[1-9]", said("web"), re.M):
         fail("the guest")
     counts = re.search(r"served disk 0: (\d+) requests, (\d+) answered, (\d+) asked again", said("web"))
