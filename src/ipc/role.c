@@ -594,6 +594,36 @@ const struct role_call meeting_calls[] = {
 	{ 0 },
 };
 
+/*
+ * One connection that is there already, and one line; memory without execution, random numbers,
+ * the end. gettimeofday, getpid and getrusage are asked for by what it links.
+ */
+static const struct role_call wire_calls[] = {
+	{ "poll", CALL_ANY, 0 },
+	{ "read", CALL_ON_GRANTS, GRANT(GRANT_WIRE_LINE) },
+	{ "write", CALL_ON_GRANTS, GRANT(GRANT_WIRE_LINE) },
+	{ "recvfrom", CALL_ON_GRANTS, GRANT(GRANT_WIRE_CONNECTION) },
+	{ "sendto", CALL_ON_GRANTS, GRANT(GRANT_WIRE_CONNECTION) },
+	{ "sendmsg", CALL_ON_GRANTS, GRANT(GRANT_WIRE_CONNECTION) },
+	{ "shutdown", CALL_ON_GRANTS, GRANT(GRANT_WIRE_LINE) },
+	{ "getrandom", CALL_ANY, 0 },
+	{ "clock_gettime", CALL_ANY, 0 },
+	{ "gettimeofday", CALL_ANY, 0 },
+	{ "getpid", CALL_ANY, 0 },
+	{ "getrusage", CALL_ANY, 0 },
+	{ "futex", CALL_WAIT_OR_WAKE, 0 },
+	{ "mmap", CALL_ANONYMOUS, 0 },
+	{ "mremap", CALL_ANY, 0 },
+	{ "munmap", CALL_ANY, 0 },
+	{ "madvise", CALL_GIVE_BACK, 0 },
+	{ "brk", CALL_ANY, 0 },
+	{ "rt_sigreturn", CALL_ANY, 0 },
+	{ "restart_syscall", CALL_ANY, 0 },
+	{ "tgkill", CALL_OWN_PROCESS, 0 },
+	{ "exit_group", CALL_ANY, 0 },
+	{ 0 },
+};
+
 static const struct role_description roles[ROLES] = {
 	[ROLE_MACHINE] = {
 		.name = "machine",
@@ -769,6 +799,16 @@ static const struct role_description roles[ROLES] = {
 		.empties_root = true,
 		.signals_nobody = true,
 		.calls = hub_calls,
+	},
+	[ROLE_WIRE] = {
+		.name = "wire",
+		.grants = GRANT(GRANT_WIRE_CONNECTION) | GRANT(GRANT_WIRE_LINE) |
+			  GRANT(GRANT_WIRE_KEY),
+		.stdio = 1,
+		.own_namespaces = EVERY_NAMESPACE,
+		.empties_root = true,
+		.signals_nobody = true,
+		.calls = wire_calls,
 	},
 };
 

@@ -30,6 +30,8 @@
  *   pager     a saved machine's file, a line by which its     all, before the file is read
  *             machine process says where its pages go
  *   folder    a folder of the user's, and a line to an agent   all; the folder is its root
+ *   wire      a connection to another host, a line to who      all, once it has the key
+ *             started it, a key: umbra-wire, another program
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
  *             memory it shares
  *
@@ -60,6 +62,7 @@ enum role {
 	ROLE_BALANCER,
 	ROLE_PAGER,
 	ROLE_FOLDER,
+	ROLE_WIRE,
 	ROLES
 };
 
@@ -125,6 +128,10 @@ enum grant {
 	GRANT_PAGES,       /* socket: what there is of a file that is being filled */
 	GRANT_FOLDER,      /* a folder of the user's, as a path */
 	GRANTS,
+	/* umbra-wire has no plan: these are descriptors 3, 4 and 5 in any case */
+	GRANT_WIRE_CONNECTION = GRANT_PLAN, /* a socket of the Internet */
+	GRANT_WIRE_LINE = GRANT_PROGRAM, /* socket: what is said, in the clear */
+	GRANT_WIRE_KEY = GRANT_RINGS, /* closed before anything is heard */
 };
 
 enum { GRANT_FIRST_FD = 3 };

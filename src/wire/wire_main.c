@@ -6,8 +6,9 @@
  *
  * On the socket comes one byte first, once the other side has shown that it has the key.
  *
- *  1. Before a byte of the other side's is read the process has given up its rights: it opens
- *     nothing, connects nowhere and makes no process. It has these descriptors alone.
+ *  1. Before a byte of the other side's is read the process has given up its rights, as every role
+ *     does (ipc/role.c, ROLE_WIRE): it opens nothing, connects nowhere and makes no process. It has
+ *     these descriptors alone.
  *  2. Who has not shown within HANDSHAKE_MS that he has the key is left.
  *  3. The end of a connection that was not said is no end, but a loss (EXIT_LOST).
  *
@@ -17,7 +18,6 @@
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
 #include <poll.h>
-#include <seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,7 +27,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { CONNECTION_FD = 3, PLAIN_FD = 4, KEY_FD = 5, KEY_BYTES = 32 };
+#include "ipc/lockdown.h"
+
+enum {
+	CONNECTION_FD = GRANT_FIRST_FD + GRANT_WIRE_CONNECTION,
+	PLAIN_FD = GRANT_FIRST_FD + GRANT_WIRE_LINE,
+	KEY_FD = GRANT_FIRST_FD + GRANT_WIRE_KEY,
+	KEY_BYTES = 32
+};
 enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
 /* Keys are exchanged anew each time: who gets the key later reads nothing of what was said. */
 static const char priority[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK";
@@ -52,31 +59,15 @@ struct wire {
 
 static int give_up_rights(void)
 {
-	static const char *const kept[] = {
-		"read", "write", "readv", "writev", "recvfrom", "recvmsg", "sendto", "sendmsg",
-		"poll", "ppoll", "select", "pselect6", "close", "shutdown", "getrandom",
-		"clock_gettime", "gettimeofday", "time", "getpid", "getrusage", "futex", "brk",
-		"munmap", "madvise", "rt_sigreturn", "exit", "exit_group",
-	};
 	const struct rlimit nothing = { 0, 0 };
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
-	int error = filter ? 0 : -ENOMEM;
+	const int error = lockdown_before_threads(ROLE_WIRE, NULL);
 
-	for (size_t n = 0; n < sizeof(kept) / sizeof(kept[0]) && !error; n++)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW,
-					 seccomp_syscall_resolve_name(kept[n]), 0);
-	/* memory, but none that could be executed */
-	if (!error)
-		error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
-					 SCMP_A2(SCMP_CMP_MASKED_EQ, 4, 0),
-					 SCMP_A4(SCMP_CMP_MASKED_EQ, 0xffffffff, 0xffffffff));
-	if (!error && (setrlimit(RLIMIT_NPROC, &nothing) || setrlimit(RLIMIT_CORE, &nothing) ||
-		       prctl(PR_SET_DUMPABLE, 0) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)))
-		error = -errno;
-	if (!error)
-		error = seccomp_load(filter);
-	seccomp_release(filter);
-	return error;
+	if (error)
+		return error;
+	if (setrlimit(RLIMIT_NPROC, &nothing) || setrlimit(RLIMIT_CORE, &nothing) ||
+	    prctl(PR_SET_DUMPABLE, 0))
+		return -errno;
+	return lockdown(ROLE_WIRE);
 }
 
 /* ---- the key ---- */

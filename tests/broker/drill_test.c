@@ -375,7 +375,8 @@ enum { OTHER_ACTS = sizeof(acts) / sizeof(acts[0]), ACTS = CALL_ACTS + OTHER_ACT
 static enum grant order_grant(enum role role)
 {
 	switch (role) {
-	case ROLE_MACHINE: return GRANT_RINGS;
+	case ROLE_MACHINE:
+	case ROLE_WIRE: return GRANT_RINGS;
 	case ROLE_NET:
 	case ROLE_LINE: return GRANT_CARD;
 	case ROLE_KEEPER: return GRANT_SIDE;

@@ -41,7 +41,7 @@ static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 33,     [ROLE_FORKER] = 33, [ROLE_SWITCH] = 15, [ROLE_LINE] = 18,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 21,    [ROLE_BALANCER] = 17,
-	[ROLE_PAGER] = 17,   [ROLE_FOLDER] = 28,
+	[ROLE_PAGER] = 17,   [ROLE_FOLDER] = 28, [ROLE_WIRE] = 22,
 };
 static int failures;
 
@@ -260,6 +260,15 @@ static void conditions(void)
 	denied(ROLE_PAGER, "parts of another file",
 	       &(struct attempt){ SYS_preadv, { grant_fd(GRANT_PLAN), 0, 0, 0 } });
 	denied(ROLE_PAGER, "a file", &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
+	conditions_of_all(ROLE_WIRE);
+	allowed(ROLE_WIRE, "what is said to it",
+		&(struct attempt){ SYS_read, { grant_fd(GRANT_WIRE_LINE), data, 0 } });
+	denied(ROLE_WIRE, "the key",
+	       &(struct attempt){ SYS_read, { grant_fd(GRANT_WIRE_KEY), data, 0 } });
+	denied(ROLE_WIRE, "another descriptor's words",
+	       &(struct attempt){ SYS_recvfrom, { grant_fd(GRANT_CONTROL), data, 0 } });
+	denied(ROLE_WIRE, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
+	denied(ROLE_WIRE, "a file", &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });
 	allowed(ROLE_MACHINE, "a word of its pager's",
 		&(struct attempt){ SYS_read, { grant_fd(GRANT_PAGER), data, 0 } });
 	denied(ROLE_MACHINE, "pages that are missed",
