@@ -564,24 +564,32 @@ static int allow_filter(scmp_filter_ctx filter, int call)
 }
 
 /*
- * Of a page that was there, or (old size 0) of a shared page once more; neither it nor its place is
- * the forker's page. Or a page moves away to where nothing is, and its place stays what it is.
+ * Pages, as many as half a window, take a place, be they there already or (old size 0) shared ones
+ * once more; or they move away to where nothing is, and their place stays what it is. Neither they
+ * nor their place has the forker's page in it: of what lies before it, which is the program's own,
+ * so much is left alone.
  */
 static int allow_take_place(scmp_filter_ctx filter, int call)
 {
-	static const scmp_datum_t old_bytes[] = { 0, SLOT_PAGE_BYTES };
-	int error = seccomp_rule_add(
-		filter, SCMP_ACT_ALLOW, call, 4, SCMP_A0(SCMP_CMP_NE, forker_page(), 0),
-		SCMP_A1(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0), SCMP_A2(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0),
-		SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0));
+	const scmp_datum_t page = forker_page();
+	const scmp_datum_t most = WINDOW_HALF_BYTES;
+	const struct scmp_arg_cmp from[] = { SCMP_A0(SCMP_CMP_GT, page, 0),
+					     SCMP_A0(SCMP_CMP_LE, page - most, 0) };
+	const struct scmp_arg_cmp to[] = { SCMP_A4(SCMP_CMP_GT, page, 0),
+					   SCMP_A4(SCMP_CMP_LE, page - most, 0) };
+	int error = 0;
 
+	assert(page > most);
 	for (unsigned n = 0; n < 2 && !error; n++)
 		error = seccomp_rule_add(
-			filter, SCMP_ACT_ALLOW, call, 5, SCMP_A0(SCMP_CMP_NE, forker_page(), 0),
-			SCMP_A1(SCMP_CMP_EQ, old_bytes[n], 0),
-			SCMP_A2(SCMP_CMP_EQ, SLOT_PAGE_BYTES, 0),
-			SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_FIXED, 0),
-			SCMP_A4(SCMP_CMP_NE, forker_page(), 0));
+			filter, SCMP_ACT_ALLOW, call, 4, from[n], SCMP_A1(SCMP_CMP_LE, most, 0),
+			SCMP_A2(SCMP_CMP_LE, most, 0),
+			SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0));
+	for (unsigned n = 0; n < 4 && !error; n++)
+		error = seccomp_rule_add(
+			filter, SCMP_ACT_ALLOW, call, 5, from[n / 2],
+			SCMP_A1(SCMP_CMP_LE, most, 0), SCMP_A2(SCMP_CMP_LE, most, 0),
+			SCMP_A3(SCMP_CMP_EQ, MREMAP_MAYMOVE | MREMAP_FIXED, 0), to[n % 2]);
 	return error;
 }
 

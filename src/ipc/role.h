@@ -172,7 +172,7 @@ enum call_condition {
 	CALL_OWN_MAPPING, /* CALL_OWN_MEMORY, or shared: of its rings, slots, cards, code */
 	CALL_FORK, /* argument 0 is flags of the forker's: a fork, a forker, a thread */
 	CALL_FILTER, /* arguments 0 and 1 add a list of calls, and nobody who answers for it */
-	CALL_TAKE_PLACE, /* a page takes another's place, or leaves its own: arguments 1 to 3 */
+	CALL_TAKE_PLACE, /* pages take others' place, or leave their own: arguments 0 to 4 */
 	CALL_GS, /* argument 0 sets the base of GS */
 	CALL_PAGES, /* argument 1 brings pages that are missed, or is done with that */
 	/* of who starts other roles, and of these until they give up more */

@@ -35,7 +35,14 @@
 /*
  * uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing.
  */
-enum { HIGHEST_CALL = 470, CALL_URETPROBE = 335, CALL_UPROBE = 336, PAGE = 4096, OWN_PID = -77 };
+enum {
+	HIGHEST_CALL = 470,
+	CALL_URETPROBE = 335,
+	CALL_UPROBE = 336,
+	PAGE = 4096,
+	HALF = WINDOW_HALF_BYTES,
+	OWN_PID = -77
+};
 
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
@@ -273,20 +280,34 @@ static void conditions(void)
 		&(struct attempt){ SYS_read, { grant_fd(GRANT_PAGER), data, 0 } });
 	denied(ROLE_MACHINE, "pages that are missed",
 	       &(struct attempt){ SYS_ioctl, { 0, UFFDIO_COPY, data } });
-	denied(ROLE_MACHINE, "two pages that take places",
-	       &(struct attempt){ SYS_mremap, { 0, PAGE, 2 * PAGE, 3, data } });
+	denied(ROLE_MACHINE, "more pages that take places than are half a window",
+	       &(struct attempt){ SYS_mremap, { 0, HALF + PAGE, HALF + PAGE, 3, data } });
+	denied(ROLE_MACHINE, "few that become more",
+	       &(struct attempt){ SYS_mremap, { 0, PAGE, HALF + PAGE, 3, data } });
 	denied(ROLE_MACHINE, "memory that grows",
 	       &(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 1 } });
-	allowed(ROLE_MACHINE, "a page that takes a place",
-		&(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 3, 0 } });
-	allowed(ROLE_MACHINE, "a page that leaves its place",
-		&(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 5, 0 } });
-	denied(ROLE_MACHINE, "two pages that leave theirs",
-	       &(struct attempt){ SYS_mremap, { 0, 2 * PAGE, 2 * PAGE, 5, 0 } });
+	allowed(ROLE_MACHINE, "pages that take a place",
+		&(struct attempt){ SYS_mremap, { 0, HALF, HALF, 3, 0 } });
+	allowed(ROLE_MACHINE, "shared ones once more",
+		&(struct attempt){ SYS_mremap, { 0, 0, HALF, 3, 0 } });
+	allowed(ROLE_MACHINE, "pages that leave their place",
+		&(struct attempt){ SYS_mremap, { 0, HALF, HALF, 5, 0 } });
+	denied(ROLE_MACHINE, "more that leave theirs",
+	       &(struct attempt){ SYS_mremap, { 0, HALF + PAGE, HALF + PAGE, 5, 0 } });
 	denied(ROLE_MACHINE, "a page that leaves for the place of another",
 	       &(struct attempt){ SYS_mremap, { 0, PAGE, PAGE, 7, data } });
 	denied(ROLE_MACHINE, "the forker's page, which leaves",
 	       &(struct attempt){ SYS_mremap, { (long)forker_page(), PAGE, PAGE, 5, 0 } });
+	for (long before = 0; before < HALF; before += HALF / 2) {
+		const long from = (long)forker_page() - before;
+
+		denied(ROLE_MACHINE, "pages with the forker's among them, which leave",
+		       &(struct attempt){ SYS_mremap, { from, HALF, HALF, 5, 0 } });
+		denied(ROLE_MACHINE, "and which take a place",
+		       &(struct attempt){ SYS_mremap, { from, HALF, HALF, 3, 0 } });
+		denied(ROLE_MACHINE, "and whose place others take",
+		       &(struct attempt){ SYS_mremap, { 0, HALF, HALF, 3, from } });
+	}
 	denied(ROLE_SWITCH, "a connection", &(struct attempt){ SYS_connect, { 0, data, 16 } });
 	denied(ROLE_SWITCH, "a port of another socket",
 	       &(struct attempt){ SYS_accept4, { grant_fd(GRANT_END), 0, 0, 0 } });

@@ -17,7 +17,7 @@
 #include "ipc/spawn.h"
 #include "memory/memory.h"
 
-enum { RAM_PAGES = 400, STEPS = 20000, MOST_RUN = 40, MANY_PAGES = 4000 };
+enum { RAM_PAGES = 400, STEPS = 20000, MOST_RUN = 40, MANY_PAGES = 4000, RUN_PAGES = 64 };
 
 static int failures;
 static struct guest_memory memory;
@@ -35,7 +35,7 @@ static void written(void *context, uint64_t gpa, size_t bytes)
 {
 	(void)context;
 	(void)gpa;
-	told += bytes == GUEST_PAGE_BYTES;
+	told += bytes / GUEST_PAGE_BYTES;
 }
 
 static void make(void)
@@ -100,7 +100,16 @@ static void refused(void)
 	lend_begin(&table, one);
 	other = lend_run(9, 3);
 	expect("a page is lent once", lend_begin(&table, other) == -EBUSY);
-	expect("and none of the others then", page(9)[0] == 9 && !peers->page[0][1][0]);
+	expect("and none of the others then", page(9)[0] == 9 && peers->page[0][1][0] != 9);
+	other = lend_run(9, 3);
+	table.gfn[other->first + 1] = 12;
+	table.gfn[other->first + 2] = 10;
+	expect("nor where it is not beside them", lend_begin(&table, other) == -EBUSY);
+	expect("of which nothing was seen", page(12)[0] == 12 && !peers->page[0][1][0] &&
+					       !peers->page[0][2][0]);
+	other = lend_run(9, 2);
+	table.gfn[other->first + 1] = 9;
+	expect("nor twice in one run", lend_begin(&table, other) == -EBUSY && page(9)[0] == 9);
 	expect("nothing is left of it", !lend_find(&table, 3) && page(11)[0] == 11);
 	expect("no RAM", lend_begin(&table, lend_run(RAM_PAGES, 1)) == -EFAULT);
 	expect("the window is none", lend_begin(&table, lend_run(window_gfn, 1)) == -EFAULT);
@@ -222,6 +231,48 @@ static unsigned count_mappings(void)
 	return lines;
 }
 
+/* Pages behind one another change places together, and cost as many mappings as one. */
+static void run_at_once(void)
+{
+	const unsigned before = count_mappings();
+	struct lend *lend = lend_run(100, RUN_PAGES);
+	unsigned lent;
+
+	told = 0;
+	expect("a long run is lent", !lend_begin(&table, lend) && told == RUN_PAGES);
+	lent = count_mappings();
+	printf("# %u mappings before, %u while %u pages are lent\n", before, lent, RUN_PAGES);
+	expect("by few mappings", lent < before + RUN_PAGES / 8);
+	for (unsigned n = 0; n < RUN_PAGES; n++)
+		peers->page[0][lend->first + n][1] = (uint8_t)(n + 1);
+	lend_end(&table, lend);
+	for (unsigned n = 0; n < RUN_PAGES; n++)
+		if (page(100 + n)[1] != (uint8_t)(n + 1) || peers->page[0][lend->first + n][1])
+			abort();
+	expect("which go with it", count_mappings() < before + RUN_PAGES / 8);
+}
+
+/* Of mappings that are not one: a border lies in the run, at any place of it. */
+static void run_over_border(void)
+{
+	bool good = true;
+
+	for (unsigned n = 1; n < RUN_PAGES; n += 3) {
+		uint8_t *behind = page(100 + n);
+		struct lend *lend = lend_run(100, RUN_PAGES);
+
+		if (madvise(behind, RUN_PAGES * GUEST_PAGE_BYTES, MADV_DONTFORK))
+			abort();
+		good = good && !lend_begin(&table, lend);
+		*behind = (uint8_t)(n + 7);
+		good = good && peers->page[0][lend->first + n][0] == (uint8_t)(n + 7);
+		lend_end(&table, lend);
+		good = good && *behind == (uint8_t)(n + 7) && !peers->page[0][lend->first + n][0];
+		madvise(behind, RUN_PAGES * GUEST_PAGE_BYTES, MADV_DOFORK);
+	}
+	expect("a run over more than one mapping comes back, too", good);
+}
+
 /* Each page once, also those that nobody has written yet, of memory like a machine's. */
 static void one_by_one(void)
 {
@@ -333,6 +384,8 @@ int main(void)
 	refused();
 	counts();
 	at_random();
+	run_at_once();
+	run_over_border();
 	one_by_one();
 	lost();
 	lender_destroy(table.lender);

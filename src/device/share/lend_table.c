@@ -82,12 +82,12 @@ struct lend *lend_find(struct lend_table *table, uint32_t id)
 	return NULL;
 }
 
-static void give_back(struct lend_table *table, const struct lend *lend, uint32_t pages)
+static void give_back(struct lend_table *table, const struct lend *lend)
 {
-	/* it has what it needs (lender.h, 4); else the page would stay with the other machine */
-	for (uint32_t n = lend->first; n < lend->first + pages; n++)
-		if (lender_end(table->lender, table->gfn[n], table->half[n]))
-			abort();
+	/* it has what it needs (lender.h, 4); else the pages would stay with the other machine */
+	if (lender_end(table->lender, &table->gfn[lend->first], lend->pages,
+		       table->half[lend->first]))
+		abort();
 }
 
 static void forget(struct lend_table *table, struct lend *lend)
@@ -98,19 +98,16 @@ static void forget(struct lend_table *table, struct lend *lend)
 
 int lend_begin(struct lend_table *table, struct lend *lend)
 {
-	assert(lend->state == LEND_ASKED);
-	for (uint32_t n = 0; n < lend->pages; n++) {
-		const uint32_t page = lend->first + n;
-		int error = lender_lend(table->lender, table->gfn[page], table->half[page]);
+	int error;
 
-		if (!error)
-			continue;
-		give_back(table, lend, n);
+	assert(lend->state == LEND_ASKED);
+	error = lender_lend(table->lender, &table->gfn[lend->first], lend->pages,
+			    table->half[lend->first]);
+	if (error)
 		forget(table, lend);
-		return error;
-	}
-	lend->state = LEND_LENT;
-	return 0;
+	else
+		lend->state = LEND_LENT;
+	return error;
 }
 
 bool lend_use(struct lend *lend)
@@ -133,6 +130,6 @@ void lend_end(struct lend_table *table, struct lend *lend)
 {
 	assert(lend->state != LEND_FREE);
 	if (lend->state != LEND_ASKED)
-		give_back(table, lend, lend->pages);
+		give_back(table, lend);
 	forget(table, lend);
 }

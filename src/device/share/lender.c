@@ -13,8 +13,8 @@
 enum { MOST_PAGES = GUEST_WINDOW_PAGES, PAGE_BYTES = GUEST_PAGE_BYTES };
 #define NO_FRAME (~0ull)
 
-/* A page that is lent, and where it is meanwhile. */
-struct held { uint64_t gfn; /* NO_FRAME: none */ uint8_t *hva; };
+/* Consecutive pages that are lent together, and where they are meanwhile. */
+struct held { uint64_t gfn; /* NO_FRAME: none */ uint32_t pages; uint8_t *hva; };
 
 struct lender {
 	const struct guest_memory *memory;
@@ -23,6 +23,8 @@ struct lender {
 	pthread_mutex_t lock;
 	struct held held[MOST_PAGES];
 };
+
+static size_t run_bytes(uint32_t pages) { return (size_t)pages * PAGE_BYTES; }
 
 struct lender *lender_create(const struct guest_memory *memory,
 			     void (*memory_written)(void *context, uint64_t gpa, size_t bytes),
@@ -49,19 +51,30 @@ void lender_destroy(struct lender *lender)
 {
 	for (unsigned n = 0; n < MOST_PAGES; n++)
 		if (lender->held[n].gfn != NO_FRAME)
-			munmap(lender->held[n].hva, PAGE_BYTES);
+			munmap(lender->held[n].hva, run_bytes(lender->held[n].pages));
 	free(lender);
+}
+
+static bool holds(const struct lender *lender, uint64_t gfn, uint64_t pages)
+{
+	for (unsigned n = 0; n < MOST_PAGES; n++) {
+		const struct held *held = &lender->held[n];
+
+		if (held->gfn != NO_FRAME &&
+		    (held->gfn - gfn < pages || gfn - held->gfn < held->pages))
+			return true;
+	}
+	return false;
 }
 
 bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
 {
-	bool holds = false;
+	bool is_held;
 
 	pthread_mutex_lock(&lender->lock);
-	for (unsigned n = 0; n < MOST_PAGES && !holds; n++)
-		holds = lender->held[n].gfn != NO_FRAME && lender->held[n].gfn - gfn < pages;
+	is_held = holds(lender, gfn, pages);
 	pthread_mutex_unlock(&lender->lock);
-	return holds;
+	return is_held;
 }
 
 /* Where the page lies; NULL: it is not RAM, or something lies over it. */
@@ -75,6 +88,19 @@ static uint8_t *find_page(const struct lender *lender, uint64_t gfn)
 	return guest_ram_hva(lender->memory, gpa);
 }
 
+/* How many of the frames from the first one on lie behind one another, here and in the guest. */
+static uint32_t count_run(const struct lender *lender, const uint64_t *gfn, uint32_t pages)
+{
+	const uint8_t *place = find_page(lender, gfn[0]);
+	uint32_t n = 1;
+
+	while (n < pages && gfn[n] == gfn[0] + n &&
+	       find_page(lender, gfn[n]) == place + run_bytes(n))
+		n++;
+	return n;
+}
+
+/* The run that begins with this frame, or of NO_FRAME an entry that is free. */
 static struct held *find_held(struct lender *lender, uint64_t gfn)
 {
 	for (unsigned n = 0; n < MOST_PAGES; n++)
@@ -83,95 +109,148 @@ static struct held *find_held(struct lender *lender, uint64_t gfn)
 	return NULL;
 }
 
-/* of old_bytes 0: of a shared page the same page once more */
-static int take_place(uint8_t *page, size_t old_bytes, uint8_t *place)
+/* of old_bytes 0: of shared pages the same pages once more */
+static int take_place(uint8_t *from, size_t old_bytes, uint8_t *place, size_t bytes)
 {
-	void *at = mremap(page, old_bytes, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+	void *at = mremap(from, old_bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, place);
 
 	return at == MAP_FAILED ? -errno : 0;
 }
 
 /*
- * The page elsewhere, and zeros in its place. It is written first: a mapping that no page was
- * written of forgets where it came from, and would not be one with its neighbours again.
+ * The pages elsewhere, and zeros in their place; fewer where they are of more than one mapping.
+ * They are written first: a mapping that no page was written of forgets where it came from, and
+ * would not be one with its neighbours again.
  */
-static uint8_t *move_away(uint8_t *page)
+static uint8_t *move_away(uint8_t *place, uint32_t *pages)
 {
-	__atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
-	return mremap(page, PAGE_BYTES, PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	uint8_t *moved;
+
+	for (uint32_t n = 0; n < *pages; n++)
+		__atomic_fetch_or(place + run_bytes(n), 0, __ATOMIC_RELAXED);
+	do
+		moved = mremap(place, run_bytes(*pages), run_bytes(*pages),
+			       MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
+	while (moved == MAP_FAILED && errno == EFAULT && (*pages /= 2));
+	return moved;
 }
 
-/* By its bytes: that needs no other mapping. */
-static void put_back(uint8_t *held, uint8_t *page, uint8_t *window_page)
+/* By their bytes: that needs no other mapping. */
+static void put_back(uint8_t *held, uint8_t *place, uint8_t *window, size_t bytes)
 {
-	memcpy(page, held, PAGE_BYTES);
-	munmap(held, PAGE_BYTES);
-	memset(window_page, 0, PAGE_BYTES);
+	memcpy(place, held, bytes);
+	munmap(held, bytes);
+	memset(window, 0, bytes);
 }
 
-static int lend(struct lender *lender, uint64_t gfn, uint8_t *window_page)
+/* What lies behind one another from the first frame on: how many pages are lent now, or -errno. */
+static int lend_run(struct lender *lender, const uint64_t *gfn, uint32_t most, uint8_t *window)
 {
-	uint8_t *page = find_page(lender, gfn);
-	struct held *held;
+	uint8_t *place = find_page(lender, gfn[0]);
+	struct held *held = find_held(lender, NO_FRAME);
+	uint32_t pages;
 	uint8_t *moved;
 	int error;
 
-	if (!page)
+	if (!place)
 		return -EFAULT;
-	if (find_held(lender, gfn))
+	pages = count_run(lender, gfn, most);
+	if (holds(lender, gfn[0], pages))
 		return -EBUSY;
-	held = find_held(lender, NO_FRAME);
 	if (!held)
 		return -ENOSPC;
-	moved = move_away(page);
+	moved = move_away(place, &pages);
 	if (moved == MAP_FAILED)
 		return -errno;
-	memcpy(window_page, moved, PAGE_BYTES);
-	error = take_place(window_page, 0, page);
+	memcpy(window, moved, run_bytes(pages));
+	error = take_place(window, 0, place, run_bytes(pages));
 	if (error) {
-		put_back(moved, page, window_page);
+		put_back(moved, place, window, run_bytes(pages));
 		return error;
 	}
-	*held = (struct held){ .gfn = gfn, .hva = moved };
-	return 0;
+	*held = (struct held){ .gfn = gfn[0], .pages = pages, .hva = moved };
+	return (int)pages;
 }
 
-int lender_lend(struct lender *lender, uint64_t gfn, uint8_t *window_page)
+static int end_run(const struct lender *lender, struct held *held, uint8_t *window)
 {
+	uint8_t *place = guest_ram_hva(lender->memory, held->gfn * PAGE_BYTES);
+	const size_t bytes = run_bytes(held->pages);
 	int error;
 
-	pthread_mutex_lock(&lender->lock);
-	error = lend(lender, gfn, window_page);
-	pthread_mutex_unlock(&lender->lock);
-	if (!error)
-		lender->memory_written(lender->context, gfn * PAGE_BYTES, PAGE_BYTES);
-	return error;
-}
-
-static int end(struct lender *lender, uint64_t gfn, uint8_t *window_page)
-{
-	struct held *held = find_held(lender, gfn);
-	uint8_t *place = guest_ram_hva(lender->memory, gfn * PAGE_BYTES);
-	int error;
-
-	assert(held && place);
-	memcpy(held->hva, window_page, PAGE_BYTES);
-	error = take_place(held->hva, PAGE_BYTES, place);
+	assert(place);
+	memcpy(held->hva, window, bytes);
+	error = take_place(held->hva, bytes, place, bytes);
 	if (error)
 		return error;
-	memset(window_page, 0, PAGE_BYTES);
+	memset(window, 0, bytes);
 	*held = (struct held){ .gfn = NO_FRAME };
 	return 0;
 }
 
-int lender_end(struct lender *lender, uint64_t gfn, uint8_t *window_page)
+static int end(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window)
+{
+	for (uint32_t done = 0; done < pages;) {
+		struct held *held = find_held(lender, gfn[done]);
+		uint32_t run;
+		int error;
+
+		assert(held && held->pages <= pages - done);
+		run = held->pages;
+		error = end_run(lender, held, window + run_bytes(done));
+		if (error)
+			return error;
+		done += run;
+	}
+	return 0;
+}
+
+static int lend(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window)
+{
+	for (uint32_t done = 0; done < pages;) {
+		int lent = lend_run(lender, gfn + done, pages - done, window + run_bytes(done));
+
+		if (lent < 0) {
+			/* it has what it needs (invariant 4) */
+			if (end(lender, gfn, done, window))
+				abort();
+			return lent;
+		}
+		done += (uint32_t)lent;
+	}
+	return 0;
+}
+
+static void tell(const struct lender *lender, const uint64_t *gfn, uint32_t pages)
+{
+	for (uint32_t n = 0; n < pages;) {
+		const uint32_t run = count_run(lender, gfn + n, pages - n);
+
+		lender->memory_written(lender->context, gfn[n] * PAGE_BYTES, run_bytes(run));
+		n += run;
+	}
+}
+
+int lender_lend(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window)
 {
 	int error;
 
 	pthread_mutex_lock(&lender->lock);
-	error = end(lender, gfn, window_page);
+	error = lend(lender, gfn, pages, window);
 	pthread_mutex_unlock(&lender->lock);
 	if (!error)
-		lender->memory_written(lender->context, gfn * PAGE_BYTES, PAGE_BYTES);
+		tell(lender, gfn, pages);
+	return error;
+}
+
+int lender_end(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window)
+{
+	int error;
+
+	pthread_mutex_lock(&lender->lock);
+	error = end(lender, gfn, pages, window);
+	pthread_mutex_unlock(&lender->lock);
+	if (!error)
+		tell(lender, gfn, pages);
 	return error;
 }

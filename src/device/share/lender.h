@@ -20,6 +20,8 @@
  *     pages were lent, only those that are cost mappings, of which a process may have so many. What
  *     `end` needs it has, no memory and no mapping more, unless something else has filled that
  *     limit meanwhile: then the process ends rather than leave the page with the peer.
+ *  5. Pages that lie behind one another, and are lent together, change places together: by one step
+ *     each way, however many they are.
  *
  * Lock: its own, under a channel's.
  */
@@ -42,9 +44,12 @@ bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages);
 void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes);
 void lender_destroy(struct lender *lender);
 /*
- * The page of this frame, into this page of a window. 0; -EFAULT: it is not RAM; -EBUSY: it is
- * lent; -ENOSPC: too many are; -errno of the host's: then nothing has changed.
+ * The pages of these frames, into as many pages of a window, all or none. 0; -EFAULT: one is not
+ * RAM; -EBUSY: one is lent; -ENOSPC: too many are; -errno of the host's: then nothing has changed.
  */
-int lender_lend(struct lender *lender, uint64_t gfn, uint8_t *window_page);
-/* One that is lent, from the page of the window where it is. 0, or -errno: it stays lent. */
-int lender_end(struct lender *lender, uint64_t gfn, uint8_t *window_page);
+int lender_lend(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window);
+/*
+ * Those that one lender_lend() has lent, from the pages of the window where they are. 0, or -errno:
+ * some stay lent.
+ */
+int lender_end(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window);
