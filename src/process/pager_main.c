@@ -161,10 +161,16 @@ static uint64_t done_of(struct pager *pager, uint64_t frame, int64_t done_bytes)
 		return (uint64_t)done_bytes / SAVED_PAGE_BYTES;
 	switch (error) {
 	case EAGAIN: take_events(pager); return 0;
-	case ENOENT: return 1; /* not registered: it was unmapped, or is the kernel's own again */
+	case ENOENT: /* not registered: it was unmapped, or is the kernel's own again */
 	case EEXIST: wake(pager, frame, 1); return 1;
 	default: give_up(pager, -error);
 	}
+}
+
+/* Nothing was done, since not all of them are of one mapping; each for itself is. */
+static bool is_divided(int error, uint64_t frames)
+{
+	return error && errno == ENOENT && frames > 1;
 }
 
 /* How many of these frames are done. */
@@ -173,18 +179,28 @@ static uint64_t put_pages(struct pager *pager, uint64_t frame, const uint8_t *fr
 	struct uffdio_copy copy = { .dst = hva_of(pager, frame),
 				    .src = (uintptr_t)from,
 				    .len = frames * SAVED_PAGE_BYTES };
+	int error = ioctl(pager->faults, UFFDIO_COPY, &copy);
 
-	return ioctl(pager->faults, UFFDIO_COPY, &copy) ? done_of(pager, frame, copy.copy) : frames;
+	if (is_divided(error, frames)) {
+		frames = 1;
+		copy.len = SAVED_PAGE_BYTES;
+		error = ioctl(pager->faults, UFFDIO_COPY, &copy);
+	}
+	return error ? done_of(pager, frame, copy.copy) : frames;
 }
 
 static uint64_t put_zeros(struct pager *pager, uint64_t frame, uint64_t frames)
 {
 	struct uffdio_zeropage zeros = { .range = { .start = hva_of(pager, frame),
 						    .len = frames * SAVED_PAGE_BYTES } };
+	int error = ioctl(pager->faults, UFFDIO_ZEROPAGE, &zeros);
 
-	return ioctl(pager->faults, UFFDIO_ZEROPAGE, &zeros)
-		       ? done_of(pager, frame, zeros.zeropage)
-		       : frames;
+	if (is_divided(error, frames)) {
+		frames = 1;
+		zeros.range.len = SAVED_PAGE_BYTES;
+		error = ioctl(pager->faults, UFFDIO_ZEROPAGE, &zeros);
+	}
+	return error ? done_of(pager, frame, zeros.zeropage) : frames;
 }
 
 /* How many frames from this one on are this entry's; of no more than `most`. */
