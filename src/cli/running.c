@@ -116,23 +116,6 @@ static int verb_ps(const struct arguments *a)
 	return 0;
 }
 
-/* Its processors' registers beside the rest; without them where it does not answer. */
-static json_t *describe_with_registers(const char *name)
-{
-	int error;
-	FILE *peer = talk_to(name, &error);
-	json_t *machine = peer ? talk_describe(peer) : NULL;
-	json_t *answer = machine && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
-	json_t *processors = json_object_get(answer, "processors");
-
-	if (json_is_array(processors))
-		json_object_set(machine, "processors", processors);
-	json_decref(answer);
-	if (peer)
-		fclose(peer);
-	return machine;
-}
-
 /* What the guest says of itself. */
 static void print_keys(json_t *keys)
 {
@@ -179,12 +162,9 @@ static json_t *counters_of_line(char *line)
 	return counters;
 }
 
-/* Each line of counters that begins so; NULL: the machine does not answer. */
-static json_t *ask_counters(const char *name, const char *begin)
+/* Each line of counters that begins so; NULL: there was no answer. */
+static json_t *find_counters(const json_t *answer, const char *begin)
 {
-	int error;
-	FILE *peer = talk_to(name, &error);
-	json_t *answer = peer && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
 	const char *told = json_string_value(json_object_get(answer, "counters"));
 	char *text = told ? strdup(told) : NULL;
 	json_t *found = text ? json_array() : NULL;
@@ -195,10 +175,42 @@ static json_t *ask_counters(const char *name, const char *begin)
 		if (!strncmp(line, begin, strlen(begin)))
 			json_array_append_new(found, counters_of_line(line + strlen(begin)));
 	free(text);
+	return found;
+}
+
+/* NULL: the machine does not answer. */
+static json_t *ask_counters(const char *name, const char *begin)
+{
+	int error;
+	FILE *peer = talk_to(name, &error);
+	json_t *answer = peer && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
+	json_t *found = find_counters(answer, begin);
+
 	json_decref(answer);
 	if (peer)
 		fclose(peer);
 	return found;
+}
+
+/* Its processors' registers and exits beside the rest; without them where it does not answer. */
+static json_t *describe_with_registers(const char *name)
+{
+	int error;
+	FILE *peer = talk_to(name, &error);
+	json_t *machine = peer ? talk_describe(peer) : NULL;
+	json_t *answer = machine && talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
+	json_t *processors = json_object_get(answer, "processors");
+	json_t *exits = find_counters(answer, "exits: ");
+
+	if (json_is_array(processors))
+		json_object_set(machine, "processors", processors);
+	if (json_array_size(exits))
+		json_object_set(machine, "exits", json_array_get(exits, 0));
+	json_decref(exits);
+	json_decref(answer);
+	if (peer)
+		fclose(peer);
+	return machine;
 }
 
 static void print_counters(const char *what, const json_t *lines, bool as_json)

@@ -38,6 +38,9 @@ static const struct control_verb verbs[] = {
 	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
 	{ .name = "type", .number = WISH_TYPE, .member = { { "codes", CONTROL_TEXT, true } } },
 	{ .name = "screenshot", .number = WISH_SHOW },
+	{ .name = "trace",
+	  .number = WISH_TRACE,
+	  .member = { { "kinds", CONTROL_TEXT, true }, { "milliseconds", CONTROL_NUMBER, true } } },
 	{ .name = "copy",
 	  .number = WISH_COPY,
 	  .member = { { "folder", CONTROL_TEXT, true },
@@ -164,6 +167,17 @@ static void drop_freeze(struct control *control, const struct control_peer *peer
 	control->freezes++;
 }
 
+static void drop_trace(struct control *control, const struct control_peer *peer)
+{
+	struct control_trace *trace = &control->trace;
+
+	if (trace->peer != peer)
+		return;
+	trace->peer = NULL;
+	trace->wanted = 0;
+	trace->has_changed = true;
+}
+
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
 static enum control_wish hang_up(struct control *control, struct control_peer *peer)
 {
@@ -176,6 +190,7 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 	if (control->saver == peer)
 		control->saver = NULL;
 	drop_fork(control, peer);
+	drop_trace(control, peer);
 	peer->watches = peer->is_behind = false;
 	if (control->ask.peer == peer)
 		control->ask.peer = NULL;
@@ -585,6 +600,56 @@ bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
+/* ---- traces ---- */
+
+static enum control_wish begin_trace(struct control *control, struct control_peer *peer,
+				     const struct control_request *request)
+{
+	struct control_trace *trace = &control->trace;
+	const uint64_t milliseconds = control_number(request, "milliseconds");
+	uint32_t wanted;
+	int error = 0;
+
+	if (trace->peer)
+		error = -EBUSY;
+	else if (!trace_parse(control_text(request, "kinds"), &wanted) || !milliseconds ||
+		 milliseconds > CONTROL_TRACE_MS)
+		error = -EINVAL;
+	if (error) {
+		add_line(peer, control_failure(request->id, error, NULL));
+		return WISH_NOTHING;
+	}
+	*trace = (struct control_trace){
+		.peer = peer, .wanted = wanted, .milliseconds = milliseconds, .has_changed = true
+	};
+	memcpy(trace->id, request->id, sizeof(trace->id));
+	return WISH_NOTHING;
+}
+
+size_t control_trace_room(const struct control *control)
+{
+	const struct control_peer *peer = control->trace.peer;
+
+	/* an answer to something else that this peer asks finds room beside it */
+	return peer && !has_output(peer) ? sizeof(peer->out) / 2 : 0;
+}
+
+void control_traced(struct control *control, const void *data, uint32_t bytes)
+{
+	assert(control->trace.peer);
+	add_data(control->trace.peer, control->trace.id, data, bytes);
+}
+
+void control_trace_end(struct control *control, uint64_t dropped)
+{
+	struct control_peer *peer = control->trace.peer;
+
+	assert(peer);
+	add_line(peer, control_success(control->trace.id,
+				       json_pack("{s:o}", "dropped", number(dropped))));
+	drop_trace(control, peer);
+}
+
 static json_t *picture_of(const struct record_done *done)
 {
 	return json_pack("{s:I, s:I}", "width", (json_int_t)done->width, "height",
@@ -888,6 +953,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_FORK: return begin_fork(control, peer, request);
 	case WISH_PAUSE: return begin_pause(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
+	case WISH_TRACE: return begin_trace(control, peer, request);
 	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
 	case WISH_TYPE: case WISH_SHOW: case WISH_COPY: case WISH_COPY_PIECE: case WISH_COPY_END:
 		return begin_ask(control, peer, request, wish);
@@ -1019,6 +1085,9 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 	if (control->thaw_is_due)
 		wish(context, WISH_THAW);
 	control->thaw_is_due = false;
+	if (control->trace.has_changed)
+		wish(context, WISH_TRACE);
+	control->trace.has_changed = false;
 	if (control->looks && control_is_full(control))
 		refuse_lookers(control);
 	if (fds[0].revents)

@@ -36,6 +36,9 @@
  *   screenshot
  *            {"data":N} and N bytes, a row of the guest's screen, 3 bytes for a pixel, as often as
  *            there are rows; then success with "width" and "height"
+ *   trace    {"data":N} and N bytes, a struct trace_record (ipc/trace_ring.h) each 32, whenever the
+ *            machine has left any of "kinds"; after "milliseconds" success, with how many were
+ *            "dropped" since nobody took them in time. It ends with its connection, too
  *   copy     begins a file in the guest, of "bytes" bytes, "name" in "folder" (a daemon of the
  *            guest's makes it); piece: "data" of it, in base64; finish: it is complete, or
  *            with "incomplete" 1 given up. It is so, too, a while after the peer is gone
@@ -68,6 +71,7 @@ enum {
 };
 enum { CONTROL_PEERS = 6 /* two watch */, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum { CONTROL_OCCUPIED_FDS = 2 };
+enum { CONTROL_TRACE_MS = 3600000 /* at most */ };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_LAYERS, SAVE_HELD };
 /* What the broker has to do about a line. */
 enum control_wish {
@@ -92,6 +96,7 @@ enum control_wish {
 	WISH_COPY,
 	WISH_COPY_PIECE,
 	WISH_COPY_END,
+	WISH_TRACE, /* others are to be traced: control.trace.wanted */
 	WISH_ASK /* the machine is to be told what `ask` has */
 };
 
@@ -128,6 +133,15 @@ struct control_ask {
 	uint8_t data[RING_RECORD_MAX_BYTES];
 };
 
+/* Of one peer at a time. */
+struct control_trace {
+	struct control_peer *peer; /* NULL: nobody's */
+	char id[CONTROL_ID_BYTES];
+	uint32_t wanted; /* 0: it is over */
+	uint64_t milliseconds;
+	bool has_changed; /* and the broker was not told yet */
+};
+
 struct control {
 	int listener; /* -1: none */
 	json_t *description; /* an object, or NULL */
@@ -162,6 +176,7 @@ struct control {
 	bool suspended;
 	struct control_peer *copier; /* whose file is on its way; NULL: nobody's */
 	struct control_ask ask;
+	struct control_trace trace;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
@@ -176,6 +191,14 @@ bool control_frozen(struct control *control, int error);
 /* Of what was asked: a row of the screen; its end. False: nobody has asked for it. */
 bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes);
 bool control_asked(struct control *control, const struct record_done *done);
+/*
+ * After WISH_TRACE. How many bytes its peer can be told now: none while it has not taken what it
+ * was told before.
+ */
+size_t control_trace_room(const struct control *control);
+void control_traced(struct control *control, const void *data, uint32_t bytes);
+/* Its time is over; WISH_TRACE follows, with nothing wanted. */
+void control_trace_end(struct control *control, uint64_t dropped);
 /* There is no room for another record. */
 bool control_is_full(const struct control *control);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

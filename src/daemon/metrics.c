@@ -82,8 +82,11 @@ static void add_group(struct gather *gather, const char *machine, const char *gr
 	const char *counter;
 	json_t *value;
 
-	snprintf(labels, sizeof(labels), "{machine=\"%s\",%s=\"%u\"}", machine, label_of(group),
-		 number);
+	if (strcmp(group, "exits") != 0)
+		snprintf(labels, sizeof(labels), "{machine=\"%s\",%s=\"%u\"}", machine,
+			 label_of(group), number);
+	else /* of all processors together */
+		snprintf(labels, sizeof(labels), "{machine=\"%s\"}", machine);
 	json_object_foreach((json_t *)(uintptr_t)counters, counter, value) {
 		bool is_size = !strcmp(counter, "KiB");
 

@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "trace_ring.h"
+
 enum { RING_BYTES = 1 << 16, RING_RECORD_MAX_BYTES = 8192 };
 
 struct ring_memory {
@@ -80,6 +82,7 @@ enum {
 	RECORD_COPY_BEGIN, /* struct record_copy, then folder and name, each with its NUL */
 	RECORD_COPY_PIECE, /* bytes */
 	RECORD_COPY_END, /* u8: it is complete, or given up */
+	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
 };
 
 /* width and height: after RECORD_SHOW. */
@@ -117,4 +120,5 @@ struct broker_memory {
 	struct ring_memory to_broker, to_machine;
 	char last_words[256];
 	uint8_t generation[16]; /* drawn by who makes it: the guest's generation id */
+	struct trace_memory trace;
 };

@@ -25,6 +25,7 @@
 
 #include "control/machine_control.h"
 #include "broker_fork.h"
+#include "broker_trace.h"
 #include "life.h"
 #include "sanitized.h"
 #include "terminal.h"
@@ -53,6 +54,7 @@ enum message {
 	SAY_THAW,
 	SAY_FORK,
 	SAY_ASK,
+	SAY_TRACE,
 	MESSAGES
 };
 
@@ -80,6 +82,7 @@ struct broker {
 	struct console console;
 	struct terminal terminal;
 	struct control control;
+	struct tracer tracer;
 };
 
 static uint64_t now_ms(void)
@@ -159,6 +162,10 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_THAW: broker_say(b, SAY_THAW); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	case WISH_ASK: broker_say(b, SAY_ASK); break;
+	case WISH_TRACE:
+		tracer_changed(&b->tracer, &b->control, &b->memory->trace, now_ms());
+		broker_say(b, SAY_TRACE);
+		break;
 	default: break;
 	}
 }
@@ -459,6 +466,9 @@ static bool message_put(struct broker *b, enum message message)
 	if (message == SAY_ASK)
 		return !ring_put(&b->to_machine, b->control.ask.kind, b->control.ask.data,
 				 b->control.ask.bytes);
+	if (message == SAY_TRACE)
+		return !ring_put(&b->to_machine, RECORD_TRACE, &b->control.trace.wanted,
+				 sizeof(b->control.trace.wanted));
 	assert(kinds[message]);
 	if (message == SAY_MEMORY)
 		data = &b->control.memory_bytes;
@@ -734,14 +744,18 @@ bool broker_wait_helper(struct broker *b, int ready_fd, bool (*take)(int ready_f
 static int wait_ms(const struct broker *b, bool more)
 {
 	uint64_t now = now_ms();
+	uint64_t due;
 
 	if (more || control_has_line(&b->control))
 		return 0;
 	if (b->pending_used || b->unsaid || !may_take(b))
 		return RING_FULL_MS;
-	if (!b->life.deadline_ms)
+	due = b->life.deadline_ms;
+	if (!due || (tracer_due_ms(&b->tracer) && tracer_due_ms(&b->tracer) < due))
+		due = tracer_due_ms(&b->tracer);
+	if (!due)
 		return -1;
-	return b->life.deadline_ms > now ? (int)(b->life.deadline_ms - now) : 0;
+	return due > now ? (int)(due - now) : 0;
 }
 
 static void broker_turn(struct broker *b, bool *more)
@@ -777,6 +791,8 @@ static void broker_turn(struct broker *b, bool *more)
 	console_push(&b->console);
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
+	if (!tracer_turn(&b->tracer, &b->control, now_ms()))
+		broker_kill(b, BROKER_RUBBISH);
 	save_turn(b);
 	say_all(b);
 	life_turn(b);

@@ -314,6 +314,16 @@ static void type(struct process *process, const uint8_t *data, uint32_t bytes)
 	copied(process, machine_type(process->machine, data, bytes));
 }
 
+static void set_trace(struct process *process, const uint8_t *data, uint32_t bytes)
+{
+	uint32_t wanted;
+
+	if (bytes != sizeof(wanted))
+		return;
+	memcpy(&wanted, data, sizeof(wanted));
+	machine_trace(process->machine, wanted);
+}
+
 static void shut_down(struct process *process)
 {
 	int32_t asked = machine_shut_down(process->machine);
@@ -393,6 +403,8 @@ static void *listen_to_broker(void *context)
 				type(process, data, bytes);
 			else if (kind == RECORD_SHOW)
 				want(process, &process->show_wanted);
+			else if (kind == RECORD_TRACE)
+				set_trace(process, data, bytes);
 			else if (kind >= RECORD_COPY_BEGIN && kind <= RECORD_COPY_END)
 				copy(process, kind, data, bytes);
 	return NULL;
@@ -578,6 +590,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->copied = copied;
 	options->display = plan->display;
 	options->given_keys = plan->given_keys;
+	options->trace = &process->rings->trace;
 	options->context = process;
 	assertion_describe_in(process->rings->last_words, sizeof(process->rings->last_words));
 	options->last_words = process->rings->last_words;

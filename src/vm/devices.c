@@ -77,9 +77,12 @@ struct devices {
 static bool host_post(void *context, uint32_t vp_index, const void *payload, size_t bytes)
 {
 	struct machine *machine = context;
+	const bool is_posted = hv_post(hv_partition_cpu(machine->hv, vp_index), VMBUS_SINT,
+				       VMBUS_MESSAGE_TYPE, 0, payload, bytes);
 
-	return hv_post(hv_partition_cpu(machine->hv, vp_index), VMBUS_SINT, VMBUS_MESSAGE_TYPE, 0,
-		       payload, bytes);
+	if (is_posted)
+		exit_bus_message(machine, TRACE_BUS_OUT, payload, bytes);
+	return is_posted;
 }
 
 static void host_signal(void *context, uint32_t vp_index, unsigned flag)
@@ -99,6 +102,7 @@ static void host_defer(void *context) { slot_wake(&((struct machine *)context)->
 int devices_message(void *context, uint32_t connection, uint32_t type, const uint8_t *payload,
 		    size_t bytes)
 {
+	exit_bus_message(context, TRACE_BUS_IN, payload, bytes);
 	return bus_message(((struct machine *)context)->devices->bus, connection, type, payload,
 			   bytes);
 }

@@ -287,6 +287,7 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 	if (!machine)
 		return NULL;
 	machine->options = *options;
+	trace_init(&machine->trace, options->trace);
 	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason)
 					  : make_parts(machine, clock_measure_tsc_hz());
 	if (!*ret_error)

@@ -15,6 +15,7 @@
 
 struct block_memory;
 struct machine;
+struct trace_memory;
 
 enum { MACHINE_MAX_CPUS = X86_MAX_PROCESSORS };
 /*
@@ -173,6 +174,8 @@ struct machine_options {
 	/* where the engine says what happened before it gives up on a fault of its own */
 	char *last_words;
 	size_t last_words_bytes;
+	/* where its exits are traced, also in what is forked of it; NULL: nowhere */
+	struct trace_memory *trace;
 	void *context;
 };
 
@@ -292,6 +295,11 @@ void machine_advise_memory(struct machine *machine, uint64_t bytes);
  */
 int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
 		 unsigned *ret_cpus);
+/*
+ * From here on exits of these kinds (a set of TRACE_BIT(), ipc/trace_ring.h) are traced. From any
+ * thread.
+ */
+void machine_trace(struct machine *machine, uint32_t wanted);
 /* From any thread; not from a signal handler. */
 void machine_stop(struct machine *machine);
 /*

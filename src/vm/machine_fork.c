@@ -42,6 +42,7 @@ static void locks_make(struct machine *machine)
 	pthread_cond_init(&machine->changed, NULL);
 	pthread_barrier_init(&machine->prepared, NULL, machine->options.cpus + 1);
 	machine->standing = 0;
+	trace_init(&machine->trace, machine->options.trace);
 }
 
 /* They come as far as where they stand still. */

@@ -3,6 +3,7 @@
  *
  *   machine.c        making and unmaking
  *   vcpu.c           one processor: what its engine asks, its run loop
+ *   exits.c          what it leaves its engine for, counted and traced
  *   lifecycle.c      created, running ... ended
  *   unit_list.c      the list of its parts
  *   interrupt.c      interrupts to and between processors
@@ -28,6 +29,7 @@
 #include "chipset/test_device.h"
 #include "engine/engine.h"
 #include "hv/hv.h"
+#include "ipc/trace_ring.h"
 #include "lib/speculation.h"
 #include "demand.h"
 #include "unit_list.h"
@@ -66,6 +68,7 @@ struct vcpu {
 	bool look_wanted;
 	struct machine_registers registers; /* when it last looked */
 	struct spin spin;
+	uint64_t exits[TRACE_KINDS]; /* written on its own thread */
 	uint64_t devices_asked; /* ports and memory of devices, how often */
 	uint64_t runtime_100ns;        /* when it last stood still */
 	uint64_t runtime_before_100ns; /* on the threads that it had before it was restored */
@@ -119,6 +122,7 @@ struct machine {
 	unsigned idle_looks; /* how often in a row all processors waited (idle.c) */
 	size_t console_used;
 	struct demand demand;
+	struct trace trace;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
 
@@ -247,7 +251,25 @@ void look_ask(struct vcpu *vcpu);
 /* On the processor's own thread, outside of its engine. */
 void look_take(struct vcpu *vcpu);
 
+/* ---- exits.c; on the processor's own thread ---- */
+
+/* Of one thing that it leaves its engine for. begin_ns: 0: nobody wants to know. */
+struct exit { struct vcpu *vcpu; enum trace_kind kind; uint64_t begin_ns; };
+
+extern const struct engine_ops exits_engine_ops;
+/* Counts it. */
+struct exit exit_begin(struct vcpu *vcpu, enum trace_kind kind);
+void exit_end(const struct exit *exit, uint64_t first, uint64_t second);
+/* A message of the bus; from any thread. */
+void exit_bus_message(struct machine *machine, enum trace_kind kind, const void *payload,
+		      size_t bytes);
+/* One line, of all processors together; as engine_statistics(). From any thread. */
+size_t exits_statistics(const struct machine *machine, char *text, size_t bytes);
+
 /* ---- vcpu.c ---- */
+
+/* What exits_engine_ops ask, and count. */
+extern const struct engine_ops vcpu_asked;
 
 /* After the partition and the engine. 0 or -ENOMEM. */
 int vcpu_make(struct machine *machine, unsigned index);

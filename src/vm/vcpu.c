@@ -1,7 +1,8 @@
 /*
  * One virtual processor: what its engine asks of the machine, and its run loop.
  *
- *   engine_run() --port, MMIO--> chipset.c, apic.c
+ *   engine_run() --exits.c, which counts and traces-->
+ *                --port, MMIO--> chipset.c, apic.c
  *                --MSR, CPUID--> hv/, machine_msr.c, cpu_model.c
  *                --hypercall---> hv/
  *                --exit--------> halt: sleep until an event   kick: look at what has changed
@@ -257,7 +258,7 @@ static enum engine_call on_hypercall(void *context, const struct engine_call_reg
 	return call;
 }
 
-static const struct engine_ops vcpu_engine_ops = {
+const struct engine_ops vcpu_asked = {
 	.port_read = on_port_read, .port_write = on_port_write, .mmio_read = on_mmio_read,
 	.mmio_write = on_mmio_write,
 	.msr_read = on_msr_read, .msr_write = on_msr_write, .cpuid = on_cpuid,
@@ -417,16 +418,25 @@ static void vcpu_run(struct vcpu *vcpu)
 	sleep_until_event(vcpu);
 	while (!machine_has_ended(machine)) {
 		switch (engine_run(vcpu->cpu)) {
-		case ENGINE_EXIT_HALT:
+		case ENGINE_EXIT_HALT: {
+			struct exit halt = exit_begin(vcpu, TRACE_HALT);
+
 			vcpu->halted = true;
 			sleep_until_event(vcpu);
+			exit_end(&halt, 0, 0);
 			break;
+		}
 		case ENGINE_EXIT_SHUTDOWN:
 			pthread_mutex_lock(&machine->lock);
 			stuck_triple_fault(vcpu);
 			pthread_mutex_unlock(&machine->lock);
 			break;
-		default: sleep_until_event(vcpu);
+		default: {
+			struct exit kick = exit_begin(vcpu, TRACE_KICK);
+
+			sleep_until_event(vcpu);
+			exit_end(&kick, 0, 0);
+		}
 		}
 	}
 }
@@ -520,7 +530,10 @@ static void vcpu_archive(struct archive *archive, void *self)
 
 static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
 {
-	return engine_statistics(((const struct vcpu *)self)->cpu, text, bytes);
+	const struct vcpu *vcpu = self;
+	size_t used = vcpu->index ? 0 : exits_statistics(vcpu->machine, text, bytes);
+
+	return used + engine_statistics(vcpu->cpu, text + used, bytes - used);
 }
 
 static const struct unit_ops vcpu_unit = {
@@ -552,7 +565,7 @@ int vcpu_make(struct machine *machine, unsigned index)
 	assert(index < MACHINE_MAX_CPUS && machine->engine && machine->hv);
 	vcpu->machine = machine;
 	vcpu->index = index;
-	vcpu->cpu = engine_cpu_create(machine->engine, &vcpu_engine_ops, vcpu);
+	vcpu->cpu = engine_cpu_create(machine->engine, &exits_engine_ops, vcpu);
 	if (!vcpu->cpu)
 		return -ENOMEM;
 	vcpu->hv = hv_partition_cpu(machine->hv, index);

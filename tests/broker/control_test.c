@@ -170,6 +170,68 @@ static int dies_in_a_save(struct client *client)
 	return raise(SIGSEGV);
 }
 
+/* ---- machines that are traced ---- */
+
+enum { TRACED = 3000 /* records, for each of two kinds */ };
+
+/* What it is told to trace; 0: nothing any more. */
+static uint32_t told_trace(struct client *client)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	uint32_t wanted = 0;
+	uint32_t kind = 0;
+	uint32_t bytes = 0;
+	uint64_t count;
+
+	while (kind != RECORD_TRACE && read(client->event_in, &count, 8) == 8)
+		ring_get(&client->from_broker, &kind, data, &bytes);
+	memcpy(&wanted, data, bytes == sizeof(wanted) ? bytes : 0);
+	return wanted;
+}
+
+/* Also what nobody has asked for. */
+static int is_traced(struct client *client)
+{
+	struct trace trace;
+
+	trace_init(&trace, &client->memory->trace);
+	trace_want(&trace, told_trace(client));
+	say(client, trace_wants(&trace, TRACE_HALT) ? "too much " : "begins ");
+	for (uint64_t n = 0; n < TRACED; n++) {
+		trace_put(&trace, &(struct trace_record){ .ns = n, .kind = TRACE_HALT });
+		trace_put(&trace, &(struct trace_record){ .ns = n, .kind = TRACE_CPUID,
+							  .word = { n, ~n } });
+	}
+	say(client, told_trace(client) ? "goes on " : "is over ");
+	return serve(client, 0);
+}
+
+static int lies_with(struct client *client, const struct trace_record *record, uint32_t head)
+{
+	struct trace_memory *memory = &client->memory->trace;
+
+	told_trace(client);
+	if (record)
+		memory->record[memory->head % TRACE_RECORDS] = *record;
+	memory->head += head;
+	return pause();
+}
+
+static int trace_head(struct client *client) { return lies_with(client, NULL, TRACE_RECORDS + 1); }
+static int trace_of_no_kind(struct client *client)
+{
+	return lies_with(client, &(struct trace_record){ .kind = TRACE_KINDS }, 1);
+}
+static int trace_of_kind_zero(struct client *client)
+{
+	return lies_with(client, &(struct trace_record){ .kind = 0 }, 1);
+}
+static int trace_of_no_processor(struct client *client)
+{
+	return lies_with(client, &(struct trace_record){ .kind = TRACE_CPUID,
+							 .processor = REGISTERS_MOST }, 1);
+}
+
 /* ---- a broker in a process of its own ---- */
 
 struct running { pid_t pid; int report, console; };
@@ -709,6 +771,110 @@ static void watched_early(void)
 	close(begin[1]);
 }
 
+#define TRACE_QUESTION(kinds, milliseconds) \
+	"{\"id\":7,\"do\":\"trace\",\"kinds\":\"" kinds "\",\"milliseconds\":" #milliseconds "}\n"
+
+/* Pieces of a trace, until it ends or has so many records of CPUID in their order. */
+static bool take_trace(FILE *peer, unsigned most, json_int_t *ret_dropped)
+{
+	struct trace_record record;
+	char line[TEXT_BYTES];
+	unsigned count = 0;
+
+	*ret_dropped = -1;
+	while (count < most && fgets(line, sizeof(line), peer)) {
+		json_t *answer = json_loads(line, 0, NULL);
+		json_int_t bytes = json_integer_value(json_object_get(answer, "data"));
+
+		if (json_is_true(json_object_get(answer, "ok")))
+			*ret_dropped = json_integer_value(json_object_get(answer, "dropped"));
+		json_decref(answer);
+		if (!bytes)
+			break;
+		for (; bytes > 0; bytes -= (json_int_t)sizeof(record))
+			if (fread(&record, sizeof(record), 1, peer) == 1 &&
+			    record.kind == TRACE_CPUID && record.word[0] == count &&
+			    record.word[1] == ~(uint64_t)count)
+				count++;
+	}
+	return count == most;
+}
+
+/* Both ends in this process: what finds no room is counted, and what was said before stays. */
+static void trace_overflows(void)
+{
+	static struct trace_memory memory;
+	static struct trace_record records[TRACE_RECORDS];
+	struct trace_reader reader;
+	struct trace trace;
+	unsigned count;
+
+	trace_init(&trace, &memory);
+	trace_begin(&reader, &memory);
+	for (uint64_t n = 0; n < TRACE_RECORDS + 5; n++)
+		trace_put(&trace, &(struct trace_record){ .ns = n, .kind = TRACE_CPUID });
+	expect("a trace that overflows",
+	       trace_get(&reader, UINT32_MAX, records, TRACE_RECORDS, &count) == TRACE_RECORDS &&
+		       count == TRACE_RECORDS && records[TRACE_RECORDS - 1].ns == count - 1 &&
+		       trace_dropped(&reader) == 5);
+	trace_put(&trace, &(struct trace_record){ .ns = 1, .kind = TRACE_CPUID });
+	expect("and goes on once there is room",
+	       trace_get(&reader, UINT32_MAX, records, TRACE_RECORDS, &count) == 1);
+	trace_put(&trace, &(struct trace_record){ .ns = 1, .kind = TRACE_CPUID });
+	trace_begin(&reader, &memory);
+	expect("the next one begins anew", !trace_get(&reader, UINT32_MAX, records, 1, &count) &&
+						   !trace_dropped(&reader));
+}
+
+static void traced(void)
+{
+	struct running running = start(is_traced);
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+	json_int_t dropped;
+
+	expect("what is not to be traced",
+	       answers(peer, TRACE_QUESTION("nothing", 5), "error -22"));
+	expect("for no time", answers(peer, TRACE_QUESTION("cpuid", 0), "error -22"));
+	ask(peer, TRACE_QUESTION("cpuid,port-read", 3600000));
+	expect("the machine hears of it", has_said(running, "begins "));
+	expect("one at a time", answers(other, TRACE_QUESTION("cpuid", 5), "error -16"));
+	expect("who was narrowed traces nothing",
+	       answers(other, "narrow", "ok") &&
+		       answers(other, TRACE_QUESTION("cpuid", 5), "error -1"));
+	expect("what was asked for comes, in order", take_trace(peer, TRACED, &dropped));
+	expect("and other questions are answered", answers(peer, "info", "ok what it is"));
+	fclose(other);
+	fclose(peer);
+	expect("it ends with its connection", has_said(running, "begins is over "));
+	peer = connect_to();
+	ask(peer, TRACE_QUESTION("cpuid", 1));
+	expect("or in time, and nothing was dropped",
+	       take_trace(peer, UINT32_MAX, &dropped) || !dropped);
+	expect("the connection goes on", answers(peer, "stop", "ok"));
+	fclose(peer);
+	finish("a machine that is traced", running, BROKER_ENDED, "begins is over ");
+}
+
+static void lying_traces(void)
+{
+	static const struct { int (*machine)(struct client *); const char *what; } liars[] = {
+		{ trace_head, "a trace whose index is rubbish" },
+		{ trace_of_no_kind, "a record of a trace that is of no kind" },
+		{ trace_of_kind_zero, "or that was never written" },
+		{ trace_of_no_processor, "or of a processor that there cannot be" },
+	};
+
+	for (size_t n = 0; n < sizeof(liars) / sizeof(liars[0]); n++) {
+		struct running running = start(liars[n].machine);
+		FILE *peer = connect_to();
+
+		ask(peer, TRACE_QUESTION("exits", 3600000));
+		finish(liars[n].what, running, BROKER_RUBBISH, "");
+		fclose(peer);
+	}
+}
+
 static void before_it_begins(void)
 {
 	static const struct { const char *question, *what; } ends[] = {
@@ -745,6 +911,9 @@ int main(void)
 	many_peers();
 	not_reading();
 	lying_machines();
+	trace_overflows();
+	traced();
+	lying_traces();
 	before_it_begins();
 	watched_early();
 	unlink(address.sun_path);

@@ -138,7 +138,7 @@ for row in text.splitlines():
     elif not row.startswith("#"):
         name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,(?:processor|controller|card)="[0-9]+")?\})? [0-9]+', row)
         check("a sample", name and name.group(1) in typed and name.group(1).endswith("_total") == (typed[name.group(1)] == "counter"), row)
-for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total ",
+for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_exits_port_write_total{machine="other"} ', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total ",
                'umbra_machine_steal_milliseconds_total{machine="one"} ', 'umbra_machine_processor_milliseconds_total{machine="other"} ', 'umbra_engine_translations_total{machine="one",processor="0"} '):
     check("it has", sample in text, sample, text[:2000])
 
