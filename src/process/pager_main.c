@@ -100,23 +100,27 @@ static void disown(struct pager *pager, uint64_t frame)
 	pager->owner[frame] = 0;
 }
 
-static void take_removal(struct pager *pager, uint64_t start, uint64_t end)
-{
-	const uint64_t hva = pager->machine.hva;
-	const uint64_t limit = hva_of(pager, pager->frames);
-
-	start = start > hva ? start : hva;
-	end = end < limit ? end : limit;
-	for (; start < end; start += SAVED_PAGE_BYTES)
-		disown(pager, (start - hva) / SAVED_PAGE_BYTES);
-}
-
 static void wake(const struct pager *pager, uint64_t frame, uint64_t frames)
 {
 	struct uffdio_range range = { .start = hva_of(pager, frame),
 				      .len = frames * SAVED_PAGE_BYTES };
 
 	ioctl(pager->faults, UFFDIO_WAKE, &range);
+}
+
+/* Who waits for a page that is zeros now comes again: nothing is brought to wake him. */
+static void take_removal(struct pager *pager, uint64_t start, uint64_t end)
+{
+	const uint64_t hva = pager->machine.hva;
+	const uint64_t limit = hva_of(pager, pager->frames);
+	const uint64_t left = pager->left;
+
+	start = start > hva ? start : hva;
+	end = end < limit ? end : limit;
+	for (uint64_t page = start; page < end; page += SAVED_PAGE_BYTES)
+		disown(pager, (page - hva) / SAVED_PAGE_BYTES);
+	if (pager->left < left)
+		wake(pager, (start - hva) / SAVED_PAGE_BYTES, (end - start) / SAVED_PAGE_BYTES);
 }
 
 static void take_fault(struct pager *pager, uint64_t hva)

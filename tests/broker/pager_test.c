@@ -4,6 +4,7 @@
  * vain is seen. Each case is a process of its own, where the pager is a thread. The file is this
  * test's, and so is when a section has been read.
  */
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdbool.h>
@@ -40,6 +41,7 @@ static struct saved_entry entries[ENTRIES] = {
 static struct machine machine;
 static int line; /* to the pager: which blocks there are */
 static uint64_t *ram;
+static bool gives_back; /* the machine, once the pager has read a section */
 
 /* ---- in the place of what the pager calls ---- */
 
@@ -89,6 +91,23 @@ int __wrap_saved_pages_file_bytes(int fd, uint64_t *ret)
 
 static uint64_t name_of(uint64_t frame) { return (frame + 1) * 0x9e3779b97f4a7c15; }
 
+static void *give_back(void *frame)
+{
+	madvise(frame, SAVED_PAGE_BYTES, MADV_DONTNEED);
+	return NULL;
+}
+
+/* Until the kernel has said it to the pager, which is here, and hears it later. */
+static void begin_to_give_back(uint64_t frame)
+{
+	struct pollfd faults = { .fd = machine.demand.pages_fd, .events = POLLIN };
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, give_back, ram + frame * WORDS) ||
+	    poll(&faults, 1, PATIENCE_S * 1000) != 1)
+		abort();
+}
+
 int __wrap_saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
 			    const uint8_t **ret)
 {
@@ -98,6 +117,9 @@ int __wrap_saved_pages_read(const struct saved_pages *pages, uint32_t number, ui
 		abort();
 	for (uint64_t n = 0; n < ENTRY_FRAMES; n++)
 		data[n * WORDS] = name_of(pages->entry[number].first + n);
+	if (gives_back)
+		begin_to_give_back(3);
+	gives_back = false;
 	*ret = (const uint8_t *)data;
 	return 0;
 }
@@ -209,12 +231,35 @@ static void beside_what_is_lent(void)
 	end_well(5);
 }
 
+static void given_back_while_wanted(void)
+{
+	struct touch *touched = begin_touch(3);
+
+	wait_for_want(0);
+	give_back(ram + 3 * WORDS);
+	expect_seen("who waits for a page that is given back has zeros", touched, 0);
+	end_well(3);
+}
+
+static void given_back_while_brought(void)
+{
+	struct touch *touched = begin_touch(3);
+
+	wait_for_want(0);
+	gives_back = true;
+	tell(0);
+	expect_seen("who waits for a page that is given back as it comes has zeros", touched, 0);
+	end_well(3);
+}
+
 static struct {
 	const char *name;
 	void (*run)(void);
 } cases[] = {
 	{ "beside a range that is left", beside_what_is_left },
 	{ "beside a page that is lent", beside_what_is_lent },
+	{ "given back while it is wanted", given_back_while_wanted },
+	{ "given back while it is brought", given_back_while_brought },
 };
 
 static void *page(void *unused)
