@@ -76,6 +76,7 @@ static void print_machine(const json_t *machine, int depth)
 	       (long long)json_integer_value(json_object_get(machine, "pid")));
 	print_bytes(machine, "unique");
 	print_bytes(machine, "shared");
+	print_bytes(machine, "remote");
 	printf("  %s\n", json_object_get(machine, "suspended") ? "suspended" : "");
 }
 
@@ -114,7 +115,8 @@ void tree_print(const json_t *machines)
 
 	if (!shown)
 		return;
-	printf("%-*s %8s %12s %12s\n", NAME_COLUMNS, "NAME", "PID", "UNIQUE", "SHARED");
+	printf("%-*s %8s %12s %12s %12s\n", NAME_COLUMNS, "NAME", "PID", "UNIQUE", "SHARED",
+	       "REMOTE");
 	for (int circles = 0; circles < 2; circles++)
 		json_array_foreach(machines, n, machine) {
 			if (shown[n] || (!circles && has_parent(machines, machine)))

@@ -9,5 +9,8 @@
  * the host does not say.
  */
 void tree_measure(json_t *machines);
-/* Each below whom it was forked from; one whose parent is gone stands by itself. */
+/*
+ * Each below whom it was forked from; one whose parent is gone stands by itself. Of one whose
+ * memory is still coming also what is not there yet.
+ */
 void tree_print(const json_t *machines);

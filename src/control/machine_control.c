@@ -306,6 +306,20 @@ void control_set_keys(struct control *control, const char *text)
 	}
 }
 
+/* Who says it may be lost: no more than there is. */
+static void add_remote(json_t *machine, const struct control *control)
+{
+	const json_int_t most = json_integer_value(json_object_get(machine, "memory"));
+	const uint64_t left = control->remote_bytes
+				      ? atomic_load_explicit(control->remote_bytes,
+							     memory_order_relaxed)
+				      : 0;
+
+	if (left)
+		json_object_set_new(machine, "remote",
+				    json_integer(left < (uint64_t)most ? (json_int_t)left : most));
+}
+
 static json_t *describe(const struct control *control)
 {
 	json_t *machine = json_is_object(control->description) ? json_copy(control->description)
@@ -315,6 +329,7 @@ static json_t *describe(const struct control *control)
 	json_object_set_new(machine, "process", json_integer(control->process));
 	if (control->suspended)
 		json_object_set_new(machine, "suspended", json_true());
+	add_remote(machine, control);
 	if (control->keys && json_object_size(control->keys))
 		json_object_set(machine, "keys", control->keys);
 	if (!control->has_state)

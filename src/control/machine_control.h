@@ -2,7 +2,8 @@
  * The control socket of a machine, on the broker's side: peers, who are the user (the socket's
  * folder is his alone), ask by the control protocol (protocol.h, umbra-control(7)):
  *
- *   info     "machine": what the machine is, with what it says of itself
+ *   info     "machine": what the machine is, with what it says of itself; of one whose memory is
+ *            still coming how many bytes of it, "remote"
  *   stop     as SIGTERM, so that it may take half a minute, and a second one does not wait; the
  *            connection ends with the machine
  *   kill     at once
@@ -52,6 +53,7 @@
 #pragma once
 
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -156,6 +158,7 @@ struct control {
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */
 	struct control_peer *adviser;
+	const _Atomic uint64_t *remote_bytes; /* of memory, still to come; NULL: nothing */
 	int occupied_fd[CONTROL_OCCUPIED_FDS]; /* for who watches; the first -1: there are none */
 	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
 	unsigned looks; /* how often the machine was asked for registers, and has not answered */

@@ -773,7 +773,7 @@ static const struct role_description roles[ROLES] = {
 		.name = "pager",
 		.dies_with_parent = true,
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_END) | GRANT(GRANT_SAVED) |
-			  GRANT(GRANT_PAGER) | GRANT(GRANT_PAGES),
+			  GRANT(GRANT_PAGER) | GRANT(GRANT_PAGES) | GRANT(GRANT_SIDE),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,

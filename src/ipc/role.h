@@ -82,7 +82,7 @@ enum grant {
 	GRANT_SAVED,
 	GRANT_CONSOLE,     /* where the guest's console goes, when that is a file */
 	GRANT_CONTROL,     /* a socket that listens (control/machine_control.h) */
-	GRANT_SIDE,        /* memory: struct keeper_memory (process/keeper.h) */
+	GRANT_SIDE,        /* memory: struct keeper_memory (process/keeper.h), or pager_left */
 	GRANT_ASK_OUT,     /* pipe: a byte for each request to the keeper: the disk process's end */
 	GRANT_ASK_IN,      /* the keeper's */
 	GRANT_TOLD_OUT,    /* pipe: a byte for each answer: the keeper's end */

@@ -27,6 +27,7 @@
 #include "broker_fork.h"
 #include "broker_trace.h"
 #include "life.h"
+#include "pager_left.h"
 #include "sanitized.h"
 #include "terminal.h"
 #include "terminal_filter.h"
@@ -930,6 +931,18 @@ int broker_set_machine(struct broker *b, const struct spawned *machine)
 	b->machine = b->control.process = machine->pid;
 	b->machine_exited = false;
 	return dup2(machine->pidfd, grant_fd(GRANT_MACHINE)) < 0 ? -errno : 0;
+}
+
+int broker_watch_pager(struct broker *b, int memory_fd)
+{
+	const struct pager_left *left =
+		mmap(NULL, PAGER_LEFT_MEMORY_BYTES, PROT_READ, MAP_SHARED, memory_fd, 0);
+
+	assert(!b->control.remote_bytes);
+	if (left == MAP_FAILED)
+		return -errno;
+	b->control.remote_bytes = &left->bytes;
+	return 0;
 }
 
 void broker_adopt_machine(struct broker *b, pid_t machine)

@@ -70,6 +70,8 @@ void broker_give(const struct broker *broker, struct grants *grants);
 void broker_open_occupied(struct broker *broker);
 /* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
 int broker_set_machine(struct broker *broker, const struct spawned *machine);
+/* How much its pager has still to bring, in this memory (pager_left.h); 0 or -errno. */
+int broker_watch_pager(struct broker *broker, int memory_fd);
 /* Instead, of one that adopts. */
 void broker_adopt_machine(struct broker *broker, pid_t machine);
 /* Rings, the event from the machine process, the event to it; 0 or -errno. */

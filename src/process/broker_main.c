@@ -24,6 +24,7 @@
 #include "layer.h"
 #include "mains.h"
 #include "outcome.h"
+#include "pager_left.h"
 #include "plan.h"
 #include "report.h"
 #include "sanitized.h"
@@ -435,8 +436,15 @@ static int pager_start(struct broker *broker, struct start *start)
 		return -errno;
 	grants.fd[GRANT_END] = ending[0];
 	grants.fd[GRANT_PAGER] = line[0]; /* GRANT_PAGES is the user's, if there is one */
+	grants.fd[GRANT_SIDE] = spawn_share("umbra-left", PAGER_LEFT_MEMORY_BYTES);
+	if (grants.fd[GRANT_SIDE] < 0)
+		return grants.fd[GRANT_SIDE];
+	error = broker_watch_pager(broker, grants.fd[GRANT_SIDE]);
+	if (error)
+		return error;
 	start->grants.fd[GRANT_PAGER] = line[1];
 	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &pager);
+	close(grants.fd[GRANT_SIDE]);
 	close(ending[0]);
 	close(line[0]);
 	if (error)

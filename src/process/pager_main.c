@@ -32,6 +32,7 @@
 
 #include "ipc/lockdown.h"
 #include "mains.h"
+#include "pager_left.h"
 #include "plan.h"
 #include "report.h"
 #include "vm/demand.h"
@@ -54,6 +55,7 @@ struct pager {
 	int faults; /* the kernel's */
 	struct demand_hello machine;
 	uint64_t frames, left; /* of RAM; those of them that have an owner */
+	struct pager_left *told; /* NULL: nobody hears of it */
 	uint32_t *owner;
 	uint32_t cursor; /* the entry that comes next while nobody waits */
 	uint64_t waiting[WAITING_MOST];
@@ -435,6 +437,23 @@ static void leave_empty_ranges(const struct pager *pager)
 	}
 }
 
+static void tell_left(const struct pager *pager, uint64_t frames)
+{
+	if (pager->told)
+		atomic_store_explicit(&pager->told->bytes, frames * SAVED_PAGE_BYTES,
+				      memory_order_relaxed);
+}
+
+/* Of a frame that is there twice each counts: before its owners are known. */
+static uint64_t most_left(const struct pager *pager)
+{
+	uint64_t frames = 0;
+
+	for (uint32_t n = 0; n < pager->pages.entries && frames < pager->frames; n++)
+		frames += pager->pages.entry[n].pages;
+	return frames < pager->frames ? frames : pager->frames;
+}
+
 /* Its entries are of RAM, or of the pages behind it, which the machine process has itself. */
 static int check_entries(const struct pager *pager)
 {
@@ -527,6 +546,7 @@ static void serve(struct pager *pager)
 	leave_empty_ranges(pager);
 	pager->cursor = second_pass(&pager->pages);
 	while (pager->left || pager->waiters) {
+		tell_left(pager, pager->left);
 		while (pager->waiters)
 			bring(pager, pager->waiting[--pager->waiters]);
 		if (pager->left)
@@ -537,12 +557,30 @@ static void serve(struct pager *pager)
 		else if (!pager->waiters && pager->left)
 			bring_next(pager);
 	}
+	tell_left(pager, 0);
 	leave(pager, 0, pager->frames);
+}
+
+static int map_left(struct pager *pager)
+{
+	void *memory;
+
+	if (!(role_grants_here() & GRANT(GRANT_SIDE)))
+		return 0;
+	memory = mmap(NULL, PAGER_LEFT_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+		      grant_fd(GRANT_SIDE), 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	pager->told = memory;
+	return 0;
 }
 
 static int begin(struct pager *pager)
 {
-	int error = lockdown_before_threads(ROLE_PAGER, NULL);
+	int error = map_left(pager);
+
+	if (!error)
+		error = lockdown_before_threads(ROLE_PAGER, NULL);
 
 	if (!error)
 		error = lockdown(ROLE_PAGER);
@@ -600,6 +638,8 @@ int pager_main(void)
 	/* one without an index, or that is damaged so far, its machine process reads by itself */
 	if (error == -ENOENT || error == -EBADMSG || error == -ENOTSUP)
 		return decline(&pager);
+	if (!error)
+		tell_left(&pager, most_left(&pager));
 	if (!error)
 		error = say(DEMAND_SERVES);
 	if (!error)

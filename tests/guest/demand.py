@@ -2,7 +2,7 @@
 """demand.py UMBRA GUEST: a machine goes on from a file while its memory still comes: every page is looked at by its guest. With a pager that is stopped and goes on
 at any moment; that is killed; whose file is damaged, or made shorter meanwhile; forked and saved before all is there; from files without an index, as older
 ones are, and with one that lies. No page is ever zeros instead of what it was."""
-import atexit, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
+import atexit, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
 
 umbra, guest, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
 work = tempfile.TemporaryDirectory()
@@ -190,11 +190,19 @@ stepped.ends_well()
 
 # ---- one that is forked, and saved, before all is there ----
 
+def shown(name):
+    return next(m for m in json.loads(run("ps", "--tree", "--json").stdout) if m["name"] == name)
+
+
 machine, pager = stopped_early("early", file)
+if check("its pager is there", pager):
+    check("what is to come is shown", 0 < shown("early").get("remote", 0) <= 128 << 20, shown("early"))
+    check("of the tree, too", re.search(r"^early .* [0-9.]+ MiB *$", run("ps", "--tree").stdout, re.M), run("ps", "--tree").stdout)
 forking = subprocess.Popen([umbra, "fork", "early", "--name", "child"], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 signal_to(pager, signal.SIGCONT)
 check("it is forked", forking.wait(100) == 0, forking.stderr.read())
 check("it is saved again", run("save", "early", path("again.saved")).returncode == 0)
+check("nothing is to come any more", "remote" not in shown("early"), shown("early"))
 machine.ends_well()
 run("kill", "child")
 again = Machine("again", "--restore", path("again.saved"))
