@@ -293,7 +293,16 @@ static int ask_to_join(struct joiner *joiner, int line)
 	close_all(none);
 	if (message.kind != WIRE_JOINED)
 		return -EBADMSG;
-	return message.version ? 0 : -EPROTONOSUPPORT;
+	return message.version ? (int)message.version : -EPROTONOSUPPORT;
+}
+
+/* Its place is the port's for a while when this process ends, and its machine does not. */
+static int ask_to_hold(int line)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_HOLD };
+	const int end = grant_fd(GRANT_END);
+
+	return line_send(line, &message, &end, 1);
 }
 
 /* The line, once the hub has the port; -errno. */
@@ -309,7 +318,9 @@ static int join_once(struct joiner *joiner)
 		tell_machine(joiner);
 		error = ask_to_join(joiner, line);
 	}
-	if (!error)
+	if (error >= WIRE_VERSION_HOLDS)
+		error = ask_to_hold(line);
+	if (error >= 0)
 		return line;
 	close(line);
 	return error;

@@ -30,7 +30,8 @@ static struct port *new_port(struct hub *hub, int line)
 
 		if (port->line != HUB_NOBODY)
 			continue;
-		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
+				       .end = HUB_NOBODY };
 		hub->ports++;
 		return port;
 	}
@@ -109,8 +110,10 @@ static void port_leave(struct hub *hub, struct port *port)
 		munmap(port->memory, sizeof(*port->memory));
 	close_if(port->bell);
 	close_if(port->answer);
+	close_if(port->end);
 	close(port->line);
-	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY };
+	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
+			       .end = HUB_NOBODY };
 	hub->ports--;
 	hub->lonely_ms = hub_now_ms();
 	join_all(hub);
@@ -128,13 +131,14 @@ static bool join_is_sound(const struct wire_join *join)
 	       has_end(join->class, sizeof(join->class));
 }
 
-static struct share_memory *map_port(int fd)
+static struct share_memory *map_port(int fd, uint64_t *ret_inode)
 {
 	struct share_memory *memory;
 	struct stat st;
 
 	if (fd == HUB_NOBODY || fstat(fd, &st) || st.st_size != sizeof(*memory))
 		return NULL;
+	*ret_inode = st.st_ino;
 	memory = mmap(NULL, sizeof(*memory), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	return memory == MAP_FAILED ? NULL : memory;
 }
@@ -144,6 +148,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 		      int fds[WIRE_FDS])
 {
 	struct wire_message answer = { .magic = WIRE_MAGIC, .kind = WIRE_JOINED };
+	struct port *held;
 
 	if (port->memory || !join_is_sound(join) || fds[1] == HUB_NOBODY || fds[2] == HUB_NOBODY)
 		return false;
@@ -151,7 +156,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 		line_send(port->line, &answer, NULL, 0);
 		return false;
 	}
-	port->memory = map_port(fds[0]);
+	port->memory = map_port(fds[0], &port->memory_inode);
 	port->join = *join;
 	port->window_number = join->window_number;
 	if (!port->memory || !window_join(hub, port, fds[3]))
@@ -163,7 +168,11 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 					    .doorbell_fd = port->bell, .answer_fd = port->answer };
 	port->generation = __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE);
 	port->joined_ms = hub_now_ms();
-	answer.version = WIRE_VERSION;
+	answer.version = join->most < WIRE_VERSION ? join->most : WIRE_VERSION;
+	port->between_until_ms = port->joined_ms + HUB_PATIENCE_MS;
+	held = hold_end(hub, port);
+	if (held)
+		port_leave(hub, held);
 	find_peer(hub, port);
 	if (line_send(port->line, &answer, NULL, 0))
 		return false;
@@ -203,6 +212,12 @@ static bool take_message(struct hub *hub, struct port *port, const struct wire_m
 		if (window_bring(port, fds[0]))
 			fds[0] = HUB_NOBODY;
 		return true;
+	case WIRE_HOLD:
+		if (port->memory && port->end == HUB_NOBODY) {
+			port->end = fds[0];
+			fds[0] = HUB_NOBODY;
+		}
+		return true;
 	case WIRE_SHOW: return hub_show(hub, port->line);
 	default: return false;
 	}
@@ -213,7 +228,8 @@ static void take_line(struct hub *hub, struct port *port)
 	struct wire_message message;
 	int fds[WIRE_FDS];
 	int got = line_receive(port->line, &message, fds, false);
-	bool stays = !got || (got > 0 && take_message(hub, port, &message, fds));
+	bool stays = !got || (got > 0 && take_message(hub, port, &message, fds)) ||
+		     (got < 0 && got != -EBADMSG && hold_begin(port));
 
 	for (unsigned n = 0; n < WIRE_FDS; n++)
 		close_if(fds[n]);
@@ -250,6 +266,10 @@ static bool has_begun(struct port *port)
 	if (__atomic_load_n(&port->memory->accepted, __ATOMIC_ACQUIRE) != port->generation)
 		return false;
 	port->begun = true;
+	port->between_until_ms = 0;
+	port->was_joined |= port->peer != NULL;
+	if (port->peer) /* what waits for it is looked at at once */
+		port->peer->wait_until_ms = hub_now_ms();
 	__atomic_store_n(&port->memory->serving, port->generation, __ATOMIC_RELEASE);
 	wake_device(port);
 	return true;
@@ -285,8 +305,9 @@ static bool is_open(const struct port *port)
  */
 static uint32_t opening_of(const struct port *port, const struct port *other)
 {
+	const bool counts = port->begun || hold_waits(port);
 	const uint32_t times =
-		port->begun ? __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE) : 0;
+		counts ? __atomic_load_n(&port->memory->is_open, __ATOMIC_ACQUIRE) : 0;
 	const uint32_t partings = __atomic_load_n(&other->memory->partings, __ATOMIC_RELAXED);
 	const uint64_t epoch = port->memory->epoch;
 	const uint32_t number = (uint32_t)(epoch ^ epoch >> 32) + times + partings;
@@ -300,6 +321,8 @@ static void say_peer(struct port *port)
 {
 	const uint32_t is_there = is_open(port) && port->peer ? opening_of(port->peer, port) : 0;
 
+	if (hold_waits(port))
+		return;
 	/* what the hub before this one has said stays true until its peer could have joined, too */
 	if (!is_there && !port->was_joined && hub_now_ms() - port->joined_ms < HUB_PATIENCE_MS)
 		return;
@@ -326,6 +349,8 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	if (packet.bytes > SHARE_PACKET_MAX_BYTES || packet.kind >= SHARE_PACKET_KINDS)
 		return -EBADMSG;
+	if (hold_waits(to))
+		return HUB_NO_ROOM;
 	if (packet.kind == SHARE_PACKET_ASK)
 		return window_ask(hub, from);
 	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
@@ -341,6 +366,12 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 	return 0;
 }
 
+/* Now, or once it is there again; NULL: nobody is. */
+static bool takes_packets(const struct port *port)
+{
+	return port && (is_open(port) || hold_waits(port));
+}
+
 /* What waits, as far as it can go. 0 or -EBADMSG. */
 static int push(struct hub *hub, struct port *port)
 {
@@ -348,8 +379,7 @@ static int push(struct hub *hub, struct port *port)
 
 	while (port->waiting.count) {
 		const unsigned slot = queue_first(&port->waiting);
-		const bool is_joined = port->peer && is_open(port->peer);
-		int error = is_joined ? carry(hub, port, slot) : -ENOTCONN;
+		int error = takes_packets(port->peer) ? carry(hub, port, slot) : -ENOTCONN;
 
 		if (error == HUB_NO_ROOM)
 			return 0;
@@ -370,7 +400,9 @@ static void serve_port(struct hub *hub, struct port *port)
 {
 	int error = 0;
 
-	if (!has_begun(port))
+	/* of the one that is to come it takes nothing: its device begins anew (hub_hold.c, 1) */
+	if (port->is_held || !has_begun(port) ||
+	    __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE) != port->generation)
 		return;
 	error = take_requests(port);
 	if (!error)
@@ -408,7 +440,7 @@ static bool may_sleep(struct hub *hub)
 	bool may = true;
 
 	for (unsigned n = 0; n < HUB_PORTS; n++)
-		if (hub->port[n].memory)
+		if (hub->port[n].memory && !hub->port[n].is_held)
 			may &= slot_server_may_sleep(&hub->port[n].slots);
 	return may;
 }
@@ -420,12 +452,13 @@ static void serve_ports(struct hub *hub)
 		if (hub->port[n].memory)
 			serve_port(hub, &hub->port[n]);
 	for (unsigned n = 0; n < HUB_PORTS; n++)
-		if (hub->port[n].memory && hub->port[n].is_deaf)
+		if (hub->port[n].memory && (hub->port[n].is_deaf || hold_is_over(&hub->port[n])))
 			port_leave(hub, &hub->port[n]);
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		if (hub->port[n].memory) {
 			say_peer(&hub->port[n]);
-			slot_tell(&hub->port[n].slots);
+			if (!hub->port[n].is_held)
+				slot_tell(&hub->port[n].slots);
 		}
 }
 
@@ -455,6 +488,17 @@ static void look_again(struct hub *hub)
 	join_all(hub);
 }
 
+/* What tells of its joiner's end; of a port that is held, its machine's. */
+static int watched_line(const struct port *port)
+{
+	return port->is_held ? port->end : port->line;
+}
+
+static int watched_bell(const struct port *port)
+{
+	return port->is_held ? HUB_NOBODY : port->bell;
+}
+
 static bool hub_turn(struct hub *hub)
 {
 	struct pollfd polls[2 * HUB_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
@@ -463,8 +507,10 @@ static bool hub_turn(struct hub *hub)
 	serve_ports(hub);
 	for (unsigned n = 0; n < HUB_PORTS; n++) {
 		lines[n] = hub->port[n].line;
-		polls[2 * n + 1] = (struct pollfd){ .fd = lines[n], .events = POLLIN };
-		polls[2 * n + 2] = (struct pollfd){ .fd = hub->port[n].bell, .events = POLLIN };
+		polls[2 * n + 1] = (struct pollfd){ .fd = watched_line(&hub->port[n]),
+						    .events = POLLIN };
+		polls[2 * n + 2] = (struct pollfd){ .fd = watched_bell(&hub->port[n]),
+						    .events = POLLIN };
 	}
 	poll(polls, 2 * HUB_PORTS + 1, may_sleep(hub) ? sleep_ms(hub, hub_now_ms()) : 0);
 	for (unsigned n = 0; n < HUB_PORTS; n++) {
@@ -472,9 +518,11 @@ static bool hub_turn(struct hub *hub)
 
 		if (port->line != lines[n] || port->line == HUB_NOBODY)
 			continue;
-		if (port->memory)
+		if (port->memory && !port->is_held)
 			slot_server_wakes(&port->slots, polls[2 * n + 2].revents);
-		if (polls[2 * n + 1].revents)
+		if (polls[2 * n + 1].revents && port->is_held)
+			port_leave(hub, port); /* its machine is gone */
+		else if (polls[2 * n + 1].revents)
 			take_line(hub, port);
 	}
 	if (polls[0].revents)
@@ -500,7 +548,7 @@ int hub_serve(int listen_fd, int pid)
 	hub->lonely_ms = hub_now_ms();
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
-					      .answer = HUB_NOBODY };
+					      .answer = HUB_NOBODY, .end = HUB_NOBODY };
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)
 		hub->window[n].fd = HUB_NOBODY;
 	while (hub_turn(hub))

@@ -78,16 +78,21 @@ struct window {
 struct port {
 	int line; /* HUB_NOBODY: there is none; without memory it has not joined */
 	int bell, answer;
+	int end; /* a pipe: readable once its machine is gone; HUB_NOBODY */
 	struct window *window;
 	uint32_t window_number; /* what its joiner was told last */
 	int64_t asked_ms; /* since when its guest waits for one; 0: it does not */
 	bool is_deaf; /* its joiner does not read */
 	bool has_lost; /* it has joined with a window that it may not keep, and is not told yet */
 	struct share_memory *memory;
+	uint64_t memory_inode;
 	struct slot_server slots;
 	struct wire_join join;
 	uint32_t generation;
 	bool begun, was_joined;
+	bool is_held; /* its joiner is gone, and its machine not: nobody serves it until then */
+	/* Until when it is as it was before its joiner ended, and what is for it waits; 0: not. */
+	int64_t between_until_ms;
 	int64_t joined_ms, wait_until_ms;
 	struct port *peer;
 	struct queue empty, waiting;
@@ -117,6 +122,20 @@ struct hub {
 };
 
 int64_t hub_now_ms(void);
+
+/* ---- hub_hold.c ---- */
+
+/* The line of a port has ended: whether its place is held, for at most HUB_PATIENCE_MS. */
+bool hold_begin(struct port *port);
+/*
+ * Takes the place of the port that is held with the same memory and the same names, which has to
+ * leave then; NULL: there is none.
+ */
+struct port *hold_end(struct hub *hub, struct port *port);
+/* Whether what is for it has to wait: it is held, or its device has not come to the new line. */
+bool hold_waits(const struct port *port);
+/* It was held for long enough, or without need. */
+bool hold_is_over(const struct port *port);
 
 /* hub_check.c: after each turn. */
 void check_hub(const struct hub *hub);

@@ -5,6 +5,8 @@
  *   joiner: WIRE_RULES {rules file}, WIRE_AGENT {socket}, as often as they change
  *           WIRE_JOIN {port's memory, its bell, its answer event; the window that its machine has}
  *                                <--  WIRE_JOINED, version 0: refused
+ *           WIRE_HOLD {pipe}, from version 3 on: when the line ends before this pipe does, its
+ *           place is held until another joiner has joined with the same memory
  *           then the line stays until the machine is gone, or the hub
  *                                             <--  WIRE_AGENT: there is no agent any more
  *                                             <--  WIRE_WANT: a window is wanted
@@ -17,7 +19,8 @@
 
 #include <stdint.h>
 
-enum { WIRE_VERSION_LEAST = 2, WIRE_VERSION = 2, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
+enum { WIRE_VERSION_LEAST = 2, WIRE_VERSION = 3, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
+enum { WIRE_VERSION_HOLDS = 3 }; /* WIRE_HOLD is known */
 #define WIRE_MAGIC 0x65726873u
 
 enum wire_kind {
@@ -29,7 +32,8 @@ enum wire_kind {
 	WIRE_TEXT,
 	WIRE_WANT,
 	WIRE_WINDOW,
-	WIRE_END
+	WIRE_END,
+	WIRE_HOLD
 };
 enum { WIRE_MACHINE_BYTES = 65, WIRE_INSTANCE_BYTES = 132, WIRE_CLASS_BYTES = 16 };
 

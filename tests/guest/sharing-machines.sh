@@ -20,5 +20,15 @@ pids_live() { for pid in $pids; do kill -0 "$pid" 2>/dev/null || return 1; done;
 wait_until_moved() { for ((k = 0; k < 3000; k++)); do { [ "$(moved)" -gt "$1" ] || ! pids_live; } && return; sleep 0.02; done; fail "nothing moves"; }
 # lose_hub PATTERN: it is killed, and another one serves as umbra bus says then
 lose_hub() { local killed; killed=$(hub); kill -KILL "$killed"; wait_for "another hub" "$1"; [ "$(hub)" != "$killed" ] || fail "the same hub"; }
+joints() { "$umbra" bus --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["joints"])'; }
+# lose_joiner PID: that of a machine which was run as PID; packets go on to pass, and nobody was parted from anybody
+lose_joiner() {
+	local before joiner
+	before=$(joints)
+	joiner=$(pgrep -P "$(pgrep -P "$1")" -f role=joiner) || fail "no joiner"
+	kill -KILL "$joiner"
+	wait_until_moved $(($(moved) + 3))
+	[ "$(joints)" = "$before" ] || fail "who has lost its joiner was parted"
+}
 # by itself, each: a signal that ends one stands in its status, be it an assertion's, a sanitizer's or that of the list of calls
 wait_for_all() { for pid in $pids; do wait "$pid"; [ $? -lt 128 ] || fail "a machine was ended by a signal"; done; pids=; }

@@ -1,6 +1,6 @@
 #!/bin/bash
 # sharing.sh: two machines with a channel between them. Nothing passes before the rules allow it, which are read anew while the machines run; the
-# hub is killed in between, and each packet comes once; pages are lent, and come back.
+# hub is killed in between, and who joins each to it, and each packet comes once; pages are lent, and come back.
 set -u
 test=sharing guest=guest-share
 . "$(dirname "$0")/sharing-machines.sh"
@@ -17,6 +17,9 @@ wait_for "what the rules allow" 'store serves store/shelf (packet): open with we
 for n in 1 2; do
 	wait_until_moved 5
 	lose_hub 'store serves store/shelf (packet): open with web'
+done
+for pid in $pids; do
+	lose_joiner "$pid"
 done
 # so slow that both were still at it; now the rest, as fast as it goes
 printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf\n' >"$rules.new"; mv "$rules.new" "$rules"

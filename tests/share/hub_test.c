@@ -138,7 +138,7 @@ static void begin(struct end *end)
 	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
 		submit(end, n, SHARE_RECEIVE);
 	end->memory->is_open = 1;
-	__atomic_store_n(&end->memory->accepted, 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&end->memory->accepted, end->memory->generation, __ATOMIC_RELEASE);
 	if (write(end->bell, &(uint64_t){ 1 }, 8) != 8)
 		abort();
 }
@@ -154,9 +154,8 @@ static void connect_end(struct end *end, const char *machine, uint32_t side)
 	begin(end);
 }
 
-static void leave(struct end *end)
+static void leave_all_but_line(struct end *end)
 {
-	close(end->line);
 	close(end->memory_fd);
 	close(end->bell);
 	close(end->answer);
@@ -164,6 +163,12 @@ static void leave(struct end *end)
 		close(end->window);
 	munmap(end->memory, sizeof(*end->memory));
 	end->line = -1;
+}
+
+static void leave(struct end *end)
+{
+	close(end->line);
+	leave_all_but_line(end);
 }
 
 static void put_raw(struct end *end, uint64_t number, uint32_t bytes, uint8_t mark)
@@ -663,6 +668,77 @@ static void *serve(void *context)
 	return NULL;
 }
 
+/* ---- a joiner dies ---- */
+
+/* Once a line that begins now is served, the hub has seen what was closed before. */
+static void wait_for_turns(void)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_SHOW };
+	int line = line_connect(path);
+	struct pollfd said = { .fd = line, .events = POLLIN };
+
+	if (line_send(line, &message, NULL, 0) || poll(&said, 1, WAIT_MS) != 1)
+		abort();
+	close(line);
+}
+
+static void lose_joiner(struct end *end, int machine)
+{
+	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_HOLD };
+
+	if (line_send(end->line, &message, &machine, 1))
+		abort();
+	close(end->line);
+	end->line = -1;
+	wait_for_turns();
+}
+
+/* As the next joiner does, and the device of a machine that goes on. */
+static bool joins_again(struct end *end, const char *machine, uint32_t side)
+{
+	struct wire_message message = join_message(machine, side);
+
+	end->line = line_connect(path);
+	end->memory->generation++;
+	if (join(end, &message) != WIRE_VERSION)
+		return false;
+	slot_restart(&end->client);
+	begin(end);
+	return true;
+}
+
+static void joiner_dies(void)
+{
+	const uint32_t of_web = store.memory->peer_is_there, of_store = web.memory->peer_is_there;
+	int machine[2];
+
+	if (pipe(machine))
+		abort();
+	lose_joiner(&web, machine[0]);
+	put(&store, 55);
+	wait_for_turns();
+	expect("what is sent to a port without a joiner waits", take(&web, STEP_MS) == -1);
+	expect("another one joins", joins_again(&web, "web", SHARE_BINDS));
+	expect("and it comes", take(&web, WAIT_MS) == 55 && is_answered(&store));
+	expect("of which neither end has heard", of_web && of_store &&
+	       store.memory->peer_is_there == of_web && web.memory->peer_is_there == of_store);
+	packets_pass();
+	lose_joiner(&web, machine[0]);
+	expect("a place is held", store.memory->peer_is_there == of_web);
+	patience_ends();
+	expect("for a while", sees_peer(&store, false));
+	leave_all_but_line(&web);
+	connect_end(&web, "web", SHARE_BINDS);
+	expect("another life of the machine joins", sees_peer(&store, true));
+	lose_joiner(&web, machine[0]);
+	close(machine[1]);
+	expect("of a machine that ends nothing is held", sees_peer(&store, false));
+	close(machine[0]);
+	leave_all_but_line(&web);
+	connect_end(&web, "web", SHARE_BINDS);
+	expect("and the next one joins", sees_peer(&store, true));
+}
+
 int main(void)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
@@ -688,6 +764,8 @@ int main(void)
 	slow_rate();
 	packets_pass();
 	agents();
+	packets_pass();
+	joiner_dies();
 	packets_pass();
 	leave(&web);
 	expect("one that goes is seen to", sees_peer(&store, false));
