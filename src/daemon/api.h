@@ -58,6 +58,7 @@ struct api_operation {
 	const char *const *command; /* words before the members' */
 	bool is_found_unsound; /* the command's 65 with an answer is an answer, too */
 	bool leaves_others; /* what it starts outlives it */
+	bool is_secret; /* what it answers: it is kept for no key */
 };
 
 /* Ended by one without a method. */

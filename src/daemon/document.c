@@ -71,7 +71,7 @@ static json_t *parameters_of(const struct api_operation *operation)
 	for (const struct api_member *member = operation->members; member && member->name; member++)
 		if (member->place != API_IN_BODY)
 			json_array_append_new(list, parameter_of(member));
-	if (strcmp(operation->method, "GET"))
+	if (strcmp(operation->method, "GET") && !operation->is_secret)
 		json_array_append_new(
 			list, json_pack("{s:s}", "$ref", "#/components/parameters/IdempotencyKey"));
 	return list;

@@ -87,7 +87,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *data, size_t 
 	size_t bytes;
 
 	(void)position;
-	if (stream->request->front->http_ends)
+	if (stream->request->front->http_ends || stream->request->is_over)
 		return MHD_CONTENT_READER_END_OF_STREAM;
 	fill(stream);
 	bytes = stream->used - stream->at;

@@ -173,6 +173,8 @@ static enum MHD_Result begin_answer(struct request *request)
 {
 	struct api_call *call = request_body_refusal(request);
 
+	if (!call) /* sessions may have ended since its head came */
+		call = request_refusal(request);
 	if (!call && request->file)
 		return page_reply(request, request->file);
 	request->call = call ? call : request_call(request);
@@ -307,6 +309,7 @@ int front_open(struct front *front, struct daemon *daemon, int listener,
 	       const struct front_door *door)
 {
 	const union MHD_DaemonInfo *info;
+	int error;
 
 	*front = (struct front){ .daemon = daemon,
 				 .token = door ? door->token : NULL,
@@ -317,8 +320,26 @@ int front_open(struct front *front, struct daemon *daemon, int listener,
 	info = MHD_get_daemon_info(front->http, MHD_DAEMON_INFO_EPOLL_FD);
 	front->source = (struct loop_source){ info->listen_fd, front_ready, front };
 	front->beat = (struct loop_timer){ .due = front_beat, .context = front };
+	error = loop_add(&daemon->loop, &front->source, EPOLLIN);
+	if (error) {
+		MHD_quiesce_daemon(front->http); /* it would close the listener */
+		MHD_stop_daemon(front->http);
+		front->http = NULL;
+		return error;
+	}
 	loop_set(&daemon->loop, &front->beat, BEAT_MS);
-	return loop_add(&daemon->loop, &front->source, EPOLLIN);
+	return 0;
+}
+
+void front_end_streams(struct front *front)
+{
+	for (struct request *request = front->requests; request; request = request->next)
+		if (request->events) {
+			request->is_over = true;
+			request_resume(request);
+		}
+	socket_upgrade_end_all(front);
+	front->is_due = true;
 }
 
 void front_close(struct front *front)

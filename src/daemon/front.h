@@ -43,6 +43,7 @@ struct front {
 	struct loop_source source;
 	struct loop_timer beat; /* streams that have nothing to say show that they live */
 	struct request *requests;
+	struct upgrade *upgrades; /* their WebSockets */
 	const char *token;
 	struct sessions *sessions; /* without a token or this the kernel says who connects */
 	char host[FRONT_HOST_BYTES]; /* of sessions: what Host has to be */
@@ -54,10 +55,13 @@ struct front {
 };
 
 /*
- * listener: bound and listening, the front's from now on. door: NULL: a Unix socket. 0 or -errno.
+ * listener: bound and listening, the front's from now on; after -errno the caller's still.
+ * door: NULL: a Unix socket. 0 or -errno.
  */
 int front_open(struct front *front, struct daemon *daemon, int listener,
 	       const struct front_door *door);
 void front_close(struct front *front);
+/* Streams of those who were let in until now come to their end. */
+void front_end_streams(struct front *front);
 /* Before each turn of the loop: does what is due, and says how long the loop may wait (or -1). */
 int64_t front_turn(struct front *front);

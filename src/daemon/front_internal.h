@@ -17,6 +17,7 @@ struct request {
 	size_t body_used;
 	size_t kept_bytes; /* of it in the front's bodies_bytes */
 	const struct page_file *file; /* that it asks for; NULL: the API */
+	bool is_over; /* its stream ends: who was let in is not any more */
 	bool is_suspended, is_too_large, is_one_too_many;
 	char key[REPLAY_KEY_BYTES + 2]; /* of idempotency; "": none */
 	struct event_stream *events;
@@ -28,7 +29,7 @@ void request_suspend(struct request *request);
 void request_resume(struct request *request);
 /* An answer of the call's, queued. */
 enum MHD_Result request_reply(struct request *request);
-/* By its head; NULL, or why it is not heard: a call that has failed. */
+/* By its head, and again when it is whole; NULL, or why it is not heard: a call that has failed. */
 struct api_call *request_refusal(struct request *request);
 /* By its body. */
 struct api_call *request_body_refusal(struct request *request);
@@ -47,6 +48,8 @@ void event_stream_beat(struct event_stream *stream);
 enum MHD_Result socket_upgrade(struct request *request);
 /* Of a connection that ended before it was one. */
 void socket_upgrade_drop(struct upgrade *upgrade);
+/* As if its client had gone. */
+void socket_upgrade_end_all(struct front *front);
 
 /* page_reply.c: NULL: it asks for none of the page's files. */
 const struct page_file *page_of(const struct request *request);

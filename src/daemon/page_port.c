@@ -76,8 +76,10 @@ void call_page(struct api_call *call)
 		call_fail_errno(call, error, "no port could be opened at 127.0.0.1");
 		return;
 	}
-	if (call_flag(call, "end"))
+	if (call_flag(call, "end")) {
 		sessions_end(&daemon->sessions);
+		front_end_streams(&port->front);
+	}
 	sessions_ticket(&daemon->sessions, loop_now_ms(), ticket);
 	snprintf(address, sizeof(address), "http://%s/#ticket=%s", port->front.host, ticket);
 	call_answer(call, 201, json_pack("{s:s}", "address", address));

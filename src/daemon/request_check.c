@@ -233,12 +233,20 @@ static const char *take_body(const struct request *request, const struct api_ope
 	return wrong;
 }
 
-/* One byte more than a key may have is told from it, and an empty one from none. */
-static void take_key(struct request *request, const struct api_operation *operation)
+/*
+ * One byte more than a key may have is told from it, and an empty one from none. None is taken for
+ * what answers a secret: it would lie in the store, and who is let in by nothing could fill that.
+ */
+static void take_key(struct request *request, struct api_call *call)
 {
 	const char *key = header(request, "Idempotency-Key");
 
-	if (key && strcmp(operation->method, "GET"))
+	if (!key || !strcmp(call->operation->method, "GET"))
+		return;
+	if (call->operation->is_secret && !call->status)
+		call_fail(call, 400, FAILURE_USAGE, "its answer is kept for no key",
+			  "ask without Idempotency-Key");
+	else if (!call->operation->is_secret)
 		snprintf(request->key, sizeof(request->key), "%s", *key ? key : " ");
 }
 
@@ -279,7 +287,7 @@ struct api_call *request_call(struct request *request)
 	call->operation = api_find(method, request->path, &call->arguments, &allowed);
 	if (call->operation) {
 		take_arguments(request, call);
-		take_key(request, call->operation);
+		take_key(request, call);
 	} else {
 		fail_unknown(call, allowed);
 	}

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "failure.h"
 #include "front_internal.h"
@@ -15,6 +16,9 @@ struct upgrade {
 	struct front *front;
 	struct api_call *call;
 	struct MHD_UpgradeResponseHandle *handle;
+	int fd; /* -1: it is none yet */
+	bool is_over; /* before it was one */
+	struct upgrade *next; /* of the front's */
 };
 
 enum { CLOSING_TURNS = 200 };
@@ -39,11 +43,21 @@ static bool has_word(const char *words, const char *word)
 	return false;
 }
 
+static void unlist(struct upgrade *upgrade)
+{
+	struct upgrade **at = &upgrade->front->upgrades;
+
+	while (*at != upgrade)
+		at = &(*at)->next;
+	*at = upgrade->next;
+	upgrade->front->streams--;
+}
+
 static void socket_ended(void *context)
 {
 	struct upgrade *upgrade = context;
 
-	upgrade->front->streams--;
+	unlist(upgrade);
 	MHD_upgrade_action(upgrade->handle, MHD_UPGRADE_ACTION_CLOSE);
 	upgrade->front->is_due = true;
 	upgrade->front->closing = upgrade->front->token ? CLOSING_TURNS : 0;
@@ -86,13 +100,23 @@ static void upgraded(void *context, struct MHD_Connection *connection, void *sta
 		request->upgrade = NULL;
 	upgrade->handle = handle;
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	if (start(upgrade, fd, begin, bytes))
+	upgrade->fd = fd;
+	if (upgrade->is_over || start(upgrade, fd, begin, bytes))
 		socket_ended(upgrade);
+}
+
+void socket_upgrade_end_all(struct front *front)
+{
+	for (struct upgrade *upgrade = front->upgrades; upgrade; upgrade = upgrade->next) {
+		upgrade->is_over = true;
+		if (upgrade->fd >= 0) /* its process hears of it, and ends */
+			shutdown(upgrade->fd, SHUT_RDWR);
+	}
 }
 
 void socket_upgrade_drop(struct upgrade *upgrade)
 {
-	upgrade->front->streams--;
+	unlist(upgrade);
 	call_release(upgrade->call);
 	free(upgrade);
 }
@@ -123,6 +147,9 @@ static enum MHD_Result queue(struct request *request, const char *accept)
 		return MHD_NO;
 	}
 	upgrade->front = request->front;
+	upgrade->fd = -1;
+	upgrade->next = request->front->upgrades;
+	request->front->upgrades = upgrade;
 	upgrade->call = request->call;
 	call_hold(upgrade->call);
 	request->upgrade = upgrade;

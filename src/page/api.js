@@ -159,8 +159,3 @@ export async function apiDocument() {
 	document_ = document_ || await get("/openapi.json");
 	return document_;
 }
-
-export async function has(operation) {
-	const { paths } = await apiDocument();
-	return Object.values(paths).some((methods) => Object.values(methods).some((row) => row.operationId === operation));
-}

@@ -1,5 +1,5 @@
 /* One machine: what it is, what it uses, its console, a shell in it, its memory. */
-import { ask, get, has, listen, machinePath, openSocket, query } from "./api.js";
+import { ask, get, listen, machinePath, openSocket, query } from "./api.js";
 import { askFor, bytes, element, facts, say, state, table } from "./dom.js";
 import { chart } from "./chart.js";
 import { actions, link, percent, perSecond, watchUsage } from "./machines-view.js";
@@ -88,12 +88,6 @@ export function show(main, name) {
 		["Set memory", () => setMemory(machine)]];
 	const buttons = tabs.map(([label, act]) => element("button", { type: "button", onclick: () => Promise.resolve(act()).catch(fail) }, label));
 	main.append(head, graphs, facts_, element("section", { class: "card", "aria-label": "Inside" }, element("h2", {}, "Inside"), element("div", { class: "actions", id: "inside" }, buttons), inner, place));
-
-	has("getScreenshot").then((there) => { /* its screen, once the API has it */
-		if (there)
-			document.getElementById("inside").append(element("button", { type: "button", onclick: () =>
-				place.replaceChildren(element("img", { alt: `Screen of ${name}`, src: machinePath(name, "screenshot") })) }, "Screen"));
-	}).catch(() => {});
 
 	async function refresh() {
 		machine = await get(machinePath(name));

@@ -150,8 +150,8 @@ export class Terminal {
 	scrollUp(count) {
 		for (let n = 0; n < Math.min(count, this.rows); n++) {
 			const [line] = this.grid.splice(this.top, 1);
-			if (!this.top && !this.other)
-				this.scrolled.push(line);
+			if (!this.top && !this.other && this.scrolled.push(line) > SCROLLED)
+				this.scrolled.shift(); /* nothing is drawn while the page is hidden */
 			this.grid.splice(this.bottom, 0, this.newLine());
 		}
 	}

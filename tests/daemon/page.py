@@ -86,9 +86,42 @@ check("with a session, of another site", ask(port, "GET", "/v1/machines", Author
 policy = headers["Content-Security-Policy"]
 check("the policy", "default-src 'none'" in policy and "unsafe" not in policy and "*" not in policy and headers["X-Frame-Options"] == "DENY", policy)
 check("no cookie", headers["Set-Cookie"] is None)
-check("only here", all(b"127.0.0.1" in line or b"0100007F" in line for line in open("/proc/net/tcp", "rb") if b":%04X " % port in line.split(b" 0A ")[0] and b" 0A " in line))
-address()
+listens = [line.split()[1] for line in open("/proc/net/tcp") if line.split()[3] == "0A" and line.split()[1].endswith(":%04X" % port)]
+check("only here", listens == ["0100007F:%04X" % port], listens)
+key_of_others = ask(port, "POST", "/v1/session", {"ticket": "0" * 64}, Idempotency_Key="k")[0]
+check("no key without a session", key_of_others == 400 and daemon.ask("POST", "/v1/machines", {"name": "keyed", "kernel": guest}, Idempotency_Key="k")[0] == 201)
+check("no key for a ticket", daemon.ask("POST", "/v1/page", {}, Idempotency_Key="t")[0] == 400)
+late = address().split("=")[1]
+check("no secret for a key", ask(port, "POST", "/v1/session", {"ticket": late}, Idempotency_Key="s")[0] == 400 and ask(port, "POST", "/v1/session", {"ticket": late})[0] == 201)
+
+
+def open_at_port(text):
+    """A connection on which this was sent."""
+    opened = socket.create_connection(("127.0.0.1", port), 60)
+    opened.sendall((text.replace("\n", "\r\n") % {"port": port, "session": session}).encode())
+    return opened
+
+
+def rest(opened):
+    text = b""
+    while part := opened.recv(4096):
+        text += part
+    return text
+
+
+head = "%s HTTP/1.1\nHost: 127.0.0.1:%%(port)d\nAuthorization: Bearer %%(session)s\n"
+daemon.done(daemon.ask("POST", "/v1/machines/keyed/start", {}))
+streams = [open_at_port(head % "GET /v1/events" + "\n"),
+           open_at_port(head % "GET /v1/machines/keyed/console" + "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\n\n")]
+check("streams", [stream.recv(12)[9:] for stream in streams] == [b"200", b"101"])
+unsent = open_at_port(head % "POST /v1/machines/keyed/pause" + "Content-Type: application/json\nContent-Length: 2\nExpect: 100-continue\n\n")
+check("its head is heard", unsent.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n")
 check("--end", daemon.run("page", "--end").returncode == 0 and ask(port, "GET", "/v1/machines", Authorization="Bearer " + session)[0] == 401)
+unsent.sendall(b"{}")
+check("--end, between head and body", unsent.recv(12) == b"HTTP/1.1 401")
+for stream in streams:
+    rest(stream)  # to its end, or it waits for a minute
+check("ended", daemon.run("kill", "keyed").returncode == 0 and daemon.until(lambda: daemon.ask("DELETE", "/v1/machines/keyed")[0] == 200))
 many = [json.loads(daemon.run("page", "--json").stdout)["address"] for _ in range(9)]
 check("the oldest ticket goes", ask(port, "POST", "/v1/session", {"ticket": many[0].split("=")[1]})[0] == 401 and ask(port, "POST", "/v1/session", {"ticket": many[1].split("=")[1]})[0] == 201)
 
@@ -140,7 +173,6 @@ browser.until_text("translations", "[aria-label=Counters]")
 browser.click("Shell")
 browser.click("Run", "dialog")
 browser.until_text("ended", "main")  # this guest has no agent
-check("no place for a screen that the API has not", "getScreenshot" in json.dumps(daemon.ask("GET", "/openapi.json")[1]) or not browser.run("return [...document.querySelectorAll('button')].some((b) => b.innerText === 'Screen')"))
 act("Pause", "one")
 browser.until_text("paused", ".head")
 act("Resume", "one")
@@ -246,9 +278,11 @@ screen = browser.run_async("""import('/page/terminal.js').then(({Terminal}) => {
     w('\\x1bc'); for (let n = 0; n < 9; n++) w('line ' + n + '\\r\\n'); w('\\x1b]0;title\\x07\\xe2'.slice(0, -1)); t.write(new Uint8Array([0xc3])); t.write(new Uint8Array([0xa9])); seen.push(t.text());
     w('\\x1b[2;4r\\x1b[4;1H\\n\\x1b[Lin\\x1b[r'); seen.push(t.text()); w('\\x1b[99999999999999;1H\\x1b[1000000@\\x1b[1000000L\\x1b[1000000P' + '\\x1b[' + '1;'.repeat(5000)); w('m\\x1b[HZ');
     seen.push(t.text()); t.draw(); t.key(new KeyboardEvent('keydown', {key: 'ArrowUp'})); t.key(new KeyboardEvent('keydown', {key: 'c', ctrlKey: true})); t.key(new KeyboardEvent('keydown', {key: 'Tab', shiftKey: true}));
-    arguments[0]([seen.map((s) => s.trimEnd()), sent, t.past.childElementCount, t.element.querySelectorAll('.fg1').length]); }).catch((e) => arguments[0](String(e)))""")
+    const past = t.past.childElementCount; w('\\x1b[r\\x1b[6;1H' + 'x\\r\\n'.repeat(3000));
+    arguments[0]([seen.map((s) => s.trimEnd()), sent, past, t.scrolled.length]); }).catch((e) => arguments[0](String(e)))""")
 check("the terminal", isinstance(screen, list) and screen[0][:4] == ["Ored\ntwo", "ab\n\n  x", "other", "ab\n\n  x"], screen)
 check("its region", isinstance(screen, list) and screen[0][4] == "line 4\nline 5\nline 6\nline 7\nline 8\né" and screen[0][5].splitlines()[:1] == ["line 4"] and "in" in screen[0][5].split("\n"), screen)
+check("what scrolls away unseen", isinstance(screen, list) and screen[3] == 2000, screen)
 check("whatever comes", isinstance(screen, list) and screen[0][6].startswith("Z") and screen[1] == ["\x1b[3;4R", "\x1b[A", "\x03"] and 4 < screen[2] <= 2000, screen)
 
 # ---- a daemon that is gone, and comes back: whoever was let in is let in anew ----
