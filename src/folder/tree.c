@@ -1,6 +1,7 @@
 /* See tree.h. */
 #include "tree.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -122,6 +123,7 @@ static void release(struct tree *tree, uint32_t number)
 		struct node *node = &tree->node[number];
 		const uint32_t parent = node->parent;
 
+		assert(node->name); /* it is not free */
 		take_name(tree, number);
 		free(node->name);
 		*node = (struct node){ .next = tree->free };
@@ -483,13 +485,34 @@ static int move_node(struct tree *tree, uint32_t number, uint32_t parent, const 
 	return 0;
 }
 
-/* Both were there, or it is RENAME_EXCHANGE that found them. */
+/* Stays while it is held, with what is above it. */
+static void hold(struct tree *tree, uint32_t number) { tree->node[number].children++; }
+
+static void let_go(struct tree *tree, uint32_t number)
+{
+	tree->node[number].children--;
+	release(tree, number);
+}
+
+/* Nodes 0: there is none. */
+static int move_nodes(struct tree *tree, uint32_t number, uint32_t to_parent, const char *to_name,
+		      uint32_t other, uint32_t parent, const char *name)
+{
+	int error = number ? move_node(tree, number, to_parent, to_name) : 0;
+
+	return other && !error ? move_node(tree, other, parent, name) : error;
+}
+
+/*
+ * Both were there, or it is RENAME_EXCHANGE that found them. A parent that was forgotten would be
+ * released with the child that leaves first, before the other comes.
+ */
 static int renamed(struct tree *tree, uint32_t parent, const char *name, uint32_t to_parent,
 		   const char *to_name, bool exchanged)
 {
 	const uint32_t number = *place_of(tree, parent, name);
 	const uint32_t other = *place_of(tree, to_parent, to_name);
-	int error = 0;
+	int error;
 
 	if (number == other)
 		return 0;
@@ -497,10 +520,11 @@ static int renamed(struct tree *tree, uint32_t parent, const char *name, uint32_
 		take_name(tree, number);
 	if (other)
 		take_name(tree, other);
-	if (number)
-		error = move_node(tree, number, to_parent, to_name);
-	if (other && exchanged && !error)
-		error = move_node(tree, other, parent, name);
+	hold(tree, parent);
+	hold(tree, to_parent);
+	error = move_nodes(tree, number, to_parent, to_name, exchanged ? other : 0, parent, name);
+	let_go(tree, parent);
+	let_go(tree, to_parent);
 	return error;
 }
 

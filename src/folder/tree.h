@@ -8,7 +8,9 @@
  *  1. Nothing outside of the folder is reached: no path is absolute, none has "..", the kernel
  *     refuses what leads out, and follows no symbolic link on the way or at the end.
  *  2. Only files, folders and symbolic links are there; a link is what it says, and never followed
- *     here. One that is made leads to a place within the folder.
+ *     here. One that is made leads to a place within the folder, as long as it stays where it was
+ *     made: one that is renamed to a place nearer the root, or whose folder is, may lead out, for
+ *     whoever follows it on the host.
  *  3. Nodes and handles have limits; names are of at most 255 bytes.
  *  4. A folder that is shared read-only is changed by nothing.
  *

@@ -68,6 +68,7 @@ static int make_folder(void)
 	put("secret", secret);
 	must(!mkdir("folder", 0700) && !mkdir("folder/sub", 0700));
 	put("folder/file", "a file");
+	put("folder/sub/inner", "a file of a folder");
 	must(!symlink("../secret", "folder/out") && !symlink("/etc", "folder/etc") &&
 	     !mkfifo("folder/pipe", 0600) && !symlink("sub", "folder/in"));
 	fd = open("folder", O_PATH | O_DIRECTORY);
@@ -122,6 +123,26 @@ static size_t add(uint8_t *to, uint32_t operation, uint64_t node, const void *he
 	return in.len;
 }
 
+/* A folder that is forgotten while a child of it is known, which is exchanged then. */
+static size_t add_forgotten(uint8_t *to)
+{
+	static const char both[] = "inner\0file";
+	const struct fuse_forget_in once = { .nlookup = 1 };
+	const struct fuse_rename2_in exchange = { .newdir = 1, .flags = RENAME_EXCHANGE };
+	size_t at = 0;
+
+	at += add(to + at, FUSE_LOOKUP, 1, "", 0, "sub", 4); /* node 2 */
+	at += add(to + at, FUSE_LOOKUP, 2, "", 0, "inner", 6);
+	at += add(to + at, FUSE_LOOKUP, 1, "", 0, "file", 5);
+	at += add(to + at, FUSE_FORGET, 2, &once, sizeof(once), "", 0);
+	at += add(to + at, FUSE_RENAME2, 2, &exchange, sizeof(exchange), both, sizeof(both));
+	at += add(to + at, FUSE_FORGET, 3, &once, sizeof(once), "", 0);
+	at += add(to + at, FUSE_FORGET, 4, &once, sizeof(once), "", 0);
+	for (unsigned n = 0; n < 3; n++)
+		at += add(to + at, FUSE_LOOKUP, 1, "", 0, n ? "in" : "sub", n ? 3 : 4);
+	return at;
+}
+
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
 	static const char *const names[] = { "file", "sub", "out", "etc", "pipe", "..", "../secret",
@@ -130,7 +151,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	const size_t count = sizeof(names) / sizeof(names[0]);
 	uint8_t body[BODY_BYTES] = { 0 };
 	char two[64];
-	size_t at = 0;
+	size_t at = n % 4 ? 0 : add_forgotten(data);
 
 	for (unsigned k = 0; k < 12; k++) {
 		const char *name = names[(n + k) % count];
