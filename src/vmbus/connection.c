@@ -333,10 +333,13 @@ struct bus *bus_create(const struct bus_host *host)
 	return bus;
 }
 
+/* The last of all: its services may be freed already, and none of them is called again. */
 void bus_destroy(struct bus *bus)
 {
 	if (!bus)
 		return;
+	for (unsigned n = 0; n < CHANNELS; n++)
+		bus->channel[n].service = NULL;
 	gpadl_drop_all(bus);
 	free(bus);
 }

@@ -65,7 +65,7 @@ static void leave_channel(struct bus *bus, const struct gpadl *gpadl)
 	for (unsigned n = 0; n < CHANNEL_GPADLS; n++) {
 		if (!channel->buffer[n].used || channel->buffer[n].id != gpadl->id)
 			continue;
-		if (channel->service->gpadl_gone)
+		if (channel->service && channel->service->gpadl_gone)
 			channel->service->gpadl_gone(channel->service->context, gpadl->id);
 		channel->buffer[n] = (struct gpadl){ .used = false };
 	}

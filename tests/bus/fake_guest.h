@@ -163,11 +163,11 @@ static void fake_create(struct fake *fake, uint64_t slice_tsc)
 
 static __attribute__((unused)) void fake_destroy(struct fake *fake)
 {
-	bus_destroy(fake->bus);
 	storage_destroy(fake->storage);
 	balloon_destroy(fake->balloon);
 	for (unsigned n = 0; n < UTILITY_KINDS; n++)
 		utility_destroy(fake->utility[n]);
+	bus_destroy(fake->bus); /* the last, as that of a machine */
 	munmap(fake->disks, sizeof(struct block_memory));
 	close(fake->client.doorbell_fd);
 	close(fake->client.answer_fd);

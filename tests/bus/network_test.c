@@ -167,8 +167,33 @@ static void forked_with_another_address(void)
 	card_destroy(&card);
 }
 
+/* The card is freed first, as a machine's units are: under ASan a bus that called it is seen. */
+static void freed_with_pages(void)
+{
+	static struct card card;
+	struct {
+		struct vmbus_gpadl_header header;
+		uint64_t gfn;
+	} __attribute__((packed))
+	gpadl = { .header = { .head = { VMBUS_GPADL_HEADER, 0 },
+			      .relid = CARD_RELID,
+			      .gpadl = 77,
+			      .range_bytes = 16,
+			      .ranges = 1,
+			      .bytes = GUEST_PAGE_BYTES },
+		  .gfn = 1 };
+
+	card_create(&card);
+	fake_contact(&card.fake);
+	fake_message(&card.fake, &gpadl, sizeof(gpadl));
+	expect("a card whose pages are named is freed before its bus",
+	       bus_holds_pages(card.fake.bus, 1, 1));
+	card_destroy(&card);
+}
+
 int main(void)
 {
+	freed_with_pages();
 	forked_with_another_address();
 	saved_before_it_begins();
 	answered_without_end();

@@ -90,11 +90,11 @@ static void begin(struct play *play)
 static void end(struct play *play)
 {
 	check_bus(play->fake.bus);
-	fake_destroy(&play->fake); /* the bus first: it tells them that their pages are gone */
 	network_destroy(play->network);
 	keyboard_destroy(play->keyboard);
 	file_copy_destroy(play->copy);
 	video_destroy(play->video);
+	fake_destroy(&play->fake); /* the bus last, as that of a machine */
 	munmap(play->memory, sizeof(*play->memory));
 	close(play->client.doorbell_fd);
 	close(play->client.answer_fd);
