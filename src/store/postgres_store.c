@@ -9,21 +9,29 @@
  *     itself.
  *  2. Only what may be done twice is tried again after a connection was lost: an event is not, or
  *     it could be told twice.
- *  3. Numbers of events are counted for each owner, in the transaction that keeps the event.
+ *  3. No statement takes the caller longer than SILENT_MS, whatever the server does: then the
+ *     connection is dropped. (A new connection has CONNECT_S.)
+ *  4. Whoever starts first makes the tables, under a lock. Another role needs no right to make
+ *     any, if it may use these (GRANT).
+ *  5. Numbers of events are counted for each owner, in the transaction that keeps the event.
  */
 #include "store.h"
 
 #include <errno.h>
 #include <libpq-fe.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { STORE_VERSION = 1, OWNER_BYTES = 320, NUMBER_BYTES = 24, AGAIN_MS = 5000 };
-enum { STATEMENT_MS = 5000, CONNECT_S = 3, HOST_BYTES = 256, NS_PER_MS = 1000000, MS_PER_S = 1000 };
+/* the server's own word that a statement took too long comes before it is silent */
+enum { STATEMENT_MS = 5000, SILENT_MS = STATEMENT_MS + 1000 };
+enum { CONNECT_S = 3, HOST_BYTES = 256, NS_PER_MS = 1000000, MS_PER_S = 1000 };
 
 struct postgres_store {
 	PGconn *connection;
@@ -31,7 +39,9 @@ struct postgres_store {
 	int64_t tried_ms; /* when it was connected last, or was not */
 };
 
+/* One transaction: text after text, without a word about it. 0x756d627261: of these tables. */
 static const char schema[] =
+	"SET LOCAL lock_timeout = 5000; SELECT pg_advisory_xact_lock(504403227233);"
 	"CREATE TABLE IF NOT EXISTS umbra_store (version int PRIMARY KEY);"
 	"INSERT INTO umbra_store SELECT 1 WHERE NOT EXISTS (SELECT FROM umbra_store);"
 	"CREATE TABLE IF NOT EXISTS umbra_document (owner text, kind text, key text,"
@@ -40,9 +50,10 @@ static const char schema[] =
 	"CREATE TABLE IF NOT EXISTS umbra_event (owner text, sequence bigint, text text NOT NULL,"
 	" PRIMARY KEY (owner, sequence));"
 	/* what is no JSON is the oldest */
-	"CREATE OR REPLACE FUNCTION umbra_at(said text) RETURNS bigint LANGUAGE plpgsql AS $$"
+	"DO $make$ BEGIN IF to_regprocedure('umbra_at(text)') IS NULL THEN"
+	" CREATE FUNCTION umbra_at(said text) RETURNS bigint LANGUAGE plpgsql AS $$"
 	" BEGIN RETURN COALESCE((said::json->>'at')::bigint, 0);"
-	" EXCEPTION WHEN others THEN RETURN 0; END $$;";
+	" EXCEPTION WHEN others THEN RETURN 0; END $$; END IF; END $make$;";
 
 static int64_t now_ms(void)
 {
@@ -87,6 +98,79 @@ static void be_silent(void *context, const char *message)
 	(void)message;
 }
 
+/* False: it is silent, or gone. */
+static bool wait_for(PGconn *connection, short events, int64_t until_ms)
+{
+	struct pollfd wanted = { .fd = PQsocket(connection), .events = events };
+	int64_t left_ms = until_ms - now_ms();
+
+	if (wanted.fd < 0 || left_ms <= 0)
+		return false;
+	return poll(&wanted, 1, (int)left_ms) > 0 || (errno == EINTR && now_ms() < until_ms);
+}
+
+/* Sends what is left, and reads until a whole answer is there. */
+static bool is_answered(PGconn *connection, int64_t until_ms)
+{
+	int unsent = PQflush(connection);
+
+	while (unsent > 0) {
+		if (!wait_for(connection, POLLIN | POLLOUT, until_ms) ||
+		    !PQconsumeInput(connection))
+			return false;
+		unsent = PQflush(connection);
+	}
+	while (!unsent && PQisBusy(connection))
+		if (!wait_for(connection, POLLIN, until_ms) || !PQconsumeInput(connection))
+			return false;
+	return !unsent;
+}
+
+/* libpq finds it broken, and it is made anew. */
+static void drop(PGconn *connection)
+{
+	if (PQsocket(connection) < 0)
+		return;
+	shutdown(PQsocket(connection), SHUT_RDWR);
+	while (PQstatus(connection) == CONNECTION_OK && PQconsumeInput(connection))
+		PQclear(PQgetResult(connection));
+}
+
+/* The last result of what was sent, or the first that is an error; NULL: none in time. */
+static PGresult *answer(PGconn *connection)
+{
+	const int64_t until_ms = now_ms() + SILENT_MS;
+	PGresult *last = NULL;
+
+	while (is_answered(connection, until_ms)) {
+		PGresult *next = PQgetResult(connection);
+
+		if (!next)
+			return last;
+		if (last && error_of(last)) {
+			PQclear(next);
+			continue;
+		}
+		PQclear(last);
+		last = next;
+	}
+	drop(connection);
+	PQclear(last);
+	return NULL;
+}
+
+/* Without values it may be several statements, a transaction together. */
+static PGresult *ask(PGconn *connection, const char *text, const char *const *values, int count)
+{
+	int sent;
+
+	if (PQsetnonblocking(connection, 1))
+		return NULL;
+	sent = values ? PQsendQueryParams(connection, text, count, NULL, values, NULL, NULL, 0)
+		      : PQsendQuery(connection, text);
+	return sent ? answer(connection) : NULL;
+}
+
 /* How long a session waits: for locks of others, for a statement, for nobody. */
 static int set_times(PGconn *connection)
 {
@@ -99,7 +183,7 @@ static int set_times(PGconn *connection)
 		 "SET client_min_messages = warning",
 		 STORE_WAIT_MS, STATEMENT_MS);
 	PQsetNoticeProcessor(connection, be_silent, NULL);
-	result = PQexec(connection, text);
+	result = ask(connection, text, NULL, 0);
 	error = error_of(result);
 	PQclear(result);
 	return error;
@@ -124,7 +208,9 @@ static int execute(struct postgres_store *store, const char *text, const char *c
 	*ret = NULL;
 	if (!is_connected(store))
 		return -EIO;
-	*ret = PQexecParams(store->connection, text, count, NULL, values, NULL, NULL, 0);
+	*ret = ask(store->connection, text, values, count);
+	if (!*ret && PQstatus(store->connection) != CONNECTION_OK)
+		store->tried_ms = now_ms(); /* it was waited for long enough */
 	return error_of(*ret);
 }
 
@@ -173,10 +259,18 @@ static int check_version(struct postgres_store *store)
 
 static int make_tables(struct postgres_store *store)
 {
-	PGresult *result = PQexec(store->connection, schema);
-	int error = error_of(result);
+	PGresult *result;
+	int error = execute(store,
+			    "SELECT to_regclass('umbra_event') IS NOT NULL"
+			    " AND to_regprocedure('umbra_at(text)') IS NOT NULL",
+			    NULL, 0, &result);
+	const bool is_made = !error && *PQgetvalue(result, 0, 0) == 't';
 
 	PQclear(result);
+	if (!error && !is_made) {
+		error = execute(store, schema, NULL, 0, &result);
+		PQclear(result);
+	}
 	return error ? error : check_version(store);
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The store in an SQLite file and in a PostgreSQL server of the test's own: the same calls; a daemon whose store it is, that is started anew, whose tables somebody has
 locked, whose server goes away and comes back.   usage: store.py UMBRA UMBRAD GUEST STORE_TEST"""
-import glob, os, shutil, subprocess, sys, tempfile, time
+import glob, os, shutil, signal, subprocess, sys, tempfile, time
 
 from umbrad import Daemon
 
@@ -57,6 +57,14 @@ try:
         for where in (folder + "/store.sqlite", server.address("postgres")):
             done = subprocess.run([store_test, where], capture_output=True, text=True, timeout=120)
             check("calls", done.returncode == 0, where.split(":")[0], done.stdout, done.stderr)
+    # many begin at once, of two roles, of which one may make no tables
+    server.sql("CREATE DATABASE crowd")
+    crowd = [subprocess.Popen([store_test, server.address("crowd")], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [one.communicate(timeout=120)[0] for one in crowd]
+    check("at once", not any("open" in text for text in said), said)  # of one owner all: what they find is each other's
+    server.sql("CREATE ROLE guest LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO guest; DELETE FROM umbra_document; DELETE FROM umbra_event; DELETE FROM umbra_counter", "crowd")
+    done = subprocess.run([store_test, server.address("crowd").replace("user=umbra", "user=guest")], capture_output=True, text=True, timeout=120)
+    check("another role", done.returncode == 0, done.stdout, done.stderr)
     # what others have there stays theirs
     server.sql("UPDATE umbra_document SET owner = 'other'; UPDATE umbra_event SET owner = 'other'; UPDATE umbra_counter SET owner = 'other'")
     daemon = Daemon(umbra, program)
@@ -87,6 +95,16 @@ try:
     lock.wait()
     check("not locked any more", daemon.ask("POST", "/v1/machines", dict(what, name="late"))[0] == 201)
 
+    # its server says nothing any more: everybody else is answered as soon as that is noticed
+    backend = int(server.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'umbrad'"))
+    os.kill(backend, signal.SIGSTOP)
+    status, said, _ = daemon.ask("POST", "/v1/machines", dict(what, name="unheard"))
+    check("a silent server", status == 500 and said["error"] == "unusable", status, said)
+    check("what is known is said", daemon.ask("GET", "/v1/machines/kept")[0] == 200)
+    os.kill(backend, signal.SIGCONT)
+    daemon.until(lambda: daemon.ask("POST", "/v1/machines", dict(what, name="heard"))[0] == 201)
+    check("forgotten", daemon.ask("DELETE", "/v1/machines/heard")[0] == 200)
+
     # its server is gone, and comes back
     server.stop()
     status, said, _ = daemon.ask("POST", "/v1/machines", dict(what, name="gone"))
@@ -96,7 +114,8 @@ try:
     daemon.until(lambda: daemon.ask("POST", "/v1/machines", dict(what, name="back"))[0] == 201)
     check("its end", daemon.stop() == 0)
     daemon.start("--store", store)
-    check("all of it", [row["name"] for row in daemon.ask("GET", "/v1/machines")[1]] == ["back", "kept", "late"])
+    found = {row["name"] for row in daemon.ask("GET", "/v1/machines")[1]}
+    check("all of it", found - {"unheard"} == {"back", "kept", "late"}, found)  # what the silent one was sent it may have done
     daemon.close()
     check("something was said:", daemon.log() == "", daemon.log())
 
