@@ -428,7 +428,10 @@ static int patience_ms(const struct arrival *arrival)
 {
 	const uint64_t gone = now_s() - arrival->lost_s;
 
-	if (arrival->is_connected || arrival->has.count == arrival->has.blocks)
+	const bool needs_none = arrival->stage != ARRIVES &&
+				arrival->has.count == arrival->has.blocks;
+
+	if (arrival->is_connected || needs_none)
 		return -1;
 	return gone < arrival->place->wait_s ? (int)(arrival->place->wait_s - gone) * 1000 : 0;
 }

@@ -305,6 +305,12 @@ lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", h
 for what, *parts in lies:
     tell(what, *parts)
 p, here = line("connect", socket.create_connection(("127.0.0.1", port)))
+here.sendall(head(1000) + piece(0, data)) # all of it, and no begin: nothing_left() below sees who waits for ever
+all_is_there = here.recv(256 + 1 + 16 + 16, socket.MSG_WAITALL)
+check("all of it is there", struct.unpack_from("<I", all_is_there, 256 + 1 + 16)[0] == 3, all_is_there[-32:])
+here.close()
+p.wait(60)
+p, here = line("connect", socket.create_connection(("127.0.0.1", port)))
 here.sendall(head(1000)[:50]) # and then nothing: it holds up nobody
 for junk in b"", b"GET / HTTP/1.0\r\n\r\n", os.urandom(4000):
     with socket.create_connection(("127.0.0.1", port)) as s:
