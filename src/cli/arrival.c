@@ -118,6 +118,21 @@ static void leave_liar(struct arrival *arrival)
 	lose_connection(arrival);
 }
 
+/* The pager has had all that it needs, or its machine has ended. */
+static bool is_served(const struct arrival *arrival)
+{
+	return arrival->stage == RUNS && arrival->pager < 0;
+}
+
+/* Once the sender is told: who has not heard that it runs would go on, too. */
+static void end_if_served(struct arrival *arrival)
+{
+	if (!is_served(arrival))
+		return;
+	say(arrival, PARCEL_WHOLE, 0);
+	arrival->is_over |= arrival->is_connected;
+}
+
 /* ---- its file ---- */
 
 static bool runs_here(const char *name)
@@ -221,6 +236,7 @@ static void greet(struct arrival *arrival)
 	send_or_lose(arrival, arrival->has.bits, saved_blocks_bytes(&arrival->has));
 	if (arrival->stage == RUNS)
 		answer(arrival, 0, "");
+	end_if_served(arrival);
 }
 
 static void take_connection(struct arrival *arrival)
@@ -358,15 +374,6 @@ static void hear_sender(struct arrival *arrival)
 
 /* ---- the pager ---- */
 
-/* The pager has had all that it needs, or its machine has ended. */
-static void end_if_served(struct arrival *arrival)
-{
-	if (arrival->stage != RUNS || arrival->pager >= 0)
-		return;
-	say(arrival, PARCEL_WHOLE, 0);
-	arrival->is_over = true;
-}
-
 static void pager_gone(struct arrival *arrival)
 {
 	close(arrival->pager);
@@ -428,7 +435,7 @@ static int patience_ms(const struct arrival *arrival)
 {
 	const uint64_t gone = now_s() - arrival->lost_s;
 
-	const bool needs_none = arrival->stage != ARRIVES &&
+	const bool needs_none = arrival->stage != ARRIVES && !is_served(arrival) &&
 				arrival->has.count == arrival->has.blocks;
 
 	if (arrival->is_connected || needs_none)

@@ -7,7 +7,7 @@
  *   FOLDER/umbra-parcel-ID.line   where he takes further connections of the same id
  *
  * Who takes the first connection of an id stays until all of the file is there, or the machine has
- * ended, or no connection has come for wait_s. He starts the machine once what it begins with has
+ * ended, and the sender was told so, or no connection has come for wait_s. He starts the machine once what it begins with has
  * come, and tells its pager (process/pager_main.c) which blocks there are; what that wants he asks
  * for.
  *

@@ -231,12 +231,19 @@ def line(mode, connection):
     return p, here
 
 
+def crc_of(byte):
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82f63b78 if byte & 1 else 0)
+    return byte
+
+
+crcs = [crc_of(byte) for byte in range(256)]
+
+
 def crc32c(data, c=0):
     c ^= 0xffffffff
     for byte in data:
-        c ^= byte
-        for _ in range(8):
-            c = c >> 1 ^ (0x82f63b78 if c & 1 else 0)
+        c = c >> 8 ^ crcs[(c ^ byte) & 255]
     return c ^ 0xffffffff
 
 
@@ -357,6 +364,44 @@ for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more 
     here.close()
     p.wait(60)
     server.close()
+nothing_left()
+
+# ---- it runs, and its sender, who was cut off, has not heard so ----
+
+patient = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "200"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+atexit.register(patient.kill)
+patient_port = int(patient.stdout.readline().split(":")[-1])
+machine = os.path.join(work.name, "machine")
+saved = run("here", "save", "spins", machine)
+check("it is saved", saved.returncode == 0, saved.stderr)
+with open(machine, "rb") as f:
+    blocks = list(iter(lambda: f.read(BLOCK), b""))
+greeting = head(sum(map(len, blocks)), b"unheard")
+p, here = line("connect", socket.create_connection(("127.0.0.1", patient_port)))
+here.sendall(greeting)
+answered = 256 + (len(blocks) + 7) // 8
+here.recv(answered, socket.MSG_WAITALL)
+for n, block in enumerate(blocks):
+    here.sendall(piece(n * BLOCK, block))
+    here.recv(16, socket.MSG_WAITALL)
+here.recv(16, socket.MSG_WAITALL)
+here.sendall(begins)
+here.shutdown(socket.SHUT_WR) # before it is told anything
+swallow(here)
+here.close()
+p.wait(60)
+until("it runs there", lambda: patient.stdout.readline() == "unheard has arrived\n")
+whole = run("there", "save", "unheard", os.path.join(work.name, "whole")) # that waits until all of its memory is there
+check("all of its memory is there", whole.returncode == 0, whole.stderr)
+p, here = line("connect", socket.create_connection(("127.0.0.1", patient_port)))
+here.sendall(greeting)
+here.settimeout(100)
+heard = here.recv(answered + 16 + 256 + 16, socket.MSG_WAITALL)
+check("it hears that it runs, and is whole", len(heard) == answered + 16 + 256 + 16 and not struct.unpack_from("<i", heard)[0] and
+      struct.unpack_from("<I", heard, answered)[0] == 2 and not struct.unpack_from("<i", heard, answered + 16)[0] and struct.unpack_from("<I", heard, len(heard) - 16)[0] == 3, heard)
+here.close()
+p.wait(60)
+run("there", "kill", "unheard")
 nothing_left()
 
 # ---- it goes, and ends here ----
