@@ -7,9 +7,9 @@
  *   FOLDER/umbra-parcel-ID.line   where he takes further connections of the same id
  *
  * Who takes the first connection of an id stays until all of the file is there, or the machine has
- * ended, and the sender was told so, or no connection has come for wait_s. He starts the machine once what it begins with has
- * come, and tells its pager (process/pager_main.c) which blocks there are; what that wants he asks
- * for.
+ * ended, and the sender was told so, or no connection has come for wait_s. He starts the machine
+ * once what it begins with has come, and tells its pager (process/pager_main.c) which blocks there
+ * are; what that wants he asks for.
  *
  *  1. What comes is hostile, and so is what the pager says: a block is written where nothing was
  *     yet, at its place, when it is what its checksum says.
