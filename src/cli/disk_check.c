@@ -327,6 +327,12 @@ static void check_in_folder(struct folder *folder, const char *path, enum disk_f
 	}
 	disk_info(disk, &info);
 	folder->arguments.quick |= info.in_use;
+	if (info.in_use && settle_in_use(&folder->arguments, &disk)) {
+		finding(&folder->findings, path, json_pack("{s:s}", "fault", "moving"),
+			"is being changed all the time");
+		folder->faults++;
+		return;
+	}
 	folder->faults += check_one(&folder->findings, &folder->arguments, disk, &is_stale);
 	if (folder->faults == before && disk_parent(disk))
 		finding(&folder->findings, path, NULL, "no fault, on %s",

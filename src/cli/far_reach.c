@@ -103,6 +103,8 @@ static void *connect_always(void *context)
 		do {
 			const int fd = place_connect(reach->place.host, reach->place.port);
 
+			if (fd >= 0)
+				wire_line_tune(fd);
 			error = fd < 0 ? fd : wire_line_open(fd, false, reach->choice->key, &line);
 			if (error == -EACCES && !is_said)
 				complain(0, "the far side has another key", reach->choice->place,

@@ -8,7 +8,9 @@
  *  2. What has changed the disk is recorded before it is answered, and answered again from that.
  *     The record is this process's: of one that was started again it is empty, and what was done
  *     and not answered is done once more, with the same bytes.
- *  3. FAR_CONNECTIONS at a time; the next one is closed.
+ *  3. FAR_CONNECTIONS at a time that have shown the key, and as many again that are about to as
+ *     FAR_HANDSHAKES says; the next one is closed. A hello closes the connection that was served
+ *     before, and one whose other side is gone ends (wire_line_tune()).
  *
  * Lock: of the disk and the record, not held while anything is sent.
  */
@@ -28,7 +30,7 @@
 #include "process/block_server.h"
 #include "share/far.h"
 
-enum { FAR_CONNECTIONS = 4 };
+enum { FAR_CONNECTIONS = 4, FAR_HANDSHAKES = 32 };
 static const char default_port[] = "4641";
 
 struct server {
@@ -38,7 +40,8 @@ struct server {
 	pthread_mutex_t lock;
 	struct far_record record;
 	uint64_t current, last_connection;
-	unsigned connections;
+	struct connection *served; /* who has said hello last, while that is there */
+	unsigned connections, handshakes;
 	uint64_t changes, reads, again, left;
 };
 
@@ -168,11 +171,15 @@ static bool hear(struct connection *connection)
 
 static bool answer_hello(struct connection *connection)
 {
+	struct server *server = connection->server;
 	struct share_disk_welcome said;
 
-	pthread_mutex_lock(&connection->server->lock);
+	pthread_mutex_lock(&server->lock);
+	if (server->served && server->served != connection)
+		shutdown(server->served->line.socket, SHUT_RDWR);
+	server->served = connection;
 	said = greet(connection);
-	pthread_mutex_unlock(&connection->server->lock);
+	pthread_mutex_unlock(&server->lock);
 	return say(connection, &said, sizeof(said), 0);
 }
 
@@ -189,22 +196,48 @@ static bool answer_request(struct connection *connection)
 	return !answers || say(connection, &done, sizeof(done), bytes);
 }
 
+/* After its handshake; false: there are too many. */
+static bool enter(struct connection *connection, bool has_key)
+{
+	struct server *server = connection->server;
+	bool enters;
+
+	pthread_mutex_lock(&server->lock);
+	server->handshakes--;
+	enters = has_key && server->connections < FAR_CONNECTIONS;
+	server->connections += enters;
+	pthread_mutex_unlock(&server->lock);
+	return enters;
+}
+
+/* Its socket is nobody's to shut down any more. */
+static void leave(struct connection *connection)
+{
+	struct server *server = connection->server;
+
+	pthread_mutex_lock(&server->lock);
+	server->connections--;
+	if (server->served == connection)
+		server->served = NULL;
+	pthread_mutex_unlock(&server->lock);
+}
+
 static void *serve_connection(void *context)
 {
 	struct connection *connection = context;
-	struct server *server = connection->server;
-	bool goes_on = true;
+	const uint8_t *key = connection->server->choice->key;
+	const bool has_key = !wire_line_open(connection->fd, true, key, &connection->line);
+	bool goes_on = enter(connection, has_key);
 
-	if (!wire_line_open(connection->fd, true, server->choice->key, &connection->line)) {
+	if (goes_on) {
 		while (goes_on && hear(connection))
 			goes_on = connection->message.kind == SHARE_DISK_HELLO
 					  ? answer_hello(connection)
 					  : answer_request(connection);
-		wire_line_close(&connection->line);
+		leave(connection);
 	}
-	pthread_mutex_lock(&server->lock);
-	server->connections--;
-	pthread_mutex_unlock(&server->lock);
+	if (has_key)
+		wire_line_close(&connection->line);
 	free(connection->data);
 	free(connection);
 	return NULL;
@@ -218,12 +251,13 @@ static void begin_connection(struct server *server, int fd)
 	bool is_begun = false;
 	pthread_t thread;
 
+	wire_line_tune(fd);
 	pthread_mutex_lock(&server->lock);
-	if (connection && data && server->connections < FAR_CONNECTIONS) {
+	if (connection && data && server->handshakes < FAR_HANDSHAKES) {
 		*connection = (struct connection){ .server = server, .fd = fd, .data = data,
 						   .number = ++server->last_connection };
 		is_begun = !pthread_create(&thread, NULL, serve_connection, connection);
-		server->connections += is_begun;
+		server->handshakes += is_begun;
 	}
 	pthread_mutex_unlock(&server->lock);
 	if (is_begun) {

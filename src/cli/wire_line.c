@@ -130,11 +130,17 @@ void wire_line_tune(int connection)
 {
 	const int on = 1;
 	const int unsent_bytes = 128 << 10;
+	const int asks_after_s = WIRE_PATIENCE_S / 2;
+	const int asks_every_s = WIRE_PATIENCE_S / 4;
+	const int asks = 2;
 	const unsigned gone_ms = WIRE_PATIENCE_S * 1000;
 
 	setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(connection, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof(unsent_bytes));
 	setsockopt(connection, IPPROTO_TCP, TCP_USER_TIMEOUT, &gone_ms, sizeof(gone_ms));
+	setsockopt(connection, IPPROTO_TCP, TCP_KEEPIDLE, &asks_after_s, sizeof(asks_after_s));
+	setsockopt(connection, IPPROTO_TCP, TCP_KEEPINTVL, &asks_every_s, sizeof(asks_every_s));
+	setsockopt(connection, IPPROTO_TCP, TCP_KEEPCNT, &asks, sizeof(asks));
 	setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 

@@ -166,9 +166,9 @@ int machine_wait_for_begin(struct machine *machine);
  * ends it.
  */
 int machine_pause(struct machine *machine);
-/* What `life` says of the rest. Under the lock. */
 /* Until every processor's thread is prepared: 0 or the first one's -errno. */
 int machine_meet_processors(struct machine *machine);
+/* What `life` says of the rest. Under the lock. */
 void check_lifecycle(const struct machine *machine);
 
 /* ---- clock.c ---- */

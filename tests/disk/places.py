@@ -117,6 +117,18 @@ for form, options in (('qcow2', []), ('qcow2', ['-c']), ('vmdk', ['-o', 'subform
         fault('%s: %s bytes are said to be missing' % (form, told['lost']))
     disk('rescue', 'cut', 'again.raw', '--from', form, '--to', 'raw', code=1, says='cut off')
     os.remove('again.raw')
+# the first and the last of sixteen clusters are said to be behind the end: those between are there
+run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', '-o', 'cluster_size=4096', 'noise.raw', 'holed.qcow2')
+with open('holed.qcow2', 'r+b') as f:
+    f.seek(40)
+    f.seek(int.from_bytes(f.read(8), 'big'))
+    entries_at = int.from_bytes(f.read(8), 'big') & (1 << 56) - 512
+    for cluster in (0, 15):
+        f.seek(entries_at + 8 * cluster)
+        f.write((1 << 63 | 1 << 40).to_bytes(8, 'big'))
+told = rescue('holed.qcow2', 'left.raw', '--from', 'qcow2', code=1)
+if told['lost'] != 8192 or content('left.raw') != bytes(4096) + noise[4096:61440] + bytes(4096) + noise[65536:]:
+    fault('what lies between two clusters that are lost is lost: %s' % told)
 disk('create', 'base.vhdx', '--size', '4M')
 disk('write', 'base.vhdx', '--offset', '0', '--from', 'noise.raw')
 disk('create', 'child.vhdx', '--parent', 'base.vhdx')

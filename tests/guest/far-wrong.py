@@ -152,9 +152,24 @@ def to_who_serves():
     answers = [struct.unpack("<2IQ", line.frame()[0]) for _ in range(2)]
     if answers != [(DONE, 1, 70), (DONE, 0, 71)]:
         fail(f"beyond the end, and a number of long ago: {answers}")
+    line.close()
+    # six who say nothing of the key, and six who say hello and nothing more, keep nobody out; each hello ends the one before
+    strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(6)]
+    mute = []
+    for n in range(6):
+        mute.append(Line(socket.create_connection(("127.0.0.1", port)), "connect"))
+        mute[-1].say(struct.pack("<4IQ", HELLO, 0x10001, 0x10001, n + 1, 2))
+        message, _ = mute[-1].frame()
+        if message is None or struct.unpack_from("<I", message)[0] != WELCOME:
+            fail(f"no welcome for number {n} of those who are mute")
+        if n and not mute[-2].is_left():
+            fail("two are served")
+    for line in mute:
+        line.close()
+    for stranger in strangers:
+        stranger.close()
     if processes[0].poll() is not None:
         fail("who serves has ended")
-    line.close()
 
 
 class Server:

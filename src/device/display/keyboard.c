@@ -176,6 +176,9 @@ static void unit_archive(struct archive *archive, void *self)
 	archive_bool(archive, &((struct keyboard *)self)->accepted);
 }
 
+/* The parent presses what waits. */
+static void unit_forked(void *self) { ((struct keyboard *)self)->used = 0; }
+
 static void unit_destroy(void *self) { keyboard_destroy(self); }
 
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
@@ -190,5 +193,6 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 
 const struct unit_ops keyboard_unit = {
 	.name = "keyboard", .section = UNIT_SECTION('K', 'B', 'D', ' '), .later = true,
-	.destroy = unit_destroy, .archive = unit_archive, .statistics = unit_statistics,
+	.destroy = unit_destroy, .forked = unit_forked, .archive = unit_archive,
+	.statistics = unit_statistics,
 };

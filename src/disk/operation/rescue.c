@@ -49,12 +49,23 @@ static int keep(struct rescue *rescue, uint64_t at, uint64_t bytes)
 					      : disk_write(rescue->to, at, rescue->buffer, bytes);
 }
 
+/* Whether one entry of its tables, and of each parent's, says where all of it is. */
+static bool is_of_one_entry(const struct disk *disk, uint64_t at, uint64_t bytes)
+{
+	for (; disk; disk = disk_parent(disk))
+		if (!disk->block_bytes ||
+		    at / disk->block_bytes != (at + bytes - 1) / disk->block_bytes)
+			return false;
+	return true;
+}
+
 /* The file does not have it, which holds for as much as its tables say with one entry. */
 static bool is_lost_whole(struct rescue *rescue, uint64_t at, uint64_t bytes, int why)
 {
 	uint32_t sector = rescue->from->sector_bytes;
 
-	if (bytes > PIECE_BYTES || (why != -ENODATA && why != -EBADMSG))
+	if (bytes > PIECE_BYTES || (why != -ENODATA && why != -EBADMSG) ||
+	    !is_of_one_entry(rescue->from, at, bytes))
 		return false;
 	return disk_read(rescue->from, at, rescue->buffer, sector) == why &&
 	       disk_read(rescue->from, at + bytes - sector, rescue->buffer, sector) == why;
