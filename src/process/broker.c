@@ -72,6 +72,7 @@ struct broker {
 	pid_t machine;
 	bool machine_exited, stuck_told;
 	bool adopted; /* the machine process is not its child */
+	bool shut_down_waits; /* until the guest goes on */
 	struct fork fork;
 	struct helper helper[HELPERS_MOST];
 	unsigned helpers, helper_ms;
@@ -124,9 +125,16 @@ static void ask_to_stop(struct broker *b)
 	broker_say(b, SAY_STOP);
 }
 
-/* Politely once: the guest may have something to write. Who asks again does not want to wait. */
+/*
+ * Politely once: the guest may have something to write, one of a forked machine also before its
+ * disks are there. Who asks again does not want to wait.
+ */
 static void ask_to_shut_down(struct broker *b)
 {
+	if (b->adopted && b->life.state == LIFE_STARTING && !b->shut_down_waits) {
+		b->shut_down_waits = true;
+		return;
+	}
 	if (!life_can_move(&b->life, LIFE_ASKING)) {
 		ask_to_stop(b);
 		return;
@@ -190,6 +198,9 @@ static bool take_started(struct broker *b)
 	terminal_make_raw(&b->terminal);
 	if (life_can_move(&b->life, LIFE_RUNNING))
 		life_move(&b->life, LIFE_RUNNING, now_ms());
+	if (b->shut_down_waits)
+		ask_to_shut_down(b);
+	b->shut_down_waits = false;
 	return true;
 }
 
