@@ -1,6 +1,6 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
 PARTS ?= umbra daemon agent client
-.PHONY: all install deb demo check quick bench decode-table emission-whole fuzz format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
+.PHONY: all install deb deb-check demo check quick bench decode-table emission-whole fuzz fuzz-disks format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
@@ -12,9 +12,7 @@ demo:
 	@tools/demo
 
 check:
-	@tools/install-deps build daemon demo test
-	@tools/fetch-guest
-	@tools/fetch-axe
+	@tools/install-deps build daemon headers
 	@tools/check
 
 # Under DESTDIR and PREFIX (/usr): make install DESTDIR=/tmp/x PARTS="umbra daemon agent client"
@@ -28,6 +26,12 @@ deb:
 	@tools/install-deps build daemon package
 	@tools/deb
 
+# Packages of two builds in different folders are compared, then one is installed on a fresh Debian and used (root; a quarter of an hour).
+deb-check: all
+	@tools/install-deps build daemon package test
+	@tests/package/same-bytes.sh build/deb-check
+	@tests/package/fresh.sh build/deb-check/packages
+
 # What takes less than 90 seconds.
 quick: all
 	@meson test -C build --suite quick
@@ -39,7 +43,7 @@ bench: all
 	@bench/hypercall
 	@bench/disk
 	@bench/storage
-	@ninja -C build umbrad guest-spin && bench/api
+	@ninja -C build umbra umbrad tests/guest/guest-spin && bench/start && bench/api && bench/page
 	@d=$$(mktemp -d -p build) && build/bench/image-bench $$d 100000; rm -rf $$d
 
 # For as long as you want, each of a suite's tests: make soak-cpu TIME=600 SEED=7 (seconds; the first seed)
@@ -57,6 +61,11 @@ emission-whole: all
 fuzz:
 	@tools/check --build sanitized
 	@meson test -C build/sanitized --suite soak-fuzz --num-processes 2
+
+# Every kind of disk file, COUNT inputs each, without a sanitizer: make fuzz-disks COUNT=10000000 SEED=7 (hours)
+fuzz-disks: all
+	@ninja -C build tests/fuzz/fuzz-formats tests/fuzz/fuzz-vhdx tests/fuzz/fuzz-appliance
+	@tests/fuzz/disks.sh build $(or $(COUNT),10000000) $(or $(SEED),1)
 
 # What the gadgets of speculation come to, and to what where the mend is left out, on this processor.
 soak-speculation: all

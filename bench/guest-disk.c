@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEPTH_MAX = 64, BLOCK_BYTES = 4096 };
+enum { DEPTH_MAX = 64, BLOCK_BYTES = 4096, MOST_BYTES = 1 << 20, DATA_BYTES = 4 * MOST_BYTES };
 
 struct kind { const char *name; unsigned bytes, depth; int write, random, flush; };
 
@@ -49,7 +49,7 @@ static void measure(int fd, uint64_t size, const struct kind *kind, double secon
 	double begin = now();
 	double end = begin + seconds;
 
-	if (!data && posix_memalign((void **)&data, BLOCK_BYTES, (size_t)DEPTH_MAX * 262144))
+	if (!data && posix_memalign((void **)&data, BLOCK_BYTES, DATA_BYTES))
 		exit(1);
 	if (syscall(SYS_io_setup, DEPTH_MAX, &context))
 		exit(1);
@@ -62,7 +62,7 @@ static void measure(int fd, uint64_t size, const struct kind *kind, double secon
 				.aio_lio_opcode = kind->write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD,
 				.aio_fildes = (uint32_t)fd,
 				.aio_nbytes = kind->bytes,
-				.aio_buf = (uint64_t)(data + 262144 * (one - requests)),
+				.aio_buf = (uint64_t)(data + kind->bytes * (one - requests)),
 				.aio_offset =
 					(int64_t)(kind->random ? rnd() % (size / kind->bytes) *
 									 kind->bytes
@@ -94,6 +94,8 @@ int main(int argc, char **argv)
 		{ .name = "read-4k-1", .bytes = BLOCK_BYTES, .depth = 1, .random = 1 },
 		{ .name = "read-4k-32", .bytes = BLOCK_BYTES, .depth = 32, .random = 1 },
 		{ .name = "read-128k-8", .bytes = 131072, .depth = 8 },
+		{ .name = "read-1m-1", .bytes = MOST_BYTES, .depth = 1 },
+		{ .name = "read-1m-4", .bytes = MOST_BYTES, .depth = 4 },
 		{ .name = "write-4k-1", .bytes = BLOCK_BYTES, .depth = 1, .write = 1, .random = 1 },
 		{ .name = "write-4k-32",
 		  .bytes = BLOCK_BYTES,

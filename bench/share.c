@@ -7,12 +7,15 @@
  *   access   to pages in a standing window: the count of it begins and ends
  *   bulk     what one machine has lent, copied by the other's process; beside memcpy
  *   revoke   of pages that nobody accesses any more, until they are the machine's alone
+ *   agent    a decision of a policy agent that answers at once, asked over its socket; and one that
+ *            was kept
  *
  *     share-bench [ROUNDS]
  */
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "../tests/bus/fake_guest.h"
@@ -20,6 +23,7 @@
 #include "abi/share.h"
 #include "device/share/lend_table.h"
 #include "ipc/spawn.h"
+#include "share/agent.h"
 
 enum {
 	PACKETS = 50000,
@@ -32,6 +36,8 @@ enum {
 	ACCESSES = 1000000,
 	BULK_BYTES = SHARE_WINDOW_PAGES * SLOT_PAGE_BYTES,
 	BULK_TIMES = 64,
+	DECISIONS = 200,
+	NOT_MEASURED_S = 1000,
 	RAM_PAGES = 2 * SHARE_WINDOW_PAGES,
 	DEFAULT_ROUNDS = 7
 };
@@ -329,11 +335,56 @@ static double by_revoking(uint32_t pages)
 	return now_s() - begin;
 }
 
+/* ---- a policy agent ---- */
+
+static void *answer_all(void *context)
+{
+	const int fd = *(const int *)context;
+	char asked[512], answer[64];
+	ssize_t bytes;
+
+	while ((bytes = read(fd, asked, sizeof(asked) - 1)) > 0) {
+		asked[bytes] = 0;
+		snprintf(answer, sizeof(answer), "%lu allow\n", strtoul(asked + 4, NULL, 10));
+		if (write(fd, answer, strlen(answer)) < 0)
+			return NULL;
+	}
+	return NULL;
+}
+
+/* lifetime_ms 0: nothing is kept. A host that lets the agent wait for too long has not measured. */
+static double by_asking(uint32_t lifetime_ms)
+{
+	const struct question question = { .act = ACT_PASS, .machine = "web",
+					   .instance = "store/shelf", .class = "packet" };
+	struct agent *agent = agent_create();
+	char reason[AGENT_REASON_BYTES];
+	pthread_t thread;
+	bool good = true;
+	double begin;
+	int pair[2];
+
+	if (!agent || socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+		abort();
+	agent_set(agent, pair[0]);
+	pthread_create(&thread, NULL, answer_all, &pair[1]);
+	begin = now_s();
+	for (int64_t n = 0; n < DECISIONS && good; n++)
+		good = agent_decide(agent, &question, lifetime_ms, 1, reason) == RULE_ALLOW;
+	begin = now_s() - begin;
+	agent_destroy(agent);
+	pthread_join(thread, NULL);
+	close(pair[1]);
+	return good ? begin / DECISIONS : NOT_MEASURED_S;
+}
+
 int main(int argc, char **argv)
 {
 	const unsigned rounds = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : DEFAULT_ROUNDS;
 	static const uint32_t pages[3] = { 1, 16, SHARE_WINDOW_PAGES };
-	struct { double bus, plain_ring, access, lent, copied, revoked[3]; } least = { 0 };
+	struct {
+		double bus, plain_ring, access, lent, copied, revoked[3], asked, kept;
+	} least = { 0 };
 
 	open_ring();
 	make_pages();
@@ -344,6 +395,8 @@ int main(int argc, char **argv)
 		less(&least.access, by_accesses());
 		less(&least.copied, by_memcpy(from));
 		less(&least.lent, by_lent_pages());
+		less(&least.asked, by_asking(0));
+		less(&least.kept, by_asking(UINT32_MAX));
 		for (unsigned k = 0; k < 3; k++)
 			less(&least.revoked[k], by_revoking(pages[k]));
 	}
@@ -357,5 +410,7 @@ int main(int argc, char **argv)
 	       least.copied / least.lent * 1e2);
 	for (unsigned k = 0; k < 3; k++)
 		printf("revoke %u pages: %.1f us\n", pages[k], least.revoked[k] * 1e6);
+	printf("agent: a decision %.1f us, one that was kept %.2f us\n", least.asked * 1e6,
+	       least.kept * 1e6);
 	return !sum;
 }

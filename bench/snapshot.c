@@ -16,7 +16,11 @@
 
 #include "serve/served.h"
 
-enum { DISK_BYTES = 1 << 30, SPAN = 256 << 20, WINDOW_US = 50000, SNAPSHOTS_MAX = 1000 };
+/* The part of the disk that the client uses: what a snapshot has to make clean. */
+#ifndef SPAN_MIB
+#define SPAN_MIB 256
+#endif
+enum { DISK_BYTES = 1 << 30, SPAN = SPAN_MIB << 20, WINDOW_US = 50000, SNAPSHOTS_MAX = 1000 };
 enum { BLOCK_BYTES = 4096, LINE_BYTES = 4096 };
 
 static struct served served;

@@ -32,7 +32,7 @@ class Operations:
         return self._call("POST", "/v1/machines/{machine}/pause", {"machine": machine}, {}, None, idempotency_key)
 
     def resume_machine(self, machine, idempotency_key=None):
-        """Lets it go on."""
+        """Lets it go on; 409 where it does not stand still."""
         return self._call("POST", "/v1/machines/{machine}/resume", {"machine": machine}, {}, None, idempotency_key)
 
     def stop_machine(self, machine, idempotency_key=None):
@@ -76,6 +76,14 @@ class Operations:
         return self._call("POST", "/v1/machines/{machine}/exec", {"machine": machine}, {}, {"command": command, "env": env, "input": input},
                           idempotency_key)
 
+    def get_screenshot(self, machine):
+        """What is on its screen."""
+        return self._call("GET", "/v1/machines/{machine}/screenshot", {"machine": machine}, {}, None)
+
+    def trace_machine(self, machine, seconds, kinds=None):
+        """What its processors leave translated code for meanwhile, as Chrome and Perfetto show it."""
+        return self._call("GET", "/v1/machines/{machine}/trace", {"machine": machine}, {"seconds": seconds, "kinds": kinds}, None)
+
     def get_memory(self):
         """All machines whose memory is adjusted, the host, and the last moves."""
         return self._call("GET", "/v1/memory", {}, {}, None)
@@ -95,6 +103,14 @@ class Operations:
     def get_usage(self, shares=None):
         """What each machine that runs uses of the host, and what it counts."""
         return self._call("GET", "/v1/usage", {}, {"shares": shares}, None)
+
+    def attach_disk(self, machine, file, idempotency_key=None):
+        """Gives a machine that runs another disk, or a disc."""
+        return self._call("POST", "/v1/machines/{machine}/disks", {"machine": machine}, {}, {"file": file}, idempotency_key)
+
+    def detach_disk(self, machine, disk, idempotency_key=None):
+        """Takes a disk from a machine that runs."""
+        return self._call("POST", "/v1/machines/{machine}/disks/detach", {"machine": machine}, {}, {"disk": disk}, idempotency_key)
 
     def get_disk(self, file, format=None, chain=None, parents=None):
         """What a disk is."""
@@ -128,6 +144,10 @@ class Operations:
         """What an image says about itself."""
         return self._call("GET", "/v1/images/about", {}, {"file": file, "format": format}, None)
 
+    def get_image_policy(self, file, format=None):
+        """What may be done with an image, and which rule refuses the rest."""
+        return self._call("GET", "/v1/images/policy", {}, {"file": file, "format": format}, None)
+
     def list_operations(self):
         """Those that are under way, and the last that ended."""
         return self._call("GET", "/v1/operations", {}, {}, None)
@@ -144,13 +164,13 @@ class Operations:
         """Of the daemon, and of the API."""
         return self._call("GET", "/v1/version", {}, {}, None)
 
-    def open_page(self, end=None, idempotency_key=None):
+    def open_page(self, end=None):
         """An address of the web page, at a port of this host, that is good once."""
-        return self._call("POST", "/v1/page", {}, {}, {"end": end}, idempotency_key)
+        return self._call("POST", "/v1/page", {}, {}, {"end": end})
 
-    def enter_page(self, ticket, idempotency_key=None):
+    def enter_page(self, ticket):
         """What a browser is let in with, for the ticket of its address."""
-        return self._call("POST", "/v1/session", {}, {}, {"ticket": ticket}, idempotency_key)
+        return self._call("POST", "/v1/session", {}, {}, {"ticket": ticket})
 
     def get_metrics(self):
         """Counters of the daemon and of all machines, for Prometheus."""

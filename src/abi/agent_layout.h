@@ -9,6 +9,10 @@
  *          SHARE                                                  DONE
  *          FUSE without bytes: it may begin                       FUSE both ways
  *   instead of any answer: FAILED
+ *
+ * After an EXEC with AGENT_AGAIN whose EXITED says `again` the connection is there for another
+ * question, of whoever then has it (net/relay): to make one takes more than most programs do.
+ * INPUT, INPUT_END, SIGNAL and RESIZE may come behind EXITED, for a program that has ended.
  */
 #pragma once
 
@@ -31,7 +35,7 @@ enum agent_kind {
 	AGENT_FUSE,       /* bytes of one message of the kernel's, or of its answer */
 	AGENT_OUTPUT = 64, /* bytes of standard output, or of the terminal */
 	AGENT_ERRORS,     /* bytes of standard error */
-	AGENT_EXITED,     /* u32: an exit code, or 128 and the signal's number */
+	AGENT_EXITED,     /* struct agent_exited, or its first word alone */
 	AGENT_FILE,       /* struct agent_file */
 	AGENT_DONE,
 	AGENT_FAILED,     /* u32: errno */
@@ -39,8 +43,10 @@ enum agent_kind {
 
 struct agent_frame { uint32_t kind, bytes; };
 struct agent_size { uint16_t rows, columns; };
-enum { AGENT_TERMINAL = 1, AGENT_RANDOM_BYTES = 32 };
+enum { AGENT_TERMINAL = 1, AGENT_AGAIN = 2, AGENT_RANDOM_BYTES = 32 };
 struct agent_exec { uint32_t flags, arguments; struct agent_size size; };
+/* code: an exit code, or 128 and the signal's number; again: 1. */
+struct agent_exited { uint32_t code, again; };
 /* mode: permissions. */
 struct agent_file { uint32_t mode, reserved; uint64_t bytes; };
 /* Of a machine that was forked: random numbers for its kernel. */

@@ -190,6 +190,19 @@ struct ndis_scale_capabilities {
 	uint32_t flags, messages, queues;
 	uint16_t indirections;
 } __attribute__((packed));
+/* Of scaling: what the hash is of (its lowest bit, the only function, left out); flags. */
+enum {
+	NDIS_HASH_IPV4 = 0x100,
+	NDIS_HASH_TCP_IPV4 = 0x200,
+	NDIS_HASH_IPV6 = 0x400,
+	NDIS_HASH_TCP_IPV6 = 0x1000
+};
+enum {
+	NDIS_SCALE_SAME_HASH = 2,
+	NDIS_SCALE_SAME_TABLE = 4,
+	NDIS_SCALE_SAME_KEY = 8,
+	NDIS_SCALE_OFF = 16
+};
 struct ndis_scale_parameters {
 	struct ndis_object object;
 	uint16_t flags, base;

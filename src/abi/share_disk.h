@@ -10,15 +10,15 @@
  *   SHARE_DISK_REQUEST        -->  data of a write are in the window from page `first` on
  *                             <--  SHARE_DISK_DONE: those of a read are there
  *
- *  1. Requests have numbers, each another, and a request that was not answered is asked again with
+ *   - Requests have numbers, each another, and a request that was not answered is asked again with
  *     its own after the next hello: whoever serves goes on with the same `session`, and answers
  *     what it has done already without doing it again. Numbers below `oldest` are not asked again,
  *     and none is SHARE_DISK_SPAN or more above it.
- *  2. Each hello begins another `round`. A server has finished, or left, what it was asked in
+ *   - Each hello begins another `round`. A server has finished, or left, what it was asked in
  *     earlier rounds when it answers a hello, and passes over requests of another round than the
  *     last. A hello may come twice, with one round: it is answered each time.
- *  3. A write is durable once a later flush is answered.
- *  4. The window may be taken away at any time. A server keeps the window's word (abi/share.h) of
+ *   - A write is durable once a later flush is answered.
+ *   - The window may be taken away at any time. A server keeps the window's word (abi/share.h) of
  *     when a hello came, and what it finds in the window is that round's only while the word is the
  *     same, and not 0. So it copies what is to be written, looks at the word, and then writes; it
  *     copies what it has read, looks, and then counts it as done. What it finds otherwise it
@@ -36,7 +36,7 @@
 	GUID(0x2c6f3f53, 0x7d0e, 0x4a0b, 0x9b, 0x5c, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x02)
 
 enum {
-	SHARE_DISK_1_0 = 0x10000, /* without invariant 4; nobody speaks it any more */
+	SHARE_DISK_1_0 = 0x10000, /* without the window's word; nobody speaks it any more */
 	SHARE_DISK_1_1 = 0x10001,
 	SHARE_DISK_SPAN = 64,
 	SHARE_DISK_REQUESTS = 4,       /* at once */

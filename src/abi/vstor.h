@@ -48,6 +48,8 @@ struct vstor_srb {
 };
 _Static_assert(sizeof(struct vstor_srb) == 52, "an SRB");
 
+/* Flags of properties: there may be sub-channels. */
+enum { VSTOR_SEVERAL_CHANNELS = 1 };
 struct vstor_properties {
 	uint32_t reserved;
 	uint16_t sub_channels, reserved_too;
@@ -62,6 +64,7 @@ struct vstor_packet {
 		struct vstor_srb srb;
 		struct vstor_properties properties;
 		struct { uint16_t version, revision; } version;
+		uint16_t sub_channels; /* how many, of CREATE_SUB_CHANNELS */
 		uint8_t bytes[52];
 	} body;
 };

@@ -17,20 +17,27 @@
 
 enum { BACKLOG = 32, RETRY_SECONDS = 1 };
 
+/* True: another may follow. */
+static bool serve_request(int fd, const struct line_frame *frame)
+{
+	switch (frame->head.kind) {
+	case AGENT_EXEC: return agent_exec(fd, frame);
+	case AGENT_PUT: agent_put(fd, frame); return false;
+	case AGENT_GET: agent_get(fd, frame); return false;
+	case AGENT_TWIN: agent_twin(fd, frame); return false;
+	case AGENT_SHARE: agent_share(fd, frame); return false;
+	/* for a program that has ended meanwhile */
+	case AGENT_INPUT: case AGENT_INPUT_END: case AGENT_SIGNAL: case AGENT_RESIZE: return true;
+	default: line_write_number(fd, AGENT_FAILED, ENOSYS); return false;
+	}
+}
+
 static void serve(int fd)
 {
 	static struct line_frame frame;
 
-	if (!line_read(fd, &frame))
-		return;
-	switch (frame.head.kind) {
-	case AGENT_EXEC: agent_exec(fd, &frame); break;
-	case AGENT_PUT: agent_put(fd, &frame); break;
-	case AGENT_GET: agent_get(fd, &frame); break;
-	case AGENT_TWIN: agent_twin(fd, &frame); break;
-	case AGENT_SHARE: agent_share(fd, &frame); break;
-	default: line_write_number(fd, AGENT_FAILED, ENOSYS);
-	}
+	while (line_read(fd, &frame) && serve_request(fd, &frame))
+		;
 }
 
 /* Modules of the kernel may come later. */
@@ -71,8 +78,12 @@ static void serve_in_child(int listener, int fd)
 
 int main(void)
 {
-	int listener = listen_when_possible();
+	int listener;
 
+	/* who starts an agent in the background may have it ignore some; so would its programs */
+	for (int number = 1; number < _NSIG; number++)
+		signal(number, SIG_DFL);
+	listener = listen_when_possible();
 	if (listener < 0) {
 		fprintf(stderr, "umbra-agent: another one listens already\n");
 		return 1;

@@ -3,8 +3,8 @@
 
 #include "line.h"
 
-/* A program, until it has ended (exec.c). */
-void agent_exec(int fd, const struct line_frame *frame);
+/* A program, until it has ended (exec.c). True: the connection may be used again. */
+bool agent_exec(int fd, const struct line_frame *frame);
 /* What a machine that was forked has anew (twin.c). */
 void agent_share(int fd, const struct line_frame *frame);
 void agent_twin(int fd, const struct line_frame *frame);

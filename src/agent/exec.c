@@ -2,13 +2,18 @@
  * A program for the host: with three pipes, or with a terminal of its own. It leads a session, so
  * that signals reach what it has started. When the host goes, the session is hung up.
  *
+ * It begins in the agent's memory, which waits meanwhile: to copy that costs more than most
+ * programs take. So what it becomes is made ready before, and until then it changes nothing there.
+ *
  * Its end is the program's, not that of who has inherited its pipes: what is in them by then is
  * still sent.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pty.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,10 +22,12 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utmp.h>
 
 #include "agent.h"
 
 enum { STRINGS = 1024, NOT_EXECUTABLE = 126, NOT_FOUND = 127, REST_PIECES = 64 };
+enum { DEFAULTS = 2, BEGINNING_BYTES = 64 << 10 };
 
 struct program {
 	pid_t pid;
@@ -31,44 +38,75 @@ struct program {
 	size_t held_at, held_bytes;
 };
 
-/* Of the program's own process. */
-struct command { struct agent_exec head; char *argument[STRINGS + 1], *variable[STRINGS + 1]; };
+/* What it becomes: strings of the host's frame, but for those that it has not said. */
+struct command {
+	struct agent_exec head;
+	char *argument[STRINGS + 1], *variable[DEFAULTS + STRINGS + 1];
+	const char *folder;
+	/* its ends, while it begins; all the same where it is a terminal */
+	int input, output, errors;
+};
+
+/* One of the same name is replaced. */
+static void put_variable(struct command *command, unsigned *count, const char *text)
+{
+	const char *end = strchr(text, '=');
+	unsigned n = 0;
+
+	if (!end)
+		return;
+	while (n < *count && strncmp(command->variable[n], text, (size_t)(end - text) + 1) != 0)
+		n++;
+	command->variable[n] = (char *)(uintptr_t)text;
+	*count += n == *count;
+	assert(*count <= DEFAULTS + STRINGS);
+}
 
 static bool parse(const struct line_frame *frame, struct command *ret)
 {
 	size_t at = sizeof(ret->head);
 	unsigned arguments = 0;
 	unsigned variables = 0;
+	unsigned texts = 0;
 	const char *text;
 
+	*ret = (struct command){ .folder = "/" };
 	if (frame->head.bytes < sizeof(ret->head))
 		return false;
 	memcpy(&ret->head, frame->data, sizeof(ret->head));
 	if (!ret->head.arguments || ret->head.arguments > STRINGS)
 		return false;
+	put_variable(ret, &variables,
+		     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+	put_variable(ret, &variables, "HOME=/root");
 	while ((text = line_text(frame, &at))) {
 		if (arguments < ret->head.arguments)
 			ret->argument[arguments++] = (char *)(uintptr_t)text;
-		else if (variables < STRINGS)
-			ret->variable[variables++] = (char *)(uintptr_t)text;
+		else if (texts++ < STRINGS)
+			put_variable(ret, &variables, text);
 	}
 	return arguments == ret->head.arguments;
 }
 
-/* ---- in the new process ---- */
+/* ---- in the new process, whose memory is the agent's ---- */
 
-static void become(const struct command *command)
+static int take_ends(const struct command *command)
 {
-	clearenv();
-	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
-	setenv("HOME", "/root", 1);
-	for (unsigned n = 0; command->variable[n]; n++)
-		putenv(command->variable[n]);
-	if (chdir(getenv("HOME")) && chdir("/"))
+	if (command->head.flags & AGENT_TERMINAL)
+		return login_tty(command->input);
+	setsid();
+	return dup2(command->input, STDIN_FILENO) < 0 ||
+	       dup2(command->output, STDOUT_FILENO) < 0 ||
+	       dup2(command->errors, STDERR_FILENO) < 0;
+}
+
+static int become(void *context)
+{
+	const struct command *command = context;
+
+	if (take_ends(command) || (chdir(command->folder) && chdir("/")))
 		_exit(NOT_FOUND);
-	/* who starts an agent in the background may have it ignore some */
-	for (int number = 1; number < _NSIG; number++)
-		signal(number, SIG_DFL);
+	signal(SIGPIPE, SIG_DFL); /* the only one that the agent has changed */
 	execvp(command->argument[0], command->argument);
 	dprintf(STDERR_FILENO, "umbra-agent: %s: %s\n", command->argument[0], strerror(errno));
 	_exit(errno == ENOENT ? NOT_FOUND : NOT_EXECUTABLE);
@@ -76,55 +114,69 @@ static void become(const struct command *command)
 
 /* ---- starting it; 0 or -errno ---- */
 
-static int start_with_terminal(struct program *program, const struct command *command)
+/* Returns once it is another program, or has ended. */
+static pid_t begin(struct command *command)
+{
+	static _Alignas(16) uint8_t stack[BEGINNING_BYTES];
+	pid_t pid;
+
+	/* the program is looked for by its own PATH */
+	environ = command->variable;
+	if (getenv("HOME"))
+		command->folder = getenv("HOME");
+	pid = clone(become, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, command);
+	return pid < 0 ? -errno : pid;
+}
+
+static void close_all(const int *fds, unsigned count)
+{
+	for (unsigned n = 0; n < count; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+}
+
+static int start_with_terminal(struct program *program, struct command *command)
 {
 	const struct winsize size = { .ws_row = command->head.size.rows,
 				      .ws_col = command->head.size.columns };
-	int terminal;
 
-	program->pid = forkpty(&terminal, NULL, NULL, &size);
-	if (!program->pid)
-		become(command);
-	if (program->pid < 0)
+	if (openpty(&program->input, &command->input, NULL, NULL, &size))
 		return -errno;
-	program->input = terminal;
-	program->output = fcntl(terminal, F_DUPFD_CLOEXEC, 0);
-	return 0;
+	fcntl(program->input, F_SETFD, FD_CLOEXEC);
+	program->output = fcntl(program->input, F_DUPFD_CLOEXEC, 0);
+	program->pid = begin(command);
+	close(command->input);
+	return program->pid < 0 ? program->pid : 0;
 }
 
-static int start_with_pipes(struct program *program, const struct command *command)
+static int start_with_pipes(struct program *program, struct command *command)
 {
-	int pipes[3][2];
+	int pipes[6] = { -1, -1, -1, -1, -1, -1 };
 
-	for (unsigned n = 0; n < 3; n++)
-		if (pipe2(pipes[n], O_CLOEXEC))
+	for (unsigned n = 0; n < 6; n += 2)
+		if (pipe2(pipes + n, O_CLOEXEC)) {
+			close_all(pipes, 6);
 			return -errno;
-	program->pid = fork();
-	if (!program->pid) {
-		setsid();
-		dup2(pipes[0][0], STDIN_FILENO);
-		dup2(pipes[1][1], STDOUT_FILENO);
-		dup2(pipes[2][1], STDERR_FILENO);
-		become(command);
-	}
-	close(pipes[0][0]);
-	close(pipes[1][1]);
-	close(pipes[2][1]);
-	program->input = pipes[0][1];
-	program->output = pipes[1][0];
-	program->errors = pipes[2][0];
-	return program->pid < 0 ? -errno : 0;
+		}
+	program->input = pipes[1];
+	program->output = pipes[2];
+	program->errors = pipes[4];
+	command->input = pipes[0];
+	command->output = pipes[3];
+	command->errors = pipes[5];
+	program->pid = begin(command);
+	close_all((int[]){ pipes[0], pipes[3], pipes[5] }, 3);
+	return program->pid < 0 ? program->pid : 0;
 }
 
 static void set_flags(int fd)
 {
 	if (fd < 0)
 		return;
-	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-	fcntl(fd, F_SETFD, FD_CLOEXEC);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
 }
 
-static int start(struct program *program, const struct command *command)
+static int start(struct program *program, struct command *command)
 {
 	int error;
 
@@ -290,8 +342,10 @@ static uint32_t exit_code(pid_t pid)
 	return (uint32_t)(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-static void serve(int fd, struct program *program)
+/* True: it has ended, and the host knows. */
+static bool serve(int fd, struct program *program, bool again)
 {
+	struct agent_exited said = { .again = again };
 	bool ended = false;
 	bool is_there = true;
 
@@ -299,21 +353,28 @@ static void serve(int fd, struct program *program)
 		is_there = turn(fd, program, &ended);
 	if (!ended) {
 		kill(-program->pid, SIGHUP);
-		return;
+		return false;
 	}
-	if (pass_on_rest(fd, &program->output, AGENT_OUTPUT) &&
-	    pass_on_rest(fd, &program->errors, AGENT_ERRORS))
-		line_write_number(fd, AGENT_EXITED, exit_code(program->pid));
+	if (!pass_on_rest(fd, &program->output, AGENT_OUTPUT) ||
+	    !pass_on_rest(fd, &program->errors, AGENT_ERRORS))
+		return false;
+	said.code = exit_code(program->pid);
+	/* who does not ask for more does not know of it */
+	return line_write(fd, AGENT_EXITED, &said, again ? sizeof(said) : sizeof(said.code));
 }
 
-void agent_exec(int fd, const struct line_frame *frame)
+bool agent_exec(int fd, const struct line_frame *frame)
 {
 	static struct command command;
 	static struct program program;
 	int error = parse(frame, &command) ? start(&program, &command) : -EINVAL;
+	const bool again = command.head.flags & AGENT_AGAIN;
+	bool is_over = false;
 
 	if (error)
 		line_write_number(fd, AGENT_FAILED, (uint32_t)-error);
 	else
-		serve(fd, &program);
+		is_over = serve(fd, &program, again);
+	close_all((int[]){ program.input, program.output, program.errors, program.pidfd }, 4);
+	return again && is_over;
 }

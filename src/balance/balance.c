@@ -1,20 +1,16 @@
 /* See balance.h. Times are in microseconds, sizes in bytes. */
-#include "balance.h"
+#include "balance_internal.h"
 
 #include <assert.h>
 #include <stdlib.h>
 
+#include "lib/check.h"
 #include "share.h"
 
 #define MIB (1ull << 20)
-#define SECOND_US 1000000ull
 #define HORIZON_US (SECOND_US / 2) /* how far growth is looked ahead */
-#define RATE_US (SECOND_US / 10)
 #define FORGET_US (8 * SECOND_US) /* in which an estimate falls by most of what it fell short */
-#define HOLD_US (10 * SECOND_US)
-#define HOLD_MOST_US (160 * SECOND_US)
 #define TURN_MOST_US SECOND_US /* of a turn that comes late, what counts */
-#define SIZE_MOST (1ull << 50) /* nothing real is larger: sums of guests do not overflow */
 
 enum {
 	BESIDE_MIB = 32,
@@ -24,28 +20,9 @@ enum {
 	FULL_SHARE = 16,
 	FULL_STEP_SHARE = 4
 };
+enum { REGION_MIB = 128 };
 enum { RAISE_SHARE = 64, LOWER_SHARE = 16, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
 enum { STALLS_PERCENT = 10, BOOST_SHARE = 64, BOOST_MOST_SHARE = 8 };
-
-struct known {
-	bool is_there;
-	uint64_t reports, used, resident_at_report, resident_before;
-	uint64_t growth; /* since its last report */
-	uint64_t rate, rate_us; /* bytes a second, that it comes to occupy more; since when */
-	uint64_t fast; /* its working set, as it seems now */
-	bool is_full; /* it had nothing left at its last report, and has used the rest */
-	uint64_t working_set, demand;
-	uint64_t now, low, high; /* to get along with, just now; for some seconds; and a buffer */
-	uint64_t ideal, target, target_before;
-	uint64_t raised_us, lowered_us, hold_us;
-	enum balance_reason reason;
-};
-
-struct balance {
-	struct known known[BALANCE_GUESTS];
-	uint64_t before_us, stall_us, boost; /* of the reserve, while the host waits for memory */
-	bool is_begun;
-};
 
 struct turn {
 	struct balance *balance;
@@ -309,6 +286,31 @@ static uint64_t choose_bounds(const struct turn *turn, struct share *share, cons
 	return now > turn->all ? turn->all_calm : turn->all;
 }
 
+/*
+ * Who gets more gets whole regions, as guests add memory: what it would not use of one would go
+ * back at once.
+ */
+static uint64_t whole_regions(const struct known *known, const struct balance_guest *guest)
+{
+	const uint64_t region = REGION_MIB * MIB;
+
+	if (known->ideal <= known->target)
+		return known->ideal;
+	return least_of((known->ideal + region - 1) / region * region, most_for(guest));
+}
+
+/* Where there is enough for all of them; else each gets what it was found to. */
+static void round_up(struct turn *turn, const unsigned *at, unsigned count, uint64_t all)
+{
+	struct known *known = turn->balance->known;
+	uint64_t whole = 0;
+
+	for (unsigned n = 0; n < count; n++)
+		whole += whole_regions(&known[at[n]], &turn->guest[at[n]]);
+	for (unsigned n = 0; n < count && whole <= all; n++)
+		known[at[n]].ideal = whole_regions(&known[at[n]], &turn->guest[at[n]]);
+}
+
 static void divide(struct turn *turn)
 {
 	struct share share[BALANCE_GUESTS];
@@ -325,6 +327,7 @@ static void divide(struct turn *turn)
 	share_out(share, count, all);
 	for (unsigned n = 0; n < count; n++)
 		turn->balance->known[at[n]].ideal = share[n].ret;
+	round_up(turn, at, count, all);
 }
 
 static enum balance_reason why_more(const struct known *known)
@@ -421,6 +424,24 @@ static void move_all(struct turn *turn)
 			lower_target(&turn->balance->known[n], turn, is_crowded);
 }
 
+static void check_known(const struct known *known)
+{
+	assert(known->now <= known->low && known->low <= known->high);
+	assert(known->high <= SIZE_MOST && known->target <= SIZE_MOST);
+	assert(known->fast <= known->working_set && known->working_set <= known->demand);
+	assert(known->hold_us >= HOLD_US && known->hold_us <= HOLD_MOST_US);
+	assert(known->reason < BALANCE_REASONS);
+	assert(known->rate_us < RATE_US);
+}
+
+void check_balance(const struct balance *balance)
+{
+	assert(balance->boost <= SIZE_MOST);
+	for (unsigned n = 0; n < BALANCE_GUESTS; n++)
+		if (balance->known[n].is_there)
+			check_known(&balance->known[n]);
+}
+
 /* Also those that were there: they have to be forgotten. */
 static unsigned count_guests(const struct balance *balance, const struct balance_guest *guest)
 {
@@ -469,4 +490,5 @@ void balance_turn(struct balance *balance, const struct balance_host *host,
 	move_all(&turn);
 	for (unsigned n = 0; n < turn.count; n++)
 		judge(&balance->known[n], &guest[n], &ret[n]);
+	CHECK(check_balance(balance));
 }

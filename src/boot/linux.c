@@ -137,8 +137,14 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
 	state->gpr[6] = ZERO_PAGE_GPA;
 }
 
+uint64_t boot_module_gpa(const struct guest_memory *memory, uint64_t bytes)
+{
+	return (memory->low_bytes - bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
+}
+
 int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struct boot_file initrd,
-	       const char *command_line, struct x86_state *ret_state, const char **reason)
+	       const char *command_line, struct boot_extent *ret_extent,
+	       struct x86_state *ret_state, const char **reason)
 {
 	struct header header = { .setup_bytes = 0 };
 	uint8_t *zero = memory->ram + ZERO_PAGE_GPA;
@@ -154,15 +160,16 @@ int boot_linux(const struct guest_memory *memory, struct boot_file kernel, struc
 		return boot_refuse(reason, "the command line is longer than it takes", -E2BIG);
 	memcpy(memory->ram + header.address, kernel.data + header.setup_bytes,
 	       header.payload_bytes);
+	*ret_extent = (struct boot_extent){ .gpa = header.address,
+					    .end_gpa = header.address + header.payload_bytes };
 	memset(zero, 0, GUEST_PAGE_BYTES);
 	memcpy(zero + 0x1f1, kernel.data + 0x1f1,
 	       0x11 + kernel.data[0x201] > 0x7f ? 0x7f : 0x11u + kernel.data[0x201]);
 	if (initrd.bytes) {
+		initrd_gpa = boot_module_gpa(memory, initrd.bytes);
 		if (initrd.bytes > memory->low_bytes ||
-		    ((memory->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1)) <
-			    header.address + header.init_size)
+		    initrd_gpa < header.address + header.init_size)
 			return boot_refuse(reason, "the initrd does not fit beside it", -ENOMEM);
-		initrd_gpa = (memory->low_bytes - initrd.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
 		memcpy(memory->ram + initrd_gpa, initrd.data, initrd.bytes);
 	}
 	zero[0x210] = 0xff;

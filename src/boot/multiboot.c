@@ -252,13 +252,13 @@ static void entry_state(uint8_t *ram, uint64_t entry, struct x86_state *state)
 }
 
 int boot_multiboot(const struct guest_memory *memory, struct boot_file image,
-		   struct boot_file module, const char *command_line, struct x86_state *ret_state,
+		   struct boot_file module, const char *command_line,
+		   struct boot_extent *ret_extent, struct x86_state *ret_state,
 		   const char **reason)
 {
 	uint64_t entry = 0;
 	uint64_t end = 0;
-	uint64_t module_gpa =
-		(memory->low_bytes - module.bytes) & ~(uint64_t)(GUEST_PAGE_BYTES - 1);
+	const uint64_t module_gpa = boot_module_gpa(memory, module.bytes);
 	int error;
 
 	assert(boot_is_multiboot(image) && (module.data || !module.bytes));
@@ -273,6 +273,7 @@ int boot_multiboot(const struct guest_memory *memory, struct boot_file image,
 		return boot_refuse(reason, "the module does not fit beside it", -ENOMEM);
 	if (module.bytes)
 		memcpy(memory->ram + module_gpa, module.data, module.bytes);
+	*ret_extent = (struct boot_extent){ .gpa = LOWEST_GPA, .end_gpa = end };
 	information(memory, module_gpa, module.bytes);
 	strcpy((char *)memory->ram + COMMAND_GPA, command_line);
 	entry_state(memory->ram, entry, ret_state);

@@ -3,9 +3,9 @@
  * permissions, times and attributes, by libext2fs. Nothing is mounted, so that nobody needs a
  * right.
  *
- *  1. A path has no `.` or `..` left in it (volume_check_path()), and each folder on the way is one
+ *   - A path has no `.` or `..` left in it (volume_check_path()), and each folder on the way is one
  *     of this file system's: a link is not followed.
- *  2. The last of a name counts: what was there before is replaced, but a folder stays.
+ *   - The last of a name counts: what was there before is replaced, but a folder stays.
  *
  * Left out: sockets and pipes, which those who use them make anew; access lists.
  */

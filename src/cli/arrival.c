@@ -20,6 +20,7 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "spare.h"
 #include "vm/saved_blocks.h"
 #include "wire/parcel.h"
 
@@ -44,7 +45,9 @@ struct arrival {
 	pid_t child;     /* who starts the machine */
 	int child_fd;
 	FILE *output;
-	uint64_t lost_s; /* since when there is no connection */
+	struct spare spare; /* who is there for it */
+	uint64_t lost_s; /* since when there is no connection, or only its end is waited for */
+	bool is_heard; /* the sender knows that it runs, and is whole */
 	bool is_over;
 };
 
@@ -124,13 +127,17 @@ static bool is_served(const struct arrival *arrival)
 	return arrival->stage == RUNS && arrival->pager < 0;
 }
 
-/* Once the sender is told: who has not heard that it runs would go on, too. */
+/*
+ * Once the sender has heard that it runs, and says so: who has not would go on, too, and a
+ * connection that takes what is said may be lost already.
+ */
 static void end_if_served(struct arrival *arrival)
 {
 	if (!is_served(arrival))
 		return;
+	arrival->lost_s = now_s(); /* for so long one that stays silent is waited for as well */
 	say(arrival, PARCEL_WHOLE, 0);
-	arrival->is_over |= arrival->is_connected;
+	arrival->is_over |= arrival->is_heard;
 }
 
 /* ---- its file ---- */
@@ -264,19 +271,18 @@ static void take_connection(struct arrival *arrival)
 
 /* ---- it goes on ---- */
 
-static void run_machine(const struct arrival *arrival, int pages)
+/* What the arrival holds open is nobody's business who it starts, and ends with the arrival. */
+static void run_machine(struct arrival *arrival, int pages)
 {
 	char path[PATH_BYTES];
-	char number[16];
 
 	snprintf(path, sizeof(path), "%s/%s", arrival->place->folder, arrival->name);
-	snprintf(number, sizeof(number), "%d", PAGES_FD);
 	dup2(fileno(arrival->output), STDERR_FILENO);
 	dup2(fileno(arrival->output), STDOUT_FILENO);
 	dup2(pages, PAGES_FD);
-	execl("/proc/self/exe", "umbra", "run", "--restore", path, "--name", arrival->head.name,
-	      "--pages-from", number, "--detach", (char *)NULL);
-	_exit(EXIT_FAULT);
+	close(pages);
+	close(arrival->pager);
+	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD));
 }
 
 static void begin_machine(struct arrival *arrival)
@@ -290,11 +296,12 @@ static void begin_machine(struct arrival *arrival)
 		answer(arrival, -errno, "");
 		return;
 	}
+	arrival->pager = pair[0];
 	arrival->child = fork();
 	if (!arrival->child)
 		run_machine(arrival, pair[1]);
+	early_end(&arrival->spare.broker);
 	close(pair[1]);
-	arrival->pager = pair[0];
 	arrival->child_fd = (int)syscall(SYS_pidfd_open, arrival->child, 0);
 	arrival->stage = BEGINS;
 	if (arrival->child < 0 || arrival->child_fd < 0)
@@ -319,10 +326,12 @@ static void hear_child(struct arrival *arrival)
 	close(arrival->child_fd);
 	arrival->child_fd = -1;
 	code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAULT;
+	arrival->stage = RUNS;
+	close(arrival->place->begun);
+	/* its sender first: one that has not heard of it would send it anew */
+	answer(arrival, code ? -EBADMSG : 0, code ? said : "");
 	printf("%s %s\n", arrival->head.name, code ? "was refused" : "has arrived");
 	fflush(stdout);
-	arrival->stage = RUNS;
-	answer(arrival, code ? -EBADMSG : 0, code ? said : "");
 }
 
 /* ---- what comes ---- */
@@ -345,6 +354,16 @@ static void take_block(struct arrival *arrival, const struct parcel_piece *piece
 		say(arrival, PARCEL_WHOLE, 0);
 }
 
+/* The pager may still be reading. */
+static void hear_end(struct arrival *arrival)
+{
+	arrival->is_heard = arrival->stage == RUNS &&
+			    (is_served(arrival) || arrival->has.count == arrival->has.blocks);
+	arrival->is_over |= arrival->is_heard && is_served(arrival);
+	if (!arrival->is_heard)
+		leave_liar(arrival);
+}
+
 static void hear_sender(struct arrival *arrival)
 {
 	static uint8_t data[PARCEL_PIECE_BYTES];
@@ -361,6 +380,10 @@ static void hear_sender(struct arrival *arrival)
 	}
 	if (piece.at == PARCEL_BEGIN) {
 		begin_machine(arrival);
+		return;
+	}
+	if (piece.at == PARCEL_HEARD) {
+		hear_end(arrival);
 		return;
 	}
 	if (!wire_line_receive(&arrival->line, data, piece.bytes))
@@ -434,11 +457,10 @@ static bool has_news(const struct arrival *arrival)
 static int patience_ms(const struct arrival *arrival)
 {
 	const uint64_t gone = now_s() - arrival->lost_s;
-
-	const bool needs_none = arrival->stage != ARRIVES && !is_served(arrival) &&
+	const bool needs_none = arrival->stage != ARRIVES &&
 				arrival->has.count == arrival->has.blocks;
 
-	if (arrival->is_connected || needs_none)
+	if (!is_served(arrival) && (arrival->is_connected || needs_none))
 		return -1;
 	return gone < arrival->place->wait_s ? (int)(arrival->place->wait_s - gone) * 1000 : 0;
 }
@@ -520,14 +542,14 @@ static void fill(struct arrival *arrival)
 		close(arrival->pager);
 }
 
-void arrival_serve(const struct arrival_place *place, struct wire_line *line)
+void arrival_serve(const struct arrival_place *place, struct wire_line *line, struct spare *spare)
 {
 	static struct arrival arrival;
 	int error;
 
 	arrival = (struct arrival){ .place = place, .line = *line, .is_connected = true,
 				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
-				    .child_fd = -1 };
+				    .child_fd = -1, .spare = *spare };
 	wire_line_be_patient(line);
 	error = take_head(&arrival);
 	if (error == -EBUSY && pass_connection(&arrival))

@@ -11,26 +11,31 @@
  * once what it begins with has come, and tells its pager (process/pager_main.c) which blocks there
  * are; what that wants he asks for.
  *
- *  1. What comes is hostile, and so is what the pager says: a block is written where nothing was
+ *   - What comes is hostile, and so is what the pager says: a block is written where nothing was
  *     yet, at its place, when it is what its checksum says.
- *  2. A connection that is lost is waited for. Then the pager's line ends, and so does the machine,
+ *   - A connection that is lost is waited for. Then the pager's line ends, and so does the machine,
  *     which says why.
- *  3. He never waits for the pager, and for a connection no longer than
+ *   - He never waits for the pager, and for a connection no longer than
  *     wire_line.h says.
  */
 #pragma once
 
 #include <stdint.h>
 
+#include "spare.h"
 #include "wire_line.h"
 
 struct arrival_place {
 	const char *folder;
 	uint64_t most_bytes; /* of one file */
 	unsigned wait_s;
+	int begun; /* closed once a machine has begun, or will not */
 };
 
-/* The line is closed, or given to who has it from then on. */
-void arrival_serve(const struct arrival_place *place, struct wire_line *line);
+/*
+ * The line is closed, or given to who has it from then on. spare: who was begun for the machine
+ * (spare.h).
+ */
+void arrival_serve(const struct arrival_place *place, struct wire_line *line, struct spare *spare);
 /* Of who is gone for an hour. */
 void arrival_remove_old(const char *folder);

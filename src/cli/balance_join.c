@@ -15,8 +15,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/lockdown.h"
 #include "ipc/spawn.h"
 #include "control/names.h"
+#include "process/sanitized.h"
 
 enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), ANSWER_S = 5, BACKLOG = 16 };
 /* As of who joins the hub: one that ends again soon is joined again later, and later each time. */
@@ -58,23 +60,33 @@ int balance_connect(void)
 	return error == -ECONNREFUSED ? -ENOENT : error;
 }
 
+/* has_rights, here and below: who has given them up has it at its number. */
+static int program(bool has_rights)
+{
+	const int kept = fcntl(grant_fd(GRANT_PROGRAM), F_GETFD);
+
+	return !has_rights && kept >= 0 ? grant_fd(GRANT_PROGRAM) : spawn_open_program();
+}
+
 /* In a process of its own, which ends: it belongs to no machine, and to no terminal. */
-static void begin(int listener)
+static void begin(int listener, bool has_rights)
 {
 	struct spawned spawned;
 	struct grants grants;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	grants_clear(&grants);
-	grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	grants.fd[GRANT_PROGRAM] = program(has_rights);
 	grants.fd[GRANT_CONTROL] = listener;
+	if (!has_rights && role_grants_here() & GRANT(GRANT_ROOT))
+		grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	setsid();
 	dup2(null, STDERR_FILENO);
 	_exit(spawn_role(ROLE_BALANCER, &grants, -1, &spawned) != 0);
 }
 
 /* With the folder locked: of two that find none, one starts it. */
-static int start(const struct sockaddr_un *at)
+static int start(const struct sockaddr_un *at, bool has_rights)
 {
 	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int status = 0;
@@ -90,14 +102,14 @@ static int start(const struct sockaddr_un *at)
 	}
 	pid = fork();
 	if (!pid)
-		begin(listener);
+		begin(listener, has_rights);
 	close(listener);
 	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		return -errno;
 	return status ? -EAGAIN : 0;
 }
 
-static int connect_or_start(void)
+static int connect_or_start(bool has_rights)
 {
 	struct sockaddr_un at;
 	int folder;
@@ -109,7 +121,7 @@ static int connect_or_start(void)
 	if ((error == -ENOENT || error == -ECONNREFUSED) && !flock(folder, LOCK_EX)) {
 		error = try_connect(fd, &at);
 		if (error == -ENOENT || error == -ECONNREFUSED)
-			error = start(&at) ?: try_connect(fd, &at);
+			error = start(&at, has_rights) ?: try_connect(fd, &at);
 	}
 	close(folder);
 	if (!error)
@@ -158,9 +170,9 @@ static int bring(int balancer, int machine)
 }
 
 /* The connection on which it was brought, which stays as long as that balancer; -errno. */
-static int bring_to_one(int machine)
+static int bring_to_one(int machine, bool has_rights)
 {
-	const int balancer = connect_or_start();
+	const int balancer = connect_or_start(has_rights);
 	const int error = balancer < 0 ? balancer : bring(balancer, machine);
 
 	if (!error)
@@ -171,15 +183,15 @@ static int bring_to_one(int machine)
 }
 
 /* One that ends just then has taken the connection, and nothing else: the next has the machine. */
-static int join_once(const char *name)
+static int join_once(const char *name, bool has_rights)
 {
 	int machine = name_connect(name);
 	int line = machine < 0 ? machine : narrow(machine);
 
 	if (!line)
-		line = bring_to_one(machine);
+		line = bring_to_one(machine, has_rights);
 	if (line == -EPIPE || line == -ECONNRESET)
-		line = bring_to_one(machine);
+		line = bring_to_one(machine, has_rights);
 	if (machine >= 0)
 		close(machine);
 	return line;
@@ -222,7 +234,7 @@ static void stay(const char *name, int broker, int line)
 		if (!wait_for_end(broker, -1, delay_ms))
 			return;
 		delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
-		line = join_once(name);
+		line = join_once(name, SANITIZED);
 	}
 }
 
@@ -243,9 +255,42 @@ static void leave_all_but(int *broker, int *line)
 	signal(SIGPIPE, SIG_IGN);
 }
 
+/*
+ * What it keeps is what starting a balancer takes: the program, the folder where machines listen,
+ * and what a balancer reads of the host. 0 or -errno.
+ */
+static int give_up_rights(void)
+{
+	static const char *const host[] = { "/proc/meminfo", "/proc/pressure/memory" };
+	struct lockdown_file files[3];
+	char place[PATH_BYTES];
+	unsigned count = 0;
+	int own = spawn_open_program();
+	int error;
+
+	if (own < 0)
+		return own;
+	if (own != grant_fd(GRANT_PROGRAM)) {
+		dup3(own, grant_fd(GRANT_PROGRAM), O_CLOEXEC);
+		close(own);
+	}
+	files[0].fd = name_balancer_path(place, sizeof(place));
+	files[0].access = LOCKDOWN_MEET;
+	count += files[0].fd >= 0;
+	for (unsigned n = 0; n < 2; n++) {
+		files[count].fd = open(host[n], O_PATH | O_CLOEXEC);
+		files[count].access = LOCKDOWN_WRITE;
+		count += files[count].fd >= 0;
+	}
+	error = lockdown_to_start(ROLE_JOINER, ROLE_BALANCER, true, files, count);
+	while (count)
+		close(files[--count].fd);
+	return error;
+}
+
 int balance_join(const char *name, pid_t broker)
 {
-	int line = join_once(name);
+	int line = join_once(name, true);
 	int broker_fd;
 
 	if (line < 0)
@@ -253,7 +298,8 @@ int balance_join(const char *name, pid_t broker)
 	broker_fd = (int)syscall(SYS_pidfd_open, broker, 0);
 	if (broker_fd >= 0 && !fork()) {
 		leave_all_but(&broker_fd, &line);
-		stay(name, broker_fd, line);
+		if (SANITIZED || !give_up_rights())
+			stay(name, broker_fd, line);
 		_exit(0);
 	}
 	if (broker_fd >= 0)

@@ -15,11 +15,12 @@
 enum { REPORT_BYTES = 1 << 20, SOCKET_BYTES = 108 };
 
 static const char bus_help[] =
-	"usage: umbra bus [NAME] [--json]\n"
+	"usage: umbra bus [NAME] [--json | --live]\n"
 	"Shows the channels between your machines (umbra run --serve, --bind): who is joined to "
 	"whom,\n"
 	"what has passed, and what the rules have decided and why. NAME: of this machine alone.\n"
-	"The rules are in ~/.config/umbra/share.rules; docs/sharing.md says how.\n";
+	"--live: again each second, until it is stopped.\n"
+	"The rules are in ~/.config/umbra/share.rules: umbra-rules(5).\n";
 
 /* What the hub says, or NULL with *ret_error; freed by the caller. */
 static char *ask_hub(int line, int *ret_error)
@@ -76,12 +77,13 @@ static void print_ports(const json_t *ports, const char *name)
 	json_array_foreach((json_t *)(uintptr_t)ports, n, port) {
 		if (!is_about(port, name))
 			continue;
-		printf("%s %s %s (%s): %s%s%s, %ld packets, %ld bytes sent, %ld wait, %ld held "
-		       "back, %ld lost\n",
+		printf("%s %s %s (%s): %s%s%s, %ld packets, %ld bytes sent, %ld and %ld a second, "
+		       "%ld wait, %ld held back, %ld lost\n",
 		       word(port, "machine"), word(port, "side"), word(port, "instance"),
 		       word(port, "class"), word(port, "state"),
 		       *word(port, "peer") ? " with " : "", word(port, "peer"),
 		       number(port, "packets"), number(port, "bytes"),
+		       number(port, "passed_packets_per_s"), number(port, "passed_bytes_per_s"),
 		       number(port, "waiting"), number(port, "held"), number(port, "lost"));
 	}
 }
@@ -163,12 +165,27 @@ static int show(const char *name, bool as_json)
 	return code;
 }
 
+static int show_live(const char *name)
+{
+	int code;
+
+	do {
+		fputs(TERMINAL_HOME_AND_CLEAR, stdout);
+		code = show(name, false);
+		if (fflush(stdout))
+			return EXIT_FAULT;
+	} while (!code && !sleep(1));
+	return code;
+}
+
 int verb_bus(int argc, char **argv)
 {
 	static const struct option longs[] = { { "json", 0, 0, 'j' },
+					       { "live", 0, 0, 'l' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	bool as_json = false;
+	bool is_live = false;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -176,13 +193,19 @@ int verb_bus(int argc, char **argv)
 			fputs(bus_help, stdout);
 			return 0;
 		}
-		if (option != 'j')
+		if (option == '?')
 			return complain(EXIT_USAGE, "not understood", "umbra bus",
 					"see umbra bus --help");
-		as_json = true;
+		as_json |= option == 'j';
+		is_live |= option == 'l';
 	}
+	if (as_json && is_live)
+		return complain(EXIT_USAGE, "either of the two", "--json and --live",
+				"see umbra bus --help");
 	if (argc - optind > 1)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind + 1],
 				"see umbra bus --help");
+	if (is_live)
+		return show_live(optind < argc ? argv[optind] : NULL);
 	return show(optind < argc ? argv[optind] : NULL, as_json);
 }

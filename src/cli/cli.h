@@ -6,6 +6,9 @@
 
 #include "process/report.h"
 
+/* Before each look of a view that is live. */
+#define TERMINAL_HOME_AND_CLEAR "\033[H\033[J"
+
 /* size.c: a number of bytes: digits, then nothing, K, M, G or T. */
 bool parse_size(const char *text, uint64_t *ret);
 int verb_run(int argc, char **argv);
@@ -29,6 +32,7 @@ int verb_save(int argc, char **argv);
 /* running.c: ps, info, stop, kill, pause, resume, memory. */
 int verb_running(int argc, char **argv);
 int verb_top(int argc, char **argv);
+int verb_demo(int argc, char **argv);
 int verb_mcp(int argc, char **argv);
 /* page_verb.c */
 int verb_page(int argc, char **argv);

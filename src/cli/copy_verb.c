@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/write_all.h"
 #include "agent_line.h"
 #include "cli.h"
 #include "service_copy.h"
@@ -88,19 +89,6 @@ static int copy_in(struct agent_line *line, int file, const char *from, const ch
 }
 
 /* ---- out of it; 0 or -errno ---- */
-
-static int write_all(int file, const uint8_t *data, size_t bytes)
-{
-	while (bytes) {
-		const ssize_t put = write(file, data, bytes);
-
-		if (put < 0 && errno != EINTR)
-			return -errno;
-		data += put < 0 ? 0 : put;
-		bytes -= put < 0 ? 0 : (size_t)put;
-	}
-	return 0;
-}
 
 static int hear_data(struct agent_line *line, struct agent_said *said, int file, uint64_t left)
 {

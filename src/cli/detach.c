@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,16 +82,38 @@ bool detach_begin(const char *name, struct detach *ret, int *ret_code)
 	return false;
 }
 
-int detach_finish(const struct detach *detach)
+int detach_open_log(const char *name)
 {
 	char path[LOG_PATH_BYTES];
-	int error = name_log_path(detach->name, path, sizeof(path));
-	int log = error ? error
-			: open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	const int error = name_log_path(name, path, sizeof(path));
+	int log;
+
+	if (error)
+		return error;
+	log = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	return log < 0 ? -errno : log;
+}
+
+int detach_wait(const char *name, int broker_pidfd)
+{
+	struct pollfd broker = { .fd = broker_pidfd, .events = POLLIN };
+
+	if (machine_answers(name))
+		return 0;
+	while (poll(&broker, 1, -1) < 0 && errno == EINTR)
+		;
+	print_log(name);
+	return EXIT_UNUSABLE;
+}
+
+int detach_finish(const struct detach *detach)
+{
+	int log = detach_open_log(detach->name);
 	int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	if (log < 0 || nothing < 0)
-		return complain(EXIT_UNUSABLE, strerror(errno), path, "see umbra run --help");
+		return complain(EXIT_UNUSABLE, strerror(log < 0 ? -log : errno), detach->name,
+				"see umbra run --help");
 	if (write(detach->told, "", 1) != 1)
 		return EXIT_FAULT;
 	dup2(nothing, STDIN_FILENO);

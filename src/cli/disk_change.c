@@ -26,7 +26,7 @@ static int step(void *context, uint64_t done, uint64_t all)
 	return interrupted ? -EINTR : 0;
 }
 
-static struct disk_job begin_job(struct progress *progress)
+struct disk_job disk_job_begin(struct progress *progress)
 {
 	progress_begin(progress, 0);
 	progress->plain = true;
@@ -52,7 +52,7 @@ static int end_job(struct disk *disk, struct progress *progress, const char *eve
 
 int verb_disk_commit(struct arguments *arguments)
 {
-	struct disk_error error = { "" };
+	struct disk_error error = { .kind = REFUSAL_NONE };
 	struct progress progress;
 	struct disk_job job;
 	struct disk *disk;
@@ -69,7 +69,7 @@ int verb_disk_commit(struct arguments *arguments)
 	if (disk_parent(disk) && overridden)
 		disk_access_note(disk, "policy overridden",
 				 json_pack("{s:s}", "reason", arguments->override));
-	job = begin_job(&progress);
+	job = disk_job_begin(&progress);
 	return end_job(disk, &progress, "committed", disk_commit(disk, &job, &error), &error);
 }
 
@@ -89,7 +89,7 @@ int verb_disk_stream(struct arguments *arguments)
 	if (!disk_parent(disk))
 		return disk_access_close(disk, complain(EXIT_USAGE, "has no parent",
 							arguments->file, "nothing is to be done"));
-	job = begin_job(&progress);
+	job = disk_job_begin(&progress);
 	return end_job(disk, &progress, "streamed", disk_stream(disk, &job), NULL);
 }
 
@@ -103,13 +103,13 @@ int verb_disk_compact(struct arguments *arguments)
 
 	if (code)
 		return code;
-	job = begin_job(&progress);
+	job = disk_job_begin(&progress);
 	return end_job(disk, &progress, "compacted", disk_compact(disk, &job), NULL);
 }
 
 int verb_disk_rebase(struct arguments *arguments)
 {
-	struct disk_error error = { "" };
+	struct disk_error error = { .kind = REFUSAL_NONE };
 	enum disk_format format;
 	struct progress progress;
 	struct disk_job job;
@@ -125,14 +125,14 @@ int verb_disk_rebase(struct arguments *arguments)
 					  (struct disk_options){ .write = true }, &disk);
 	if (code)
 		return code;
-	job = begin_job(&progress);
+	job = disk_job_begin(&progress);
 	return end_job(disk, &progress, "rebased",
 		       disk_rebase(disk, arguments->parent, format, &job, &error), &error);
 }
 
 int verb_disk_export_changes(struct arguments *arguments)
 {
-	struct disk_error error = { "" };
+	struct disk_error error = { .kind = REFUSAL_NONE };
 	struct progress progress;
 	struct disk_job job;
 	struct disk *disk;
@@ -147,7 +147,7 @@ int verb_disk_export_changes(struct arguments *arguments)
 	code = making_begin(arguments->other, &unfinished);
 	if (code)
 		return disk_access_close(disk, code);
-	job = begin_job(&progress);
+	job = disk_job_begin(&progress);
 	code = disk_export_changes(disk, arguments->since, unfinished, &job, &error);
 	return making_end(arguments->other, end_job(disk, &progress, NULL, code, &error));
 }

@@ -49,11 +49,23 @@ enum { CHECK_TRIES = 50 };
 
 struct fault_place { struct findings *findings; const char *path; };
 
-static void format_fault(void *context, const char *line)
+/* A file that is refused, or a fault that was found in one: all parts of it. */
+static void note_refusal(struct findings *findings, const char *path, const char *fault,
+			 const struct disk_error *why)
+{
+	json_t *more = json_pack("{s:s, s:o}", "fault", fault, "refusal", disk_refusal_json(why));
+	const char *rest = why->text;
+
+	if (!strcmp(why->path, path)) /* the line begins with it */
+		rest += strlen(path) + 2;
+	finding(findings, path, more, "%s", rest);
+}
+
+static void format_fault(void *context, const struct disk_error *fault)
 {
 	const struct fault_place *place = context;
 
-	finding(place->findings, place->path, json_pack("{s:s}", "fault", "format"), "%s", line);
+	note_refusal(place->findings, place->path, "format", fault);
 }
 
 /* Content that is not what digests say, of one file or of a child's parent. */
@@ -109,16 +121,14 @@ static int note_change(void *context, uint64_t offset, uint64_t bytes)
 static void bring_up_to_date(struct findings *findings, const struct arguments *arguments,
 			     const char *path, enum disk_format format)
 {
-	struct disk_search search;
-	struct disk_options options;
+	const struct disk_options options = {
+		.direct = arguments->direct,
+		.write = !disk_is_written_once(format), /* then beside the file */
+	};
 	struct disk_error error;
 	struct disk *disk;
 
-	disk_cli_search(arguments, &search);
-	options = disk_search_options(&search, format);
-	options.direct = arguments->direct;
-	options.write = !disk_is_written_once(format); /* then beside the file */
-	if (disk_open(path, &options, &disk, &error)) {
+	if (disk_cli_open_unasked(arguments, path, format, options, &disk, &error)) {
 		finding(findings, path, NULL, "its digests cannot be made: %s", error.text);
 		return;
 	}
@@ -306,12 +316,58 @@ static int settle_in_use(const struct arguments *arguments, struct disk **disk)
 /* ---- a folder ---- */
 
 enum { FOLDER_DEPTH = 32 };
-struct folder { struct arguments arguments; struct findings findings; unsigned files, faults; };
+/* A file that a VMDK descriptor names, by what the host says of it. */
+struct piece { uint64_t bytes, mtime_ns; };
+struct folder {
+	struct arguments arguments;
+	struct findings findings;
+	unsigned files, faults;
+	struct piece *piece;
+	size_t pieces;
+};
+
+static int add_piece(void *context, uint64_t bytes, uint64_t mtime_ns)
+{
+	struct folder *folder = context;
+	struct piece *more = reallocarray(folder->piece, folder->pieces + 1, sizeof(*more));
+
+	if (!more)
+		return -ENOMEM;
+	folder->piece = more;
+	folder->piece[folder->pieces++] = (struct piece){ bytes, mtime_ns };
+	return 0;
+}
+
+static bool is_piece(const struct folder *folder, const struct stat *st)
+{
+	for (size_t n = 0; n < folder->pieces; n++)
+		if (folder->piece[n].bytes == (uint64_t)st->st_size &&
+		    folder->piece[n].mtime_ns == (uint64_t)st->st_mtim.tv_sec * 1000000000 +
+							 (uint64_t)st->st_mtim.tv_nsec)
+			return true;
+	return false;
+}
+
+/* A VMDK file that may be a piece of another: data, or a sparse extent, but no descriptor. */
+static bool may_be_piece(const char *path, enum disk_format format)
+{
+	static const char start[] = "# Disk DescriptorFile";
+	char head[sizeof(start)] = "";
+	FILE *file = format == DISK_VMDK ? fopen(path, "re") : NULL;
+
+	if (!file)
+		return false;
+	if (!fread(head, 1, sizeof(head) - 1, file))
+		head[0] = 0;
+	fclose(file);
+	return strcmp(head, start) != 0;
+}
 
 /* The file and its link to its parent; its parents are files of their own, or elsewhere. */
 static void check_in_folder(struct folder *folder, const char *path, enum disk_format format)
 {
 	unsigned before = folder->faults;
+	struct disk_error why;
 	struct disk_info info;
 	struct disk *disk;
 	bool is_stale;
@@ -319,12 +375,14 @@ static void check_in_folder(struct folder *folder, const char *path, enum disk_f
 	folder->files++;
 	folder->arguments.file = path;
 	folder->arguments.format = disk_format_name(format);
+	folder->arguments.refused = &why;
 	if (open_to_check(&folder->arguments, &disk)) {
-		finding(&folder->findings, path, json_pack("{s:s}", "fault", "open"),
-			"cannot be opened");
+		note_refusal(&folder->findings, path, "open", &why);
 		folder->faults++;
 		return;
 	}
+	if (format == DISK_VMDK && !may_be_piece(path, format))
+		disk_each_file(disk, add_piece, folder);
 	disk_info(disk, &info);
 	folder->arguments.quick |= info.in_use;
 	if (info.in_use && settle_in_use(&folder->arguments, &disk)) {
@@ -342,31 +400,47 @@ static void check_in_folder(struct folder *folder, const char *path, enum disk_f
 	disk_close(disk);
 }
 
+static int check_folder(struct folder *folder, const char *path, unsigned depth);
+
+static void check_entry(struct folder *folder, const char *path, unsigned depth, bool pieces)
+{
+	bool quick = folder->arguments.quick;
+	enum disk_format format;
+	struct stat st;
+
+	if (lstat(path, &st))
+		return;
+	if (S_ISDIR(st.st_mode) && depth < FOLDER_DEPTH && !pieces)
+		folder->faults += check_folder(folder, path, depth + 1) != 0;
+	if (!S_ISREG(st.st_mode) || !disk_format_of_name(path, &format) ||
+	    may_be_piece(path, format) != pieces)
+		return;
+	if (pieces && is_piece(folder, &st))
+		finding(&folder->findings, path, NULL, "is a piece of a disk beside it");
+	else
+		check_in_folder(folder, path, format);
+	folder->arguments.quick = quick;
+}
+
+/* First what may name pieces, then what is one, or a disk by itself. */
 static int check_folder(struct folder *folder, const char *path, unsigned depth)
 {
 	struct dirent **entry;
 	int count = scandir(path, &entry, NULL, alphasort);
-	enum disk_format format;
-	struct stat st;
 	char *name;
 
 	if (count < 0)
 		return disk_access_failed(path, -errno);
-	for (int n = 0; n < count; n++) {
-		bool quick = folder->arguments.quick;
+	for (int n = 0; n < 2 * count; n++) {
+		const char *last = entry[n % count]->d_name;
 
-		if (asprintf(&name, "%s/%s", path, entry[n]->d_name) < 0)
-			name = NULL;
-		if (name && entry[n]->d_name[0] != '.' && !lstat(name, &st)) {
-			if (S_ISDIR(st.st_mode) && depth < FOLDER_DEPTH)
-				folder->faults += check_folder(folder, name, depth + 1) != 0;
-			else if (S_ISREG(st.st_mode) && disk_format_of_name(name, &format))
-				check_in_folder(folder, name, format);
-		}
-		folder->arguments.quick = quick;
+		if (last[0] == '.' || asprintf(&name, "%s/%s", path, last) < 0)
+			continue;
+		check_entry(folder, name, depth, n >= count);
 		free(name);
-		free(entry[n]);
 	}
+	for (int n = 0; n < count; n++)
+		free(entry[n]);
 	free(entry);
 	return 0;
 }
@@ -384,6 +458,7 @@ static int check_all(const struct arguments *arguments)
 	else if (!code)
 		printf("%u files, %u faults\n", folder.files, folder.faults);
 	json_decref(folder.findings.all);
+	free(folder.piece);
 	if (code)
 		return code;
 	return folder.faults ? EXIT_UNUSABLE : 0;
@@ -409,7 +484,6 @@ int verb_disk_check(struct arguments *arguments)
 				"name the file with --digests or --rebuild");
 	}
 	code = open_to_check(arguments, &disk);
-
 	if (code)
 		return code;
 	if (arguments->rebuild) {

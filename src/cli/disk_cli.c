@@ -15,9 +15,10 @@ int disk_parse_format(const char *text, enum disk_format *ret)
 
 bool disk_format_of_name(const char *name, enum disk_format *ret)
 {
-	const char *suffix = strrchr(name, '.');
+	const char *last = strrchr(name, '/');
+	const char *suffix = strrchr(last ? last : name, '.');
 
-	if (!suffix || name[0] == '.')
+	if (!suffix || suffix == (last ? last + 1 : name))
 		return false;
 	*ret = DISK_RAW;
 	return !strcmp(suffix, ".img") || disk_format_parse(suffix + 1, ret);
@@ -29,6 +30,8 @@ void disk_cli_search(const struct arguments *arguments, struct disk_search *ret)
 	for (unsigned n = 0; n < arguments->place_count; n++)
 		ret->parents[n] = arguments->places[n];
 	ret->override = arguments->override;
+	ret->as_json = arguments->json;
+	ret->refused = arguments->refused;
 	if (cli_user_file("XDG_CONFIG_HOME", ".config", "policy.json", ret->user_policy,
 			  sizeof(ret->user_policy)))
 		ret->user_policy[0] = 0;
@@ -58,6 +61,22 @@ int disk_cli_open(const struct arguments *arguments, const char *path, const cha
 						       action == ACTION_ANNOTATE };
 
 	return disk_cli_open_with(arguments, path, format, IMAGE_ACTION(action), options, ret);
+}
+
+int disk_cli_open_unasked(const struct arguments *arguments, const char *path,
+			  enum disk_format format, struct disk_options more, struct disk **ret,
+			  struct disk_error *why)
+{
+	struct disk_search search;
+	struct disk_options options;
+
+	disk_cli_search(arguments, &search);
+	options = disk_search_options(&search, format);
+	options.write = more.write;
+	options.direct = more.direct;
+	options.accept_changed = more.accept_changed;
+	options.beside_writer = more.beside_writer;
+	return disk_open(path, &options, ret, why);
 }
 
 /* ---- output ---- */

@@ -13,19 +13,25 @@ enum { PLACES = PLAN_PARENTS };
 enum { SECTOR_MAX_BYTES = 4096 }; /* of a disk */
 enum { EXIT_INCOMPLETE = 1 }; /* of rescue: something is missing */
 
-enum { PIPE_PATH_BYTES = 64 };
+enum { PIPE_PATH_BYTES = 64, FURTHER_DISKS = 63 };
 
 struct arguments {
 	const char *file, *other, *parent, *from, *to, *format, *other_format, *reason,
 		*parent_format, *since, *socket, *override, *machine, *compress;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
-		read_only, direct, no_sync, azure, device;
+		read_only, direct, no_sync, azure, device, dry_run;
+	struct disk_error *refused; /* NULL, or instead of a line: why a disk is not opened */
 	const char *places[PLACES + 1];
 	unsigned place_count;
+	const char *disks[FURTHER_DISKS]; /* of export, beside `file` */
+	unsigned disk_count;
 	char piped[PIPE_PATH_BYTES]; /* `file`, when it is standard input */
 };
 
+extern const char disk_help[];
+/* What follows the verb (disk_arguments.c): 0 or the exit code, and why not has been said. */
+int disk_parse_arguments(int argc, char **argv, struct arguments *arguments);
 /*
  * Making a file (disk_making.c): *ret_path is the name that it has until making_end(), which gives
  * it its own when `code` is 0, and else removes it. Both return the exit code. Refused:
@@ -33,6 +39,8 @@ struct arguments {
  */
 int making_begin(const char *path, const char **ret_path);
 int making_end(const char *path, int code);
+/* Without waiting until the name is on the host's disk. */
+int making_end_unsynced(const char *path, int code);
 int making_refused(const char *path, int error, const struct disk_error *why);
 
 /* Whether a name of convert is standard input or output. */
@@ -51,6 +59,13 @@ int disk_cli_open(const struct arguments *arguments, const char *path, const cha
 /* For several actions (IMAGE_ACTION()); of `more`, write, direct, accept_changed and thaw count. */
 int disk_cli_open_with(const struct arguments *arguments, const char *path, const char *format,
 		       unsigned actions, struct disk_options more, struct disk **ret);
+/*
+ * Opens without asking the policies; of `more`, write, direct, accept_changed and beside_writer
+ * count. 0 or -errno, with *why.
+ */
+int disk_cli_open_unasked(const struct arguments *arguments, const char *path,
+			  enum disk_format format, struct disk_options more, struct disk **ret,
+			  struct disk_error *why);
 /* Where parents may lie and are looked for, and the user's files that decide about it. */
 void disk_cli_search(const struct arguments *arguments, struct disk_search *ret);
 /* A disk that is open. 0 or the exit code. */
@@ -82,11 +97,21 @@ struct progress {
 void progress_begin(struct progress *progress, uint64_t all);
 void progress_show(struct progress *progress, uint64_t done);
 void progress_end(struct progress *progress);
+/* Its steps are shown, and a signal ends it where everything is sound (-EINTR). */
+struct disk_job disk_job_begin(struct progress *progress);
 
 /* A file of the user under $VARIABLE or ~/OTHERWISE. */
 int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to,
 		  size_t bytes);
+int verb_disk_create(struct arguments *arguments);
+int verb_disk_convert(struct arguments *arguments);
+/* Of a machine that runs (disk_hot.c). */
+int verb_disk_attach(struct arguments *arguments);
+int verb_disk_detach(struct arguments *arguments);
+int verb_disk_resize_running(struct arguments *arguments);
 int verb_disk_check(struct arguments *arguments);
+int verb_disk_import(struct arguments *arguments);
+int verb_disk_export(struct arguments *arguments);
 int verb_disk_repair_link(struct arguments *arguments);
 int verb_disk_freeze(struct arguments *arguments);
 int verb_disk_watch(struct arguments *arguments);
@@ -95,6 +120,7 @@ int verb_disk_replay(struct arguments *arguments);
 int verb_disk_commit(struct arguments *arguments);
 int verb_disk_stream(struct arguments *arguments);
 int verb_disk_compact(struct arguments *arguments);
+int verb_disk_shrink(struct arguments *arguments);
 int verb_disk_rebase(struct arguments *arguments);
 int verb_disk_export_changes(struct arguments *arguments);
 int verb_disk_serve(struct arguments *arguments);

@@ -108,17 +108,28 @@ static int making_rename(const char *path)
 	return unlink(making_path) ? -errno : 0;
 }
 
-int making_end(const char *path, int code)
+/* Before the file has its name, so that a power cut leaves no file without it. What is there
+ * belongs to no file. */
+static int making_rename_side(const char *side)
+{
+	if (!access(making_side, F_OK))
+		return rename(making_side, side) ? -errno : 0;
+	return unlink(side) && errno != ENOENT ? -errno : 0;
+}
+
+static int making_finish(const char *path, int code, bool sync)
 {
 	char side[PATH_MAX + SIDE_BYTES];
 	int error = 0;
 
 	if (!code) {
-		error = making_rename(path);
 		snprintf(side, sizeof(side), "%s.umbra", path);
-		if (!error && !access(making_side, F_OK) && rename(making_side, side))
-			error = -errno;
+		error = making_rename_side(side);
 		if (!error)
+			error = making_rename(path);
+		if (error)
+			unlink(side);
+		if (!error && sync)
 			error = making_sync(path);
 		if (error)
 			code = disk_access_failed(path, error);
@@ -131,13 +142,14 @@ int making_end(const char *path, int code)
 	return code;
 }
 
+int making_end(const char *path, int code) { return making_finish(path, code, true); }
+int making_end_unsynced(const char *path, int code) { return making_finish(path, code, false); }
+
 int making_refused(const char *path, int error, const struct disk_error *why)
 {
-	size_t length = strlen(making_path);
 	struct disk_error told = *why;
 
-	if (!strncmp(why->text, making_path, length))
-		snprintf(told.text, sizeof(told.text), "%s%.*s", path, (int)(sizeof(told.text) / 2),
-			 why->text + length);
+	if (!strcmp(why->path, making_path))
+		disk_error_rename(&told, path);
 	return disk_access_refused(error, &told);
 }

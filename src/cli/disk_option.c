@@ -1,6 +1,7 @@
 /* See disk_option.h. */
 #include "disk_option.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "disk_cli.h"
@@ -13,6 +14,10 @@ static int take_word(struct disk_choice *choice, const char *word)
 		choice->read_only = true;
 		return 0;
 	}
+	if (!strcmp(word, "dvd")) {
+		choice->is_dvd = choice->read_only = true;
+		return 0;
+	}
 	if (!strcmp(word, "direct")) {
 		choice->direct = true;
 		return 0;
@@ -20,12 +25,13 @@ static int take_word(struct disk_choice *choice, const char *word)
 	if (!strncmp(word, format, strlen(format)))
 		return disk_parse_format(word + strlen(format), &choice->format);
 	return complain(EXIT_USAGE, "not an option of --disk", word,
-			"say format=FORMAT, readonly or direct after the file's name");
+			"say format=FORMAT, readonly, direct or dvd after the file's name");
 }
 
 int disk_option_add(struct disk_plan *plan, const char *text)
 {
 	struct disk_choice *choice = &plan->disk[plan->count];
+	const bool says_format = strstr(text, ",format=");
 	char *rest = choice->path;
 	int code;
 
@@ -38,10 +44,20 @@ int disk_option_add(struct disk_plan *plan, const char *text)
 	strsep(&rest, ",");
 	for (char *word; !code && (word = strsep(&rest, ","));)
 		code = take_word(choice, word);
-	if (!code && !*choice->path)
+	if (choice->is_dvd && !says_format)
+		choice->format = DISK_RAW;
+	if (!code && !*choice->path && !choice->is_dvd)
 		return complain(EXIT_USAGE, "no file given", "--disk", "say --disk FILE");
 	plan->count += !code;
 	return code;
+}
+
+int disk_option_add_disc(struct disk_plan *plan, const char *path)
+{
+	char text[PLAN_PATH_BYTES + 8];
+
+	snprintf(text, sizeof(text), "%s,dvd", path);
+	return disk_option_add(plan, text);
 }
 
 int disk_option_add_first(struct disk_plan *plan, const char *text)

@@ -3,8 +3,10 @@
 
 #include "process/plan.h"
 
-/* FILE[,format=FORMAT][,readonly][,direct]. Each: 0 or the exit code. */
+/* FILE[,format=FORMAT][,readonly][,direct][,dvd]. Each: 0 or the exit code. */
 int disk_option_add(struct disk_plan *plan, const char *text);
+/* FILE[,format=FORMAT] of a disc; "": a drive without one. */
+int disk_option_add_disc(struct disk_plan *plan, const char *path);
 /* The same for the disk that the machine boots from: it becomes the first. */
 int disk_option_add_first(struct disk_plan *plan, const char *text);
 /* Whose policies count, and the user's catalog. */

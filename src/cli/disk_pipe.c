@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/write_all.h"
 #include "disk_cli.h"
 
 enum { HOLE_BYTES = 65536 };
@@ -40,22 +41,12 @@ static bool is_hole(const uint8_t *at, size_t bytes)
 	return !at[0] && !memcmp(at, at + 1, bytes - 1);
 }
 
-static int put_all(int fd, const uint8_t *from, size_t bytes, uint64_t at)
+/* Behind what the file has. */
+static int put_or_skip(int fd, const uint8_t *from, size_t bytes)
 {
-	if (is_hole(from, bytes))
-		return 0;
-	while (bytes) {
-		ssize_t done = pwrite(fd, from, bytes, (off_t)at);
-
-		if (done < 0 && errno == EINTR)
-			continue;
-		if (done <= 0)
-			return done ? -errno : -ENOSPC;
-		from += done;
-		bytes -= (size_t)done;
-		at += (uint64_t)done;
-	}
-	return 0;
+	if (!is_hole(from, bytes))
+		return write_all(fd, from, bytes);
+	return lseek(fd, (off_t)bytes, SEEK_CUR) < 0 ? -errno : 0;
 }
 
 /* As much as there is, up to `room`. */
@@ -87,7 +78,7 @@ static int spool(int fd, const char *target)
 	while (got > 0 && !error) {
 		got = get_some(buffer, HOLE_BYTES);
 		if (got > 0)
-			error = put_all(fd, buffer, (size_t)got, at);
+			error = put_or_skip(fd, buffer, (size_t)got);
 		at += got > 0 ? (uint64_t)got : 0;
 	}
 	free(buffer);

@@ -46,8 +46,9 @@ int disk_cli_allows(struct disk *disk, enum image_action action, struct disk_err
 	error = policies_admit(disk, action, &search, NULL, &overridden, &refusal);
 
 	if (error)
-		snprintf(why->text, sizeof(why->text), "%.100s: %.200s (%s, says %.100s)",
-			 disk_path(disk), refusal.text, refusal.rule, refusal.who);
+		disk_refuse(why, refusal.overridable ? REFUSAL_POLICY : REFUSAL_POLICY_FIRM,
+			    disk_path(disk), DISK_NOWHERE, "%.200s (%s, says %.100s)", refusal.text,
+			    refusal.rule, refusal.who);
 	return error;
 }
 
@@ -67,16 +68,11 @@ int disk_cli_admit(const struct arguments *arguments, struct disk *disk, enum im
 int disk_cli_note_closed(const struct arguments *arguments, const char *path,
 			 enum disk_format format, const char *event, json_t *more)
 {
-	struct disk_search search;
-	struct disk_options options;
 	struct disk_error failure;
 	struct disk *disk;
-	int error;
+	int error = disk_cli_open_unasked(arguments, path, format,
+					  (struct disk_options){ .write = true }, &disk, &failure);
 
-	disk_cli_search(arguments, &search);
-	options = disk_search_options(&search, format);
-	options.write = true;
-	error = disk_open(path, &options, &disk, &failure);
 	if (error) {
 		json_decref(more);
 		return error;

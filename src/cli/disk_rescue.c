@@ -9,9 +9,12 @@
 
 #include "disk_cli.h"
 
+/* A file of a few KiB may say of each cluster of a large disk that it is lost. */
+enum { LISTED_MOST = 10000 };
+
 struct losses {
 	json_t *all;
-	uint64_t bytes;
+	uint64_t bytes, unlisted_bytes; /* unlisted: of places beyond LISTED_MOST */
 	bool as_json;
 };
 
@@ -25,7 +28,9 @@ static int note_loss(void *context, uint64_t offset, uint64_t bytes, int why)
 	struct losses *losses = context;
 
 	losses->bytes += bytes;
-	if (losses->as_json)
+	if (losses->as_json && json_array_size(losses->all) == LISTED_MOST)
+		losses->unlisted_bytes += bytes;
+	else if (losses->as_json)
 		json_array_append_new(losses->all,
 				      json_pack("{s:I, s:I, s:s}", "start", (json_int_t)offset,
 						"length", (json_int_t)bytes, "why", why_text(why)));
@@ -45,8 +50,6 @@ static int step(void *context, uint64_t done, uint64_t all)
 static int open_what_is_left(const struct arguments *arguments, struct disk **ret)
 {
 	enum disk_format format;
-	struct disk_search search;
-	struct disk_options options;
 	struct disk_error why;
 	struct disk *disk;
 	int code = disk_parse_format(arguments->from, &format);
@@ -54,9 +57,8 @@ static int open_what_is_left(const struct arguments *arguments, struct disk **re
 
 	if (code)
 		return code;
-	disk_cli_search(arguments, &search);
-	options = disk_search_options(&search, format);
-	error = disk_open(arguments->file, &options, &disk, &why);
+	error = disk_cli_open_unasked(arguments, arguments->file, format,
+				      (struct disk_options){ 0 }, &disk, &why);
 	if (!error)
 		error = disk_close(disk);
 	if (error == -ENOENT || error == -ESTALE || error == -EPERM || error == -EBADMSG) {
@@ -89,8 +91,9 @@ static int rescue_into(const struct arguments *arguments, struct disk *from, con
 static int say_losses(const struct arguments *arguments, const struct losses *losses)
 {
 	if (arguments->json)
-		print_json(json_pack("{s:I, s:O}", "lost", (json_int_t)losses->bytes, "missing",
-				     losses->all));
+		print_json(json_pack("{s:I, s:O, s:I}", "lost", (json_int_t)losses->bytes,
+				     "missing", losses->all, "unlisted",
+				     (json_int_t)losses->unlisted_bytes));
 	else if (losses->bytes)
 		fprintf(stderr, "umbra: %s: %lu bytes are missing, and zero in %s\n",
 			arguments->file, losses->bytes, arguments->other);

@@ -3,7 +3,6 @@
 #include "disk/disk.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,162 +13,6 @@
 
 #include "disk_cli.h"
 #include "fork_snapshot.h"
-
-static const char help[] =
-	"usage: umbra disk create FILE --size S [--format F] [--block-size B] "
-	"[--sector-size 512|4096] [--fixed]\n"
-	"       umbra disk create FILE --parent PARENT [--parent-format F] [--block-size B]\n"
-	"       umbra disk info|map FILE [--json] [--chain]    "
-	"umbra disk check FILE [--chain] [--quick | --digests | --rebuild] [--json]\n"
-	"       umbra disk check FOLDER --chain [--quick] [--json]    umbra disk watch FOLDER\n"
-	"       umbra disk read FILE --offset N --length N > DATA        "
-	"umbra disk write FILE --offset N [--from DATA]\n"
-	"       umbra disk convert SOURCE TARGET [--from F] [--to F] [--block-size B] [--fixed] "
-	"[--no-sync]\n"
-	"       umbra disk convert SOURCE TARGET --azure [--from F]\n"
-	"       umbra disk convert SOURCE TARGET --to qcow2 [--compress zlib|zstd] [--parent P "
-	"--parent-format F] [--block-size B]\n"
-	"       umbra disk convert SOURCE TARGET --to vmdk    "
-	"umbra disk convert SOURCE /dev/DEVICE --to raw --device\n"
-	"       umbra disk rescue SOURCE TARGET [--from F] [--to raw|vhdx|vhd] [--json]\n"
-	"       umbra disk compare FILE OTHER [--format F] [--other-format F] [--json]\n"
-	"       umbra disk resize FILE --size S    umbra disk snapshot FILE CHILD    "
-	"umbra disk commit CHILD\n"
-	"       umbra disk stream CHILD    "
-	"umbra disk rebase CHILD --parent NEW [--parent-format F]    umbra disk compact FILE\n"
-	"       umbra disk export-changes FILE TARGET --since ANCESTOR\n"
-	"       umbra disk serve FILE --socket PATH [--read-only]    "
-	"then: umbra disk snapshot CHILD|commit|stream|resize --size S --socket PATH\n"
-	"       umbra disk snapshot --machine NAME\n"
-	"       umbra disk repair-link CHILD --reason TEXT    "
-	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
-	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; files of the last two are "
-	"written once, by convert, and then only read: of qcow2\n"
-	"with --parent what differs from that file, of vmdk stream-optimised ones. - is standard "
-	"input or output (raw or vmdk) of convert. rescue takes what\n"
-	"can be read, and prints a map of what is missing, which is zero then. watch tells when a "
-	"parent in a folder was changed behind its children.\n"
-	"check compares the content with the file's\n"
-	"digests (--quick: does not), with --chain also with what each parent held when its child "
-	"was made, and writes nothing; --digests\n"
-	"makes digests that are missing, --rebuild takes the content as right.\n"
-	"--machine NAME keeps the disks of a running machine, whose guest has its file systems "
-	"stand still meanwhile (hv_vss_daemon).\n"
-	"A parent is looked for where its child says, and must lie under the child's directory or "
-	"a --parents PLACE (may be repeated).\n"
-	"--direct goes past the host's cache, for what is aligned to 4096 bytes; with --no-sync "
-	"convert does not wait until the target is on the host's disk. --azure makes what Azure "
-	"takes: a fixed vhd of whole MiB. "
-	"A SIZE is a number with K, M, G or T after it. Ends 0; 64\n"
-	"usage; 65 unusable file, or a parent that has changed; "
-	"78 a parent that is not allowed, or a policy (umbra image --help; --override\n"
-	"REASON where it allows that); compare: 1 when the contents differ.\n";
-
-/* ---- arguments ---- */
-
-static int bad_size(const char *text)
-{
-	return complain(EXIT_USAGE, "not a size", text, "say for example 4G");
-}
-
-static int parse(int argc, char **argv, struct arguments *arguments)
-{
-	static const struct option longs[] = {
-		{ "size", 1, 0, 's' },
-		{ "machine", 1, 0, 'm' },
-		{ "block-size", 1, 0, 'b' },
-		{ "sector-size", 1, 0, 'S' },
-		{ "parent", 1, 0, 'p' },
-		{ "parents", 1, 0, 'P' },
-		{ "from", 1, 0, 'f' },
-		{ "to", 1, 0, 't' },
-		{ "format", 1, 0, 'F' },
-		{ "other-format", 1, 0, 'O' },
-		{ "offset", 1, 0, 'o' },
-		{ "length", 1, 0, 'l' },
-		{ "fixed", 0, 0, 'x' },
-		{ "json", 0, 0, 'j' },
-		{ "chain", 0, 0, 'c' },
-		{ "quick", 0, 0, 'q' },
-		{ "undo", 0, 0, 'u' },
-		{ "rebuild", 0, 0, 'B' },
-		{ "digests", 0, 0, 'd' },
-		{ "reason", 1, 0, 'r' },
-		{ "parent-format", 1, 0, 'G' },
-		{ "since", 1, 0, 'i' },
-		{ "socket", 1, 0, 'k' },
-		{ "read-only", 0, 0, 'R' },
-		{ "override", 1, 0, 'V' },
-		{ "direct", 0, 0, 'D' },
-		{ "no-sync", 0, 0, 'N' },
-		{ "azure", 0, 0, 'A' },
-		{ "compress", 1, 0, 'C' },
-		{ "device", 0, 0, 'E' },
-		{ "help", 0, 0, 'h' },
-		{ 0 },
-	};
-	int option;
-
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		bool good = true;
-
-		switch (option) {
-		case 's': good = arguments->has_size = parse_size(optarg, &arguments->size); break;
-		case 'b': good = parse_size(optarg, &arguments->block); break;
-		case 'S': good = parse_size(optarg, &arguments->sector); break;
-		case 'o':
-			good = arguments->has_offset = parse_size(optarg, &arguments->offset);
-			break;
-		case 'l':
-			good = arguments->has_length = parse_size(optarg, &arguments->length);
-			break;
-		case 'm': arguments->machine = optarg; break;
-		case 'p': arguments->parent = optarg; break;
-		case 'P':
-			if (arguments->place_count == PLACES)
-				return complain(EXIT_USAGE, "more places than 16", optarg,
-						"name a directory above them");
-			arguments->places[arguments->place_count++] = optarg;
-			break;
-		case 'f': arguments->from = optarg; break;
-		case 't': arguments->to = optarg; break;
-		case 'F': arguments->format = optarg; break;
-		case 'O': arguments->other_format = optarg; break;
-		case 'x': arguments->fixed = true; break;
-		case 'j': arguments->json = true; break;
-		case 'c': arguments->chain = true; break;
-		case 'q': arguments->quick = true; break;
-		case 'u': arguments->undo = true; break;
-		case 'B': arguments->rebuild = true; break;
-		case 'd': arguments->digests = true; break;
-		case 'r': arguments->reason = optarg; break;
-		case 'i': arguments->since = optarg; break;
-		case 'k': arguments->socket = optarg; break;
-		case 'R': arguments->read_only = true; break;
-		case 'V': arguments->override = optarg; break;
-		case 'D': arguments->direct = true; break;
-		case 'N': arguments->no_sync = true; break;
-		case 'A': arguments->azure = true; break;
-		case 'C': arguments->compress = optarg; break;
-		case 'E': arguments->device = true; break;
-		case 'G': arguments->parent_format = optarg; break;
-		case 'h': fputs(help, stdout); exit(0);
-		default: return EXIT_USAGE;
-		}
-		if (!good)
-			return bad_size(optarg);
-	}
-	if (optind < argc)
-		arguments->file = argv[optind++];
-	if (optind < argc)
-		arguments->other = argv[optind++];
-	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
-				"see umbra disk --help");
-	return arguments->file || arguments->socket || arguments->machine
-		       ? 0
-		       : complain(EXIT_USAGE, "no file given", "disk", "see umbra disk --help");
-}
 
 /* ---- verbs ---- */
 
@@ -185,8 +28,6 @@ int disk_cli_may_fork(const struct arguments *arguments, const char *parent, con
 static int make_file(const struct arguments *arguments, const char *path,
 		     const struct disk_create *what)
 {
-	struct disk_search search;
-	struct disk_options options;
 	struct disk_error why;
 	const char *unfinished;
 	struct disk *disk;
@@ -197,9 +38,8 @@ static int make_file(const struct arguments *arguments, const char *path,
 		return code;
 	error = disk_create(unfinished, what, &why);
 	if (!error && what->parent) {
-		disk_cli_search(arguments, &search);
-		options = disk_search_options(&search, what->format);
-		error = disk_open(unfinished, &options, &disk, &why);
+		error = disk_cli_open_unasked(arguments, unfinished, what->format,
+					      (struct disk_options){ 0 }, &disk, &why);
 		if (!error)
 			disk_close(disk);
 	}
@@ -224,7 +64,7 @@ static const char *parent_format_of(const struct arguments *arguments)
 	return arguments->format && !strcmp(arguments->format, "vhd") ? "vhd" : NULL;
 }
 
-static int verb_create(struct arguments *arguments)
+int verb_disk_create(struct arguments *arguments)
 {
 	struct disk_create what = { .size_bytes = arguments->size,
 				    .block_bytes = (uint32_t)arguments->block,
@@ -377,15 +217,37 @@ static int whole_sectors(const struct disk *disk, uint64_t bytes, const char *pa
 						       : "say a multiple of 4096");
 }
 
+/* As much as can be read from an offset on; of what cannot the first sector in *ret_error. */
+static size_t read_some(struct disk *disk, uint64_t at, uint8_t *buffer, size_t bytes,
+			int *ret_error)
+{
+	uint32_t sector = disk_sector_bytes(disk);
+
+	*ret_error = disk_read(disk, at, buffer, bytes);
+	while (*ret_error && bytes > sector) {
+		bytes = (bytes / sector + 1) / 2 * sector;
+		*ret_error = disk_read(disk, at, buffer, bytes);
+	}
+	return bytes;
+}
+
+static int failed_at(struct disk *disk, uint64_t offset, int error)
+{
+	struct disk_error why;
+
+	return disk_access_refused(disk_explain(disk, offset, error, &why), &why);
+}
+
 static int copy_out(struct disk *disk, const struct arguments *arguments, uint8_t *buffer)
 {
 	for (uint64_t done = 0; done < arguments->length;) {
 		size_t n = arguments->length - done < COPY_BYTES ? arguments->length - done
 								 : COPY_BYTES;
-		int error = disk_read(disk, arguments->offset + done, buffer, n);
+		int error;
 
+		n = read_some(disk, arguments->offset + done, buffer, n, &error);
 		if (error)
-			return disk_access_failed(arguments->file, error);
+			return failed_at(disk, arguments->offset + done, error);
 		if (fwrite(buffer, 1, n, stdout) != n)
 			return complain(EXIT_UNUSABLE, strerror(errno), "standard output",
 					"make room");
@@ -561,7 +423,6 @@ static int convert_once(const struct arguments *arguments, struct disk *from, co
 	disk_cli_search(arguments, &search);
 	what.parents = search.parents[0] ? search.parents : NULL;
 	what.name = arguments->other;
-	what.no_sync = arguments->no_sync;
 	progress_begin(&progress, disk_size_bytes(from));
 	error = disk_convert(from, path, &what,
 			     &(struct disk_job){ .step = step, .context = &progress }, &why);
@@ -667,7 +528,7 @@ static int convert_onto_device(const struct arguments *arguments, struct disk *f
 	return disk_access_close(to, error ? disk_access_refused(error, &why) : 0);
 }
 
-static int verb_convert(struct arguments *arguments)
+int verb_disk_convert(struct arguments *arguments)
 {
 	struct disk_create what = { .fixed = arguments->fixed,
 				    .block_bytes = (uint32_t)arguments->block };
@@ -700,6 +561,7 @@ static int verb_convert(struct arguments *arguments)
 	if (code)
 		return disk_access_close(from, code);
 	what.fixed = arguments->fixed;
+	what.no_sync = arguments->no_sync;
 	what.size_bytes = disk_size_bytes(from);
 	what.logical_sector_bytes = disk_sector_bytes(from);
 	if (disk_is_pipe(arguments->other))
@@ -712,7 +574,8 @@ static int verb_convert(struct arguments *arguments)
 	code = disk_is_written_once(what.format)
 		       ? convert_once(arguments, from, unfinished, &what)
 		       : convert_anew(arguments, from, unfinished, &what);
-	code = making_end(arguments->other, code);
+	code = arguments->no_sync ? making_end_unsynced(arguments->other, code)
+				  : making_end(arguments->other, code);
 	return disk_access_close(from, code);
 }
 
@@ -796,6 +659,8 @@ static int verb_resize(struct arguments *arguments)
 			   : complain(EXIT_USAGE, "no size given", arguments->file, "say --size S");
 	int error;
 
+	if (arguments->machine)
+		return verb_disk_resize_running(arguments);
 	if (!code)
 		code = disk_cli_open(arguments, arguments->file, arguments->format, ACTION_WRITE,
 				     &disk);
@@ -859,13 +724,13 @@ int verb_disk(int argc, char **argv)
 		const char *name;
 		int (*verb)(struct arguments *arguments);
 	} verbs[] = {
-		{ "create", verb_create },
+		{ "create", verb_disk_create },
 		{ "info", verb_info },
 		{ "check", verb_disk_check },
 		{ "map", verb_map },
 		{ "read", verb_read },
 		{ "write", verb_write },
-		{ "convert", verb_convert },
+		{ "convert", verb_disk_convert },
 		{ "compare", verb_compare },
 		{ "resize", verb_resize },
 		{ "snapshot", verb_snapshot },
@@ -873,25 +738,31 @@ int verb_disk(int argc, char **argv)
 		{ "stream", verb_disk_stream },
 		{ "rebase", verb_disk_rebase },
 		{ "compact", verb_disk_compact },
+		{ "shrink", verb_disk_shrink },
 		{ "export-changes", verb_disk_export_changes },
+		{ "import", verb_disk_import },
+		{ "export", verb_disk_export },
 		{ "repair-link", verb_disk_repair_link },
 		{ "freeze", verb_disk_freeze },
 		{ "replay", verb_disk_replay },
 		{ "rescue", verb_disk_rescue },
 		{ "watch", verb_disk_watch },
 		{ "serve", verb_disk_serve },
+		{ "attach", verb_disk_attach },
+		{ "detach", verb_disk_detach },
 	};
 	struct arguments arguments = { 0 };
 	int code;
 
 	if (argc >= 2 && !strcmp(argv[1], "--help")) {
-		fputs(help, stdout);
+		fputs(disk_help, stdout);
 		return 0;
 	}
 	for (size_t n = 0; argc >= 2 && n < sizeof(verbs) / sizeof(verbs[0]); n++)
 		if (!strcmp(argv[1], verbs[n].name)) {
-			code = parse(argc - 1, argv + 1, &arguments);
-			if (!code && arguments.machine && strcmp(argv[1], "snapshot"))
+			code = disk_parse_arguments(argc - 1, argv + 1, &arguments);
+			if (!code && arguments.machine && strcmp(argv[1], "snapshot") &&
+			    strcmp(argv[1], "resize"))
 				code = complain(EXIT_USAGE, "not of a running machine", argv[1],
 						"leave --machine out");
 			if (!code && arguments.socket && strcmp(argv[1], "serve"))

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "disk_cli.h"
@@ -38,13 +39,23 @@ static int count_extent(void *context, uint64_t offset, uint64_t bytes)
 	return 0;
 }
 
+static int is_file(void *context, uint64_t bytes, uint64_t mtime_ns)
+{
+	const struct stat *st = context;
+	uint64_t seconds = (uint64_t)st->st_mtim.tv_sec;
+
+	return bytes == (uint64_t)st->st_size &&
+	       mtime_ns == seconds * 1000000000 + (uint64_t)st->st_mtim.tv_nsec;
+}
+
+/* Whether the parent's data lies in this file, or, of a VMDK descriptor, in this one too. */
 static bool is_parent(struct disk *child, const char *path)
 {
-	char *is = disk_parent(child) ? realpath(disk_path(disk_parent(child)), NULL) : NULL;
-	bool same = is && (!path || !strcmp(is, path));
+	struct stat st;
 
-	free(is);
-	return same;
+	if (!disk_parent(child) || !path)
+		return disk_parent(child);
+	return !stat(path, &st) && disk_each_file(disk_parent(child), is_file, &st);
 }
 
 /* Names may have come out of files. */
@@ -79,16 +90,11 @@ static void look_at_child(struct watch *watch, struct disk *child)
 
 static void look_at(struct watch *watch, const char *path, enum disk_format format)
 {
-	struct disk_search search;
-	struct disk_options options;
+	const struct disk_options options = { .accept_changed = true, .beside_writer = true };
 	struct disk_error why;
 	struct disk *child;
 
-	disk_cli_search(&watch->arguments, &search);
-	options = disk_search_options(&search, format);
-	options.accept_changed = true;
-	options.beside_writer = true;
-	if (disk_open(path, &options, &child, &why))
+	if (disk_cli_open_unasked(&watch->arguments, path, format, options, &child, &why))
 		return; /* no child, or one of which nothing can be said now */
 	look_at_child(watch, child);
 	disk_close(child);
@@ -115,19 +121,13 @@ static void look_at_all(struct watch *watch)
 /* The kernel ends names with zeros. */
 static void take_event(struct watch *watch, const char *name)
 {
-	enum disk_format format;
 	char *path = NULL;
-	char *resolved;
 
-	if (!disk_format_of_name(name, &format) ||
-	    asprintf(&path, "%s/%s", watch->arguments.file, name) < 0)
+	if (asprintf(&path, "%s/%s", watch->arguments.file, name) < 0)
 		return;
-	resolved = realpath(path, NULL);
-	watch->changed = resolved;
-	if (resolved)
-		look_at_all(watch);
+	watch->changed = path;
+	look_at_all(watch);
 	watch->changed = NULL;
-	free(resolved);
 	free(path);
 }
 

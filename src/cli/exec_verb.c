@@ -73,7 +73,8 @@ static bool add_text(uint8_t data[AGENT_FRAME_BYTES], size_t *used, const char *
 
 static int say_exec(struct exec *exec, char **arguments, int count)
 {
-	const struct agent_exec head = { .flags = exec->has_terminal ? AGENT_TERMINAL : 0,
+	const struct agent_exec head = { .flags = AGENT_AGAIN |
+						  (exec->has_terminal ? AGENT_TERMINAL : 0),
 					 .arguments = (uint32_t)count,
 					 .size = terminal_size() };
 	uint8_t data[AGENT_FRAME_BYTES];
@@ -182,7 +183,7 @@ static int obey(struct exec *exec, int *ret_code)
 	case AGENT_ERRORS: return put(&exec->errors, said->data, said->bytes);
 	case AGENT_FAILED: return agent_failure(said);
 	case AGENT_EXITED:
-		if (said->bytes != sizeof(code))
+		if (said->bytes != sizeof(code) && said->bytes != sizeof(struct agent_exited))
 			return -EPROTO;
 		memcpy(&code, said->data, sizeof(code));
 		*ret_code = code & 0xff;

@@ -5,14 +5,14 @@
  *
  * One thread does all of it but connecting, which may take its time.
  *
- *  1. The channel is open while there is a connection. One that is lost closes it, the next one
+ *   - The channel is open while there is a connection. One that is lost closes it, the next one
  *     opens it again: so the proxy asks anew what was not answered, by the same numbers.
- *  2. It is a server of abi/share_disk.h, invariant 4: of the window it looks at what it was given
+ *   - It is a server as abi/share_disk.h has it: of the window it looks at what it was given
  *     before a hello, and leaves what it was asked of another. It reads and writes it by calls, so
  *     that one without bytes is only short.
- *  3. Hub, machine and far side are hostile: what they say is checked. A far side that is not
+ *   - Hub, machine and far side are hostile: what they say is checked. A far side that is not
  *     understood is left, and connected to anew.
- *  4. What it has to send has a place: all requests of a round, with their data. What has none is
+ *   - What it has to send has a place: all requests of a round, with their data. What has none is
  *     left.
  */
 #include <errno.h>
@@ -150,7 +150,7 @@ static void say_open(const struct reach *reach)
 	ring(reach);
 }
 
-/* What is under way is asked anew: invariant 1. */
+/* What is under way is asked anew. */
 static void open_again(struct reach *reach)
 {
 	reach->openings++;
@@ -203,7 +203,7 @@ static void send_what_fits(struct reach *reach)
 	}
 }
 
-/* Where its data go; NULL: there is no room (invariant 4). */
+/* Where its data go; NULL: there is no room, and it is left. */
 static uint8_t *put_frame(struct reach *reach, const void *message, uint32_t bytes,
 			  uint32_t data_bytes)
 {

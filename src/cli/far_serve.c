@@ -2,13 +2,13 @@
  * umbra far serve: a disk behind TCP (share/far.h). Each connection has a thread, and is behind
  * umbra-wire.
  *
- *  1. Who has said hello last is served, and nobody else: what a connection before it still asks is
+ *   - Who has said hello last is served, and nobody else: what a connection before it still asks is
  *     left. So a request of a connection that was lost is done before the next hello is answered,
  *     or not at all.
- *  2. What has changed the disk is recorded before it is answered, and answered again from that.
+ *   - What has changed the disk is recorded before it is answered, and answered again from that.
  *     The record is this process's: of one that was started again it is empty, and what was done
  *     and not answered is done once more, with the same bytes.
- *  3. FAR_CONNECTIONS at a time that have shown the key, and as many again that are about to as
+ *   - FAR_CONNECTIONS at a time that have shown the key, and as many again that are about to as
  *     FAR_HANDSHAKES says; the next one is closed. A hello closes the connection that was served
  *     before, and one whose other side is gone ends (wire_line_tune()).
  *

@@ -1,20 +1,20 @@
 /*
- * See fork_away.h. The machine is saved into a file here, and goes on; that file is sent
- * (wire/parcel.h). A connection that is lost is made again, and goes on where the last one ended.
+ * See fork_away.h. What is sent (wire/parcel.h) is read from a process that was forked from the
+ * machine, and does not change. A connection that is lost is made again, and goes on where the last
+ * one ended.
  *
- *  1. What is sent is the file, whose disks are frozen: how often a connection is lost changes
- *     nothing of the machine that arrives.
- *  2. First goes what the machine begins with: all but memory. Then what it asks for, and in
+ *   - The process that is read is of one moment, at which the disks were frozen: how often a
+ *     connection is lost changes nothing of the machine that arrives.
+ *   - First goes what the machine begins with: all but memory. Then what it asks for, and in
  *     between, within the limit, the rest. Once it runs there it is there for good: a parent that
  *     is to end ends then.
- *  3. The file has no name any more once it is there, so that nothing is left of it however this
- *     ends.
  */
 #include "fork_away.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,35 +25,46 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "fork_source.h"
+#include "fork_wanted.h"
 #include "place.h"
-#include "save_machine.h"
 #include "vm/saved_blocks.h"
-#include "vm/saved_pages.h"
 #include "wire/parcel.h"
 #include "wire_line.h"
 
-enum { PATH_BYTES = 4096, HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, SILENCE_MS = 60000 };
+enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, SILENCE_MS = 60000 };
 /* How many blocks may be under way; after one was wanted; and so many behind that one follow it. */
+enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
 enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
+/* While it begins there nothing comes that it does not ask for; so long, since it may need all. */
+enum { BEGINS_NS = 200000000 };
 
 struct sending {
 	const struct fork_away *away;
-	char path[PATH_BYTES];
+	struct fork_source *source;
 	uint8_t key[WIRE_KEY_BYTES];
 	char host[HOST_BYTES];
 	const char *port;
-	int file;
 	struct parcel_head head;
 	struct parcel_answer answer;
 	struct wire_line line;
-	bool is_connected;
+	bool is_begun_line; /* umbra-wire has begun, and was not heard yet */
+	bool is_connected, is_greeted;
 	struct saved_blocks sent; /* what is there, or on its way */
 	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
 	uint64_t next, ahead; /* the one that was wanted; how many more to send behind it */
 	unsigned unheard;     /* blocks of which nothing was heard yet */
 	uint64_t wanted_ns;   /* when one was wanted */
 	bool is_begun, runs, is_whole;
+	uint64_t began_ns, begun_ns, runs_ns; /* this; it was told to begin; it was heard to run */
+	uint64_t blocks_before; /* that were sent by then */
 	uint64_t due_ns, shown_percent;
+	/* What was asked for the last time, and now; and the blocks that go ahead for that */
+	struct fork_wanted before, now;
+	bool knows_wanted;
+	struct saved_blocks is_due;
+	uint64_t *due, dues, next_due;
+	uint64_t wants;
 	bool has_moved; /* something went over the last connection */
 };
 
@@ -77,9 +88,11 @@ static void pause_ns(uint64_t nanoseconds)
 
 static void disconnect(struct sending *sending)
 {
-	if (sending->is_connected)
+	if (sending->is_begun_line)
+		kill(sending->line.process, SIGKILL); /* it may wait for the other side's key */
+	if (sending->is_connected || sending->is_begun_line)
 		wire_line_close(&sending->line);
-	sending->is_connected = false;
+	sending->is_connected = sending->is_greeted = sending->is_begun_line = false;
 }
 
 /* ---- pieces ---- */
@@ -108,17 +121,16 @@ static void keep_to_limit(struct sending *sending, uint32_t bytes)
 	sending->due_ns += bytes * 1000000000ull / limit;
 }
 
-/* 0; -ECONNRESET; or what the file says. */
+/* 0; -ECONNRESET; -ENODATA: what was forked here cannot be read any more. */
 static int send_block(struct sending *sending, uint64_t block)
 {
 	static uint8_t data[PARCEL_PIECE_BYTES];
 	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 	struct parcel_piece piece = { .at = block * PARCEL_PIECE_BYTES,
 				      .bytes = parcel_block_bytes(sending->head.bytes, block) };
-	const ssize_t got = pread(sending->file, data, piece.bytes, (off_t)piece.at);
 
-	if (got != (ssize_t)piece.bytes)
-		return got < 0 ? -errno : -EIO;
+	if (fork_source_read(sending->source, piece.at, data, piece.bytes))
+		return -ENODATA;
 	piece.crc = parcel_checksum(0, data, piece.bytes);
 	parcel_put_piece(&piece, head);
 	if (!wire_line_send(&sending->line, head, sizeof(head)) ||
@@ -126,19 +138,26 @@ static int send_block(struct sending *sending, uint64_t block)
 		return -ECONNRESET;
 	saved_blocks_set(&sending->sent, block);
 	sending->unheard++;
-	keep_to_limit(sending, piece.bytes);
+	if (!sending->dues || !saved_blocks_has(&sending->is_due, block))
+		keep_to_limit(sending, piece.bytes);
 	show_progress(sending);
 	return 0;
 }
 
-static int send_begin(struct sending *sending)
+static int send_mark(struct sending *sending, uint64_t mark)
 {
-	const struct parcel_piece piece = { .at = PARCEL_BEGIN };
+	const struct parcel_piece piece = { .at = mark };
 	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 
 	parcel_put_piece(&piece, head);
-	sending->is_begun = true;
 	return wire_line_send(&sending->line, head, sizeof(head)) ? 0 : -ECONNRESET;
+}
+
+static int send_begin(struct sending *sending)
+{
+	sending->is_begun = true;
+	sending->begun_ns = now_ns();
+	return send_mark(sending, PARCEL_BEGIN);
 }
 
 static bool is_unsent(const struct sending *sending, uint64_t block)
@@ -146,9 +165,26 @@ static bool is_unsent(const struct sending *sending, uint64_t block)
 	return block < sending->sent.blocks && !saved_blocks_has(&sending->sent, block);
 }
 
+/* Of what was asked for the last time. */
+static bool find_due(struct sending *sending, uint64_t *ret)
+{
+	while (sending->next_due < sending->dues) {
+		*ret = sending->due[sending->next_due];
+		if (is_unsent(sending, *ret))
+			return true;
+		sending->next_due++;
+	}
+	return false;
+}
+
+static bool is_beginning(const struct sending *sending)
+{
+	return !sending->runs && now_ns() - sending->begun_ns < BEGINS_NS;
+}
+
 /*
- * What nobody asked for: first what the machine begins with, then what lies behind the last that
- * was wanted, then from the end on: there lies what was written last.
+ * What nobody asked for: first what the machine begins with, with what was asked for the last time,
+ * then what lies behind the last that was wanted, then the rest, from the end on.
  */
 static bool find_next(struct sending *sending, uint64_t *ret)
 {
@@ -158,6 +194,8 @@ static bool find_next(struct sending *sending, uint64_t *ret)
 	for (*ret = sending->front_from; !sending->is_begun && *ret < sending->sent.blocks; ++*ret)
 		if (is_unsent(sending, *ret))
 			return true;
+	if ((sending->is_begun || sending->next_due < DUES_FIRST) && find_due(sending, ret))
+		return true;
 	if (!sending->is_begun)
 		return false;
 	while (sending->ahead) {
@@ -166,7 +204,7 @@ static bool find_next(struct sending *sending, uint64_t *ret)
 		if (is_unsent(sending, *ret))
 			return true;
 	}
-	for (*ret = sending->sent.blocks; *ret;)
+	for (*ret = sending->sent.blocks; *ret && !is_beginning(sending);)
 		if (is_unsent(sending, --*ret))
 			return true;
 	return false;
@@ -178,7 +216,8 @@ static bool may_send(const struct sending *sending, uint64_t now)
 	const bool is_wanted = now - sending->wanted_ns < WANTED_NS;
 
 	return sending->unheard < (is_wanted ? FEW_BLOCKS : MOST_BLOCKS) &&
-	       (!sending->is_begun || sending->due_ns <= now);
+	       (!sending->is_begun || sending->next_due < sending->dues ||
+		sending->due_ns <= now);
 }
 
 /* 1: something was sent; 0: there is nothing to send just now. */
@@ -211,12 +250,22 @@ static bool receive_answer(struct sending *sending)
 /* What was sent already comes by itself. */
 static int take_want(struct sending *sending, uint64_t block)
 {
+	sending->wants++;
+	if (sending->knows_wanted)
+		fork_wanted_add(&sending->now, block * PARCEL_PIECE_BYTES,
+				parcel_block_bytes(sending->head.bytes, block));
 	if (!is_unsent(sending, block))
 		return 0;
 	sending->wanted_ns = now_ns();
 	sending->next = block;
 	sending->ahead = AHEAD_BLOCKS;
 	return send_block(sending, block);
+}
+
+static void note_run(struct sending *sending)
+{
+	sending->runs_ns = now_ns();
+	sending->blocks_before = sending->sent.count;
 }
 
 /* 0, or -ECONNRESET. */
@@ -238,6 +287,8 @@ static int hear_word(struct sending *sending)
 	default:
 		if (!receive_answer(sending))
 			return -ECONNRESET;
+		if (!sending->runs && !sending->answer.error)
+			note_run(sending);
 		sending->runs |= !sending->answer.error;
 		return 0;
 	}
@@ -247,8 +298,10 @@ static int wait_ms(const struct sending *sending)
 {
 	const uint64_t now = now_ns();
 
+	if (sending->is_begun && is_beginning(sending))
+		return (int)((sending->begun_ns + BEGINS_NS - now) / 1000000 + 1);
 	return sending->sent.count == sending->sent.blocks || sending->due_ns <= now ||
-			       sending->unheard >= FEW_BLOCKS
+			       sending->next_due < sending->dues || sending->unheard >= FEW_BLOCKS
 		       ? SILENCE_MS
 		       : (int)((sending->due_ns - now) / 1000000 + 1);
 }
@@ -269,6 +322,8 @@ static int talk(struct sending *sending, bool to_end)
 		if (sent < 0)
 			return sent;
 	}
+	if (to_end && sending->is_whole)
+		send_mark(sending, PARCEL_HEARD); /* where that is lost, it waits for a while */
 	return 0;
 }
 
@@ -292,26 +347,42 @@ static int greet(struct sending *sending)
 		return -ECONNRESET;
 	saved_blocks_recount(&sending->sent);
 	sending->unheard = 0;
+	sending->is_greeted = true;
 	sending->is_begun = sending->runs;
 	return 0;
 }
 
+static int begin_line(struct sending *sending)
+{
+	const int fd = place_connect(sending->host, sending->port);
+	int error;
+
+	if (fd >= 0)
+		wire_line_tune(fd);
+	error = fd < 0 ? fd : wire_line_begin(fd, false, sending->key, &sending->line);
+	sending->is_begun_line = !error;
+	return error;
+}
+
+static int connect_there(struct sending *sending)
+{
+	int error = sending->is_begun_line ? 0 : begin_line(sending);
+
+	if (!error)
+		error = wire_line_finish(&sending->line);
+	sending->is_begun_line = false;
+	sending->is_connected = !error;
+	if (!error)
+		wire_line_be_patient(&sending->line);
+	return error;
+}
+
 static int try_once(struct sending *sending, bool to_end)
 {
-	int error = 0;
+	int error = sending->is_connected ? 0 : connect_there(sending);
 
-	if (!sending->is_connected) {
-		const int fd = place_connect(sending->host, sending->port);
-
-		if (fd >= 0)
-			wire_line_tune(fd);
-		error = fd < 0 ? fd : wire_line_open(fd, false, sending->key, &sending->line);
-		sending->is_connected = !error;
-		if (!error)
-			wire_line_be_patient(&sending->line);
-		if (!error)
-			error = greet(sending);
-	}
+	if (!error && !sending->is_greeted)
+		error = greet(sending);
 	if (!error)
 		error = talk(sending, to_end);
 	if (error || sending->answer.error || to_end)
@@ -346,27 +417,6 @@ static int try_until_done(struct sending *sending, bool to_end)
 
 /* ---- the whole ---- */
 
-static int open_file(struct sending *sending)
-{
-	struct saved_pages pages;
-	struct stat st;
-	int error;
-
-	sending->file = open(sending->path, O_RDONLY | O_CLOEXEC);
-	unlink(sending->path); /* also when this process is killed nothing is left of it */
-	if (sending->file < 0 || fstat(sending->file, &st))
-		return -errno;
-	sending->head.bytes = (uint64_t)st.st_size;
-	if (!saved_blocks_make(&sending->sent, sending->head.bytes))
-		return -ENOMEM;
-	error = saved_pages_open(sending->file, &pages);
-	if (!error)
-		sending->front_from = pages.tail.parts_at / PARCEL_PIECE_BYTES;
-	if (!error)
-		saved_pages_close(&pages);
-	return error == -ENOENT ? 0 : error; /* without an index all of it has to be there */
-}
-
 static int say_failure(const struct sending *sending, int error)
 {
 	const char *to = sending->away->to;
@@ -383,6 +433,9 @@ static int say_failure(const struct sending *sending, int error)
 				sending->runs ? "say --wait SECONDS for longer; it ends there"
 					      : "say --wait SECONDS for longer; the machine "
 						"goes on here");
+	case -ENODATA:
+		return complain(EXIT_UNUSABLE, "what was forked of it here has ended", to,
+				sending->runs ? "it ends there" : "the machine goes on here");
 	default:
 		return complain(EXIT_UNUSABLE, strerror(-error), to,
 				"see that umbra listen runs there");
@@ -403,23 +456,6 @@ static int say_end(const struct sending *sending, int error)
 				      : "it says so; the machine goes on here");
 }
 
-/* Until it runs there. */
-static int deliver(void *context)
-{
-	struct sending *sending = context;
-	int error = open_file(sending);
-
-	if (!error)
-		error = try_until_done(sending, false);
-	return say_end(sending, error);
-}
-
-/* The rest of its memory, while it runs there. */
-static int send_rest(struct sending *sending)
-{
-	return say_end(sending, try_until_done(sending, true));
-}
-
 static int parse_place(struct sending *sending)
 {
 	const char *to = sending->away->to;
@@ -433,30 +469,101 @@ static int parse_place(struct sending *sending)
 	return 0;
 }
 
-int fork_away(const struct fork_away *away, const char *name, const char *child, const char *folder,
-	      bool end)
+struct sending *fork_away_begin(const struct fork_away *away, const char *child, int *ret_code)
 {
-	struct sending sending = { .away = away, .file = -1, .shown_percent = UINT64_MAX };
-	const char *place = getenv("TMPDIR") ?: "/var/tmp";
-	const struct save_request request = { .name = name, .file = sending.path, .folder = folder,
-					      .stop = end, .deliver = deliver,
-					      .context = &sending };
-	int code = parse_place(&sending);
+	struct sending *sending = calloc(1, sizeof(*sending));
 
-	if (!code)
-		code = away->key ? wire_key_read(away->key, sending.key)
-				 : complain(EXIT_USAGE, "no key", "--to", "say --key FILE");
-	if (code)
-		return code;
-	snprintf(sending.path, sizeof(sending.path), "%s/umbra-away-%d-%s", place, (int)getpid(),
-		 child);
-	snprintf(sending.head.name, sizeof(sending.head.name), "%s", child);
-	if (getrandom(sending.head.id, sizeof(sending.head.id), 0) != sizeof(sending.head.id))
-		return complain(EXIT_FAULT, strerror(errno), name, "see umbra doctor");
-	code = save_machine(&request);
-	if (!code)
-		code = send_rest(&sending);
-	disconnect(&sending);
-	unlink(sending.path);
-	return code;
+	if (!sending) {
+		*ret_code = complain(EXIT_FAULT, strerror(ENOMEM), child, "see umbra doctor");
+		return NULL;
+	}
+	sending->away = away;
+	sending->began_ns = now_ns();
+	sending->shown_percent = UINT64_MAX;
+	*ret_code = parse_place(sending);
+	if (!*ret_code)
+		*ret_code = away->key ? wire_key_read(away->key, sending->key)
+				      : complain(EXIT_USAGE, "no key", "--to", "say --key FILE");
+	snprintf(sending->head.name, sizeof(sending->head.name), "%s", child);
+	if (!*ret_code &&
+	    getrandom(sending->head.id, sizeof(sending->head.id), 0) != sizeof(sending->head.id))
+		*ret_code = complain(EXIT_FAULT, strerror(errno), child, "see umbra doctor");
+	if (!*ret_code)
+		return sending;
+	free(sending);
+	return NULL;
+}
+
+void fork_away_connect(struct sending *sending) { begin_line(sending); }
+
+/* ---- what was asked for ---- */
+
+static void add_due(void *context, const struct saved_entry *entry)
+{
+	struct sending *sending = context;
+	const uint64_t last = (entry->at + saved_entry_bytes(entry) - 1) / PARCEL_PIECE_BYTES;
+
+	for (uint64_t block = entry->at / PARCEL_PIECE_BYTES; block <= last; block++) {
+		if (saved_blocks_has(&sending->is_due, block))
+			continue;
+		saved_blocks_set(&sending->is_due, block);
+		sending->due[sending->dues++] = block;
+	}
+}
+
+/* Without memory, or an index, nothing is known of it. */
+static void learn_wanted(struct sending *sending, const char *machine, const json_t *info)
+{
+	sending->due = calloc(sending->sent.blocks, sizeof(*sending->due));
+	if (!sending->due || !saved_blocks_make(&sending->is_due, sending->head.bytes) ||
+	    fork_wanted_open(&sending->before, sending->source))
+		return;
+	sending->now = sending->before;
+	sending->knows_wanted = true;
+	fork_wanted_load(&sending->before, machine, info);
+	fork_wanted_find(&sending->before, add_due, sending);
+}
+
+void fork_away_keep_wanted(struct sending *sending, const char *machine, const json_t *info)
+{
+	if (!sending->knows_wanted)
+		return;
+	fork_wanted_join(&sending->now, &sending->before);
+	fork_wanted_keep(&sending->now, machine, info);
+}
+
+struct fork_away_counts fork_away_count(const struct sending *sending)
+{
+	return (struct fork_away_counts){ .bytes = sending->head.bytes,
+					  .wants = sending->wants,
+					  .ahead = sending->dues,
+					  .bytes_before = sending->blocks_before *
+							  PARCEL_PIECE_BYTES,
+					  .until_it_ran_ns = sending->runs_ns - sending->began_ns };
+}
+
+int fork_away_deliver(struct sending *sending, struct fork_source *source, const char *machine,
+		      const json_t *info)
+{
+	sending->source = source;
+	sending->head.bytes = source->bytes;
+	sending->front_from = source->parts_at / PARCEL_PIECE_BYTES;
+	if (!saved_blocks_make(&sending->sent, source->bytes))
+		return say_failure(sending, -ENOMEM);
+	learn_wanted(sending, machine, info);
+	return say_end(sending, try_until_done(sending, false));
+}
+
+int fork_away_send_rest(struct sending *sending)
+{
+	return say_end(sending, try_until_done(sending, true));
+}
+
+void fork_away_end(struct sending *sending)
+{
+	disconnect(sending);
+	if (sending->knows_wanted)
+		fork_wanted_close(&sending->before);
+	free(sending->due);
+	free(sending);
 }

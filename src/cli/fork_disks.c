@@ -21,15 +21,28 @@ static const char suffix[] = ".vhdx";
 
 /* ---- what is said of them ---- */
 
+/* Of a number without a disk null, of a drive without a disc no file. */
+static json_t *describe_nothing(const struct disk_choice *choice)
+{
+	if (!choice->is_dvd)
+		return json_null();
+	return json_pack("{s:s, s:b, s:b, s:b}", "format", disk_format_name(choice->format),
+			 "read-only", true, "direct", false, "dvd", true);
+}
+
 static json_t *describe_disk(const struct disk_choice *choice)
 {
-	char *path = realpath(choice->path, NULL);
+	char *path = choice->path[0] ? realpath(choice->path, NULL) : NULL;
 	json_t *disk = NULL;
 
+	if (!choice->path[0])
+		return describe_nothing(choice);
 	if (path)
 		disk = json_pack("{s:s, s:s, s:s, s:b, s:b}", "file", path, "stem", path, "format",
 				 disk_format_name(choice->format), "read-only", choice->read_only,
 				 "direct", choice->direct);
+	if (disk && choice->is_dvd)
+		json_object_set_new(disk, "dvd", json_true());
 	free(path);
 	return disk;
 }
@@ -72,8 +85,9 @@ int fork_disks_describe_child(const struct fork_disks *disks, const struct disk_
 	json_t *all = json_object_get(child, "disks");
 
 	for (unsigned n = 0; n < disks->count && !error; n++)
-		error = json_object_set_new(json_array_get(all, n), "stem",
-					    json_string(disks->disk[n].stem));
+		if (disks->disk[n].choice.path[0])
+			error = json_object_set_new(json_array_get(all, n), "stem",
+						    json_string(disks->disk[n].stem));
 	return error ? -EINVAL : 0;
 }
 
@@ -102,6 +116,11 @@ static int learn_disk(const json_t *about, struct fork_disk *disk)
 {
 	char format[16];
 
+	disk->choice.is_dvd = json_is_true(json_object_get(about, "dvd"));
+	if (json_is_null(about) || (disk->choice.is_dvd && !json_object_get(about, "file"))) {
+		disk->choice.read_only = true;
+		return 0;
+	}
 	if (take_text(about, "file", disk->choice.path, sizeof(disk->choice.path)) ||
 	    take_text(about, "format", format, sizeof(format)) ||
 	    !disk_format_parse(format, &disk->choice.format))
@@ -154,7 +173,8 @@ int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t
 			return complain(EXIT_UNUSABLE,
 					"a disk that is written has to be VHDX for that",
 					disk->choice.path, "make one with umbra disk convert");
-		add_folder_of(&disks->place, disk->choice.path);
+		if (disk->choice.path[0])
+			add_folder_of(&disks->place, disk->choice.path);
 	}
 	return 0;
 }
@@ -325,7 +345,7 @@ static int make_child_disk(const struct fork_disks *disks, const struct fork_dis
 	struct disk_create what = { .format = DISK_VHDX,
 				    .parent = disk->choice.path,
 				    .parent_format = DISK_VHDX };
-	struct disk_error why = { "" };
+	struct disk_error why = { .kind = REFUSAL_NONE };
 	int error = -EEXIST;
 
 	disk_search_of_place(&disks->place, &search);

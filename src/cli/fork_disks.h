@@ -7,8 +7,8 @@
  *                                disk.NAME.vhdx       written by NAME
  *                                disk.CHILD.vhdx      written by CHILD
  *
- *  1. No file is written over: where there is one of that name, a number is added.
- *  2. What came of nothing is removed. A layer that a disk has gone on in is not, whatever else
+ *   - No file is written over: where there is one of that name, a number is added.
+ *   - What came of nothing is removed. A layer that a disk has gone on in is not, whatever else
  *     went wrong.
  */
 #pragma once

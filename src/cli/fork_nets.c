@@ -162,6 +162,27 @@ int fork_nets_of_child(struct fork_nets *nets, const char *child, struct child_n
 	return error ? complain(EXIT_FAULT, strerror(-error), child, "see umbra doctor") : code;
 }
 
+int fork_nets_of_image(struct fork_nets *nets, const char *machine, const json_t *info,
+		       struct child_nets *ret, int kit[KIT_MOST_FDS])
+{
+	const json_t *all = json_object_get(info, "cards");
+	int error = json_array_size(all) > NET_CARDS ? -EPROTO : 0;
+
+	grants_clear(&ret->grants);
+	memset(ret->card, -1, sizeof(ret->card));
+	memset(ret->bell, -1, sizeof(ret->bell));
+	memset(ret->answer, -1, sizeof(ret->answer));
+	ret->listener = -1;
+	if (!error)
+		ret->plan.count = nets->options.cards = (unsigned)json_array_size(all);
+	for (unsigned n = 0; n < ret->plan.count && !error; n++)
+		error = net_option_parse_mac(text_of(json_array_get(all, n), "mac"),
+					     ret->plan.card[n].mac)
+				? make_card(ret, n, kit + KIT_FDS + n * KIT_CARD_FDS)
+				: -EPROTO;
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), machine, "see umbra info") : 0;
+}
+
 int fork_nets_listen(const struct fork_nets *nets, const char *child, struct child_nets *ret,
 		     struct relay_plan *relay)
 {

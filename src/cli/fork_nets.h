@@ -41,6 +41,9 @@ int fork_nets_learn(struct fork_nets *nets, const char *machine, unsigned long c
 /* A child's networks, and its part of the kit. 0 or the exit code. */
 int fork_nets_of_child(struct fork_nets *nets, const char *child, struct child_nets *ret,
 		       int kit[KIT_MOST_FDS]);
+/* The same, of one that never runs: its cards are as its parent's, and nobody serves them. */
+int fork_nets_of_image(struct fork_nets *nets, const char *machine, const json_t *info,
+		       struct child_nets *ret, int kit[KIT_MOST_FDS]);
 /* Its socket, into its broker's plan. 0 or the exit code. */
 int fork_nets_listen(const struct fork_nets *nets, const char *child, struct child_nets *ret,
 		     struct relay_plan *relay);

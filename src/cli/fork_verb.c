@@ -24,12 +24,16 @@
 #include "fork_nets.h"
 #include "fork_renew.h"
 #include "fork_snapshot.h"
+#include "fork_source.h"
 #include "ipc/block.h"
 #include "ipc/connection_slots.h"
 #include "ipc/forker.h"
 #include "ipc/spawn.h"
 #include "control/names.h"
+#include "save_machine.h"
+#include "saved_host.h"
 #include "say.h"
+#include "talk.h"
 #include "process/broker.h"
 #include "process/plan.h"
 
@@ -42,6 +46,7 @@ static const char fork_help[] =
 	"                  [--mac new|keep] [--renew WHAT] [--with-secrets] [--json]\n"
 	"       umbra fork NAME --to HOST:PORT --key FILE [--name CHILD] [--limit RATE]\n"
 	"                  [--wait SECONDS] [--keep-parent|--end-parent] [--disks FOLDER]\n"
+	"                  [--json]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
 	"memory, processors and devices as they were then, and goes on by itself, as NAME does.\n"
 	"A child is called CHILD, several are CHILD-1, CHILD-2 and so on; without --name CHILD is\n"
@@ -61,7 +66,8 @@ static const char fork_help[] =
 	"--to sends CHILD (NAME) to where umbra listen waits for it, which has the same key, and\n"
 	"where its disks are reached by the same names. It runs there once its processors and\n"
 	"devices are there, and its memory comes while it runs: what it asks for at once, the\n"
-	"rest at most RATE bytes a second (also --bandwidth RATE). This ends when all is there. A\n"
+	"rest at most RATE bytes a second (also --bandwidth RATE). What those have asked for\n"
+	"that were sent before goes ahead; --json says how much. This ends when all is there. A\n"
 	"connection that is lost is made again, for SECONDS (60).\n";
 
 struct child {
@@ -693,7 +699,7 @@ static int parse_wait(struct fork_command *command, const char *text)
 static int check_away(const struct fork_command *command)
 {
 	const struct fork_away *away = &command->away;
-	const bool is_of_here = command->count != 1 || command->console || command->json ||
+	const bool is_of_here = command->count != 1 || command->console ||
 				command->nets.options.cards || command->nets.options.none ||
 				command->nets.options.forwards || command->nets.mac ||
 				command->renew.random || command->renew.hostname ||
@@ -701,31 +707,157 @@ static int check_away(const struct fork_command *command)
 
 	if (away->to && is_of_here)
 		return complain(EXIT_USAGE, "a child at another place has none of these", "--to",
-				"leave out -n, --suspend-parent, --console, --net, -p, --mac, "
-				"--renew and --json");
+				"leave out -n, --suspend-parent, --console, --net, -p, --mac and "
+				"--renew");
 	if (!away->to && (away->key || away->bytes_per_s))
 		return complain(EXIT_USAGE, "the child stays here", "--key, --limit",
 				"say --to HOST:PORT");
 	return 0;
 }
 
+/* ---- to another place ---- */
+
+/* A child that has no name here, and nobody's networks: it never runs. */
+static int make_image(struct fork_command *command)
+{
+	struct child *child = &command->child[0];
+	int error;
+	int code = fork_disks_learn(&command->disks, command->name, command->machine);
+
+	if (code)
+		return code;
+	error = make_kit(command, child);
+	if (!error)
+		error = fork_source_mark(child->kit[KIT_RINGS]);
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), command->name, "see umbra doctor");
+	code = fork_nets_of_image(&command->nets, command->name, command->machine, &child->nets,
+				  child->kit);
+	return code ? code : fork_disks_make_layers(&command->disks, command->name);
+}
+
+static int add_host_part(const struct fork_command *command, struct fork_source *source)
+{
+	char *text = NULL;
+	int code = fork_disks_freeze(&command->disks);
+
+	if (!code)
+		code = saved_host_text(&command->disks, command->machine, &text);
+	if (!code && fork_source_add_host(source, text))
+		code = complain(EXIT_FAULT, strerror(ENOMEM), command->name, "see umbra doctor");
+	free(text);
+	return code;
+}
+
+static int open_source(const struct fork_command *command, struct fork_source *source)
+{
+	const struct child *child = &command->child[0];
+	const bool has_bus = json_is_true(json_object_get(command->machine, "bus"));
+	const int error =
+		fork_source_open(source, child->kit, child->pidfd,
+				 save_most_bytes(command->machine), has_bus);
+
+	switch (error) {
+	case 0: return has_bus ? add_host_part(command, source) : 0;
+	case -EBADMSG:
+		return complain(EXIT_UNUSABLE,
+				"what its machine process says is not this machine",
+				command->name, "do not trust it: end it with umbra kill");
+	case -EOPNOTSUPP:
+		return complain(EXIT_UNUSABLE, strerror(-error), command->name,
+				"with ports or --test-device it cannot be sent");
+	default:
+		return complain(EXIT_UNUSABLE, strerror(-error), command->name,
+				"see umbra ps: it goes on here");
+	}
+}
+
+/* It stands still until now, and runs elsewhere. Nothing of it is needed here any more. */
+static int end_here(const struct fork_command *command)
+{
+	int error = 0;
+	FILE *peer = talk_to(command->name, &error);
+	const int code = peer ? save_stop_machine(command->name, peer)
+			      : talk_failed(command->name, error);
+
+	if (peer)
+		fclose(peer);
+	if (!code)
+		fork_disks_remove_layers(&command->disks);
+	return code;
+}
+
+static void print_counts(const struct fork_command *command, struct fork_away_counts counts)
+{
+	json_t *said = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "name",
+				 command->child_name ? command->child_name : command->name, "bytes",
+				 (json_int_t)counts.bytes, "asked", (json_int_t)counts.wants,
+				 "ahead", (json_int_t)counts.ahead, "ran-after-us",
+				 (json_int_t)(counts.until_it_ran_ns / 1000), "sent-before",
+				 (json_int_t)counts.bytes_before);
+
+	json_dumpf(said, stdout, JSON_INDENT(2));
+	puts("");
+	json_decref(said);
+}
+
+/* Who is to end here stands still for this connection: whatever happens before, it goes on. */
+static int send_image(struct fork_command *command, struct sending *sending)
+{
+	const bool ends = !strcmp(command->parent, "hold");
+	struct fork_source source = { .memory = NULL };
+	int code = open_source(command, &source);
+
+	if (!code)
+		code = fork_away_deliver(sending, &source, command->name, command->machine);
+	if (!code && ends)
+		code = end_here(command);
+	if (!code)
+		code = fork_away_send_rest(sending);
+	if (!code && !ends)
+		fork_away_keep_wanted(sending, command->name, command->machine);
+	if (!code && command->json)
+		print_counts(command, fork_away_count(sending));
+	fork_source_close(&source);
+	return code;
+}
+
+static int fork_image(struct fork_command *command, struct sending *sending)
+{
+	unsigned made = 0;
+	int error;
+	int code;
+
+	fork_away_connect(sending); /* it begins while the machine is forked */
+	error = learn_machine(command);
+	code = error ? 0 : make_image(command);
+	if (!error && !code)
+		error = send_kits(command);
+	if (!error && !code)
+		error = take_children(command, &made);
+	if (!error && !code && made)
+		code = send_image(command, sending);
+	if (error || code)
+		drop_layers(command);
+	json_decref(command->machine);
+	return error ? fork_failed(command, error) : code;
+}
+
 static int run_away(struct fork_command *command)
 {
-	json_t *machine;
-	bool has_secrets;
+	const char *child = command->child_name ? command->child_name : command->name;
+	struct sending *sending;
+	int code;
 
-	command->peer = name_connect(command->name);
-	machine = command->peer < 0 ? NULL : ask_machine(command);
-	has_secrets = json_is_true(json_object_get(machine, "secrets"));
-	json_decref(machine);
-	if (!machine)
-		return fork_failed(command, command->peer < 0 ? command->peer : -ECONNRESET);
-	close(command->peer);
-	if (has_secrets && !command->with_secrets)
-		return fork_failed(command, -EPERM);
-	return fork_away(&command->away, command->name,
-			 command->child_name ? command->child_name : command->name,
-			 command->disks.folder, !strcmp(command->parent, "end"));
+	if (!strcmp(command->parent, "end"))
+		command->parent = "hold";
+	signal(SIGPIPE, SIG_IGN);
+	sending = fork_away_begin(&command->away, child, &code);
+	if (!sending)
+		return code;
+	code = fork_image(command, sending);
+	fork_away_end(sending);
+	return code;
 }
 
 static int parse(struct fork_command *command, int argc, char **argv)

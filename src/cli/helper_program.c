@@ -18,7 +18,7 @@ int helper_program_find(const char *name, char *path, size_t bytes)
 {
 	/* the second: in a build's folder, by the folder of its sources */
 	static const char *const places[] = { "", "src/agent/", "src/builder/", "src/wire/",
-					      "../lib/umbra/" };
+					      "src/demo/", "../lib/umbra/" };
 	char own[PATH_MAX];
 	ssize_t length = readlink("/proc/self/exe", own, sizeof(own) - 1);
 	char *slash;

@@ -1,6 +1,7 @@
 /*
- * Programs that come with this one: umbra-agent, which is for guests, and umbra-builder, which is
- * run here. They lie beside it, where it was built, or in ../lib/umbra where it was installed.
+ * Programs that come with this one: umbra-agent, which is for guests, and umbra-builder, umbra-wire
+ * and umbra-demo, which are run here. They lie beside it, where it was built, or in ../lib/umbra
+ * where it was installed.
  */
 #pragma once
 

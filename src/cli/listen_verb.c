@@ -3,25 +3,35 @@
  * served by a process of its own, behind umbra-wire: what is heard here comes from somebody who has
  * the key, and is hostile all the same (arrival.h).
  *
- *  1. It listens where it was told to, and at the loopback when it was not.
- *  2. CONNECTIONS at a time; the next one waits to be accepted.
+ * One such process waits at any time, with an umbra-wire that accepts the next connection, and with
+ * the processes of a machine (spare.h): a machine that arrives waits for none of them to begin.
+ *
+ *   - It listens where it was told to, and at the loopback when it was not.
+ *   - CONNECTIONS_MOST at a time; the next one waits to be accepted.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "arrival.h"
 #include "cli.h"
+#include "helper_program.h"
 #include "place.h"
+#include "spare.h"
 #include "wire_line.h"
 
-enum { CONNECTIONS = 32, MEMORY_TIMES = 5, WAIT_S = 60, WAIT_MOST_S = 86400 };
-enum { OTHER_BYTES = 64 << 20 };
+enum { CONNECTIONS_MOST = 32, MEMORY_TIMES = 5, WAIT_S = 60, WAIT_MOST_S = 86400 };
+enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000, BEGINS_MS = 250 };
 static const char default_port[] = "4640";
 
 static const char listen_help[] =
@@ -42,18 +52,32 @@ struct listen {
 	uint64_t most_bytes;
 };
 
-static int serve(const struct listen *listen, int connection)
+/*
+ * The next connection that comes; `taken` has a byte once there is one. Until then it ends with who
+ * listens.
+ */
+static int serve(const struct listen *listen, int taken)
 {
 	const struct arrival_place place = { .folder = listen->folder,
 					     .most_bytes = listen->most_bytes,
-					     .wait_s = listen->wait_s };
+					     .wait_s = listen->wait_s,
+					     .begun = taken };
+	struct spare spare = { .broker.line = -1 };
 	struct wire_line line;
-	int error;
+	int error = wire_line_listen(listen->socket, listen->key, &line);
 
-	wire_line_tune(connection);
-	error = wire_line_open(connection, true, listen->key, &line);
+	close(listen->socket);
 	if (!error)
-		arrival_serve(&place, &line);
+		error = spare_begin(&spare);
+	if (!error)
+		error = wire_line_finish(&line); /* there is a connection */
+	if (error)
+		return error;
+	prctl(PR_SET_PDEATHSIG, 0);
+	send(taken, "", 1, MSG_NOSIGNAL); /* who listens may be gone: what has come is served */
+	error = wire_line_finish(&line);
+	if (!error)
+		arrival_serve(&place, &line, &spare);
 	return error;
 }
 
@@ -61,16 +85,23 @@ static int serve(const struct listen *listen, int connection)
 
 static int begin(struct listen *listen)
 {
+	char wire[PATH_MAX];
 	struct place place;
 	int error = place_parse(listen->place, default_port, &place);
 
 	if (error)
 		return complain(EXIT_USAGE, "not ADDRESS:PORT", listen->place,
 				"say for example 127.0.0.1:4640");
+	if (helper_program_find("umbra-wire", wire, sizeof(wire)))
+		return complain(EXIT_UNUSABLE, "not beside this program", "umbra-wire",
+				"build it, or install all of Umbra");
 	listen->socket = place_listen(&place);
 	if (listen->socket < 0)
 		return complain(EXIT_USAGE, strerror(-listen->socket), listen->place ?: place.port,
 				"name an address of this host, and a port where nobody listens");
+	wire_line_tune(listen->socket); /* for what it accepts, too */
+	if (fcntl(listen->socket, F_SETFL, O_NONBLOCK))
+		return complain(EXIT_FAULT, strerror(errno), "umbra listen", "start it again");
 	listen->most_bytes = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) *
 				     MEMORY_TIMES +
 			     OTHER_BYTES;
@@ -78,34 +109,64 @@ static int begin(struct listen *listen)
 	return 0;
 }
 
-/* Those that have ended; while there are CONNECTIONS, it waits for one. */
+/* Those that have ended; while there are CONNECTIONS_MOST, it waits for one. */
 static void count_ends(unsigned *running)
 {
-	while (*running && waitpid(-1, NULL, *running < CONNECTIONS ? WNOHANG : 0) > 0)
+	while (*running && waitpid(-1, NULL, *running < CONNECTIONS_MOST ? WNOHANG : 0) > 0)
 		--*running;
 }
 
-static int serve_all(const struct listen *listen)
+static _Noreturn void serve_one(const struct listen *listen, int taken, pid_t parent)
+{
+	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != parent)
+		_exit(EXIT_FAULT);
+	_exit(serve(listen, taken) ? EXIT_UNUSABLE : 0);
+}
+
+/*
+ * Until the machine runs, or will not: what begins meanwhile takes processors from it, and makes it
+ * wait for namespaces. Not for long, since another may be waiting.
+ */
+static void wait_for_begin(int taken)
+{
+	struct pollfd line = { .fd = taken, .events = POLLIN };
+
+	poll(&line, 1, BEGINS_MS);
+}
+
+/* Whether somebody has taken the connection that came next. */
+static bool wait_for_one(const struct listen *listen, unsigned *running)
+{
+	const pid_t self = getpid();
+	bool is_taken = false;
+	int taken[2];
+	pid_t child;
+	char byte;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, taken))
+		return false;
+	child = fork();
+	if (!child) {
+		close(taken[0]);
+		serve_one(listen, taken[1], self);
+	}
+	*running += child > 0;
+	close(taken[1]);
+	is_taken = child > 0 && read(taken[0], &byte, 1) == 1;
+	if (is_taken)
+		wait_for_begin(taken[0]);
+	close(taken[0]);
+	return is_taken;
+}
+
+static _Noreturn void serve_all(const struct listen *listen)
 {
 	unsigned running = 0;
 
 	for (;;) {
-		int connection = accept4(listen->socket, NULL, NULL, SOCK_CLOEXEC);
-		pid_t child;
-
-		if (connection < 0 && errno != EINTR && errno != ECONNABORTED)
-			return complain(EXIT_FAULT, strerror(errno), "umbra listen",
-					"start it again");
-		if (connection < 0)
-			continue;
+		if (!wait_for_one(listen, &running))
+			usleep(AGAIN_US);
 		arrival_remove_old(listen->folder);
-		child = fork();
-		if (!child) {
-			close(listen->socket);
-			_exit(serve(listen, connection) ? EXIT_UNUSABLE : 0);
-		}
-		running += child > 0;
-		close(connection);
 		count_ends(&running);
 	}
 }
@@ -153,5 +214,7 @@ int verb_listen(int argc, char **argv)
 	code = wire_key_read(key, listen.key);
 	if (!code)
 		code = begin(&listen);
-	return code ? code : serve_all(&listen);
+	if (!code)
+		serve_all(&listen);
+	return code;
 }

@@ -23,6 +23,7 @@ struct running {
 	int pipe[PIPES]; /* ends here; -1: closed */
 	const char *input;
 	size_t input_left;
+	size_t output_most_bytes;
 	uint64_t end_ms;
 };
 
@@ -93,6 +94,7 @@ static int begin(const struct mcp_run *run, struct running *running)
 	*running = (struct running){ .pipe = { -1, -1, -1 },
 				     .input = run->input,
 				     .input_left = run->input_bytes,
+				     .output_most_bytes = run->output_most_bytes,
 				     .end_ms = now_ms() + (uint64_t)run->seconds * MS_PER_S };
 	error = make_pipes(running->pipe, theirs);
 	if (!error)
@@ -141,7 +143,8 @@ static void take(struct running *running, unsigned which, struct mcp_said *said)
 	if (got <= 0)
 		return;
 	if (which == OUTPUT)
-		keep(said, said->output, &said->output_bytes, MCP_OUTPUT_BYTES, piece, (size_t)got);
+		keep(said, said->output, &said->output_bytes, running->output_most_bytes, piece,
+		     (size_t)got);
 	else
 		keep(said, said->errors, &said->error_bytes, MCP_ERROR_BYTES - 1, piece,
 		     (size_t)got);
@@ -180,7 +183,7 @@ int mcp_run(const struct mcp_run *run, struct mcp_said *ret)
 	int status = 0;
 	int error;
 
-	*ret = (struct mcp_said){ .output = malloc(MCP_OUTPUT_BYTES + 1) };
+	*ret = (struct mcp_said){ .output = malloc(run->output_most_bytes + 1) };
 	error = ret->output ? begin(run, &running) : -ENOMEM;
 	if (error) {
 		free(ret->output);

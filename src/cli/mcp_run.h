@@ -4,12 +4,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { MCP_OUTPUT_BYTES = 1 << 20, MCP_ERROR_BYTES = 16 << 10 };
+enum { MCP_ERROR_BYTES = 16 << 10 };
 
 struct mcp_run {
 	const char *const *words; /* after the program's name, ended by NULL */
 	const char *input;
 	size_t input_bytes;
+	size_t output_most_bytes;
 	unsigned seconds; /* after which it is killed */
 };
 

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,7 +21,8 @@
 
 /* WORDS: two lists, one of them with an option each, and the rest. */
 enum { WORDS = 1024, LIST_ITEMS = 256, SECONDS = 120, SECONDS_MOST = 3600, FORKS_MOST = 64 };
-enum { FILE_BYTES = 1 << 20, PATH_BYTES = 64 };
+enum { FILE_BYTES = 1 << 20, PATH_BYTES = 64, TRACE_SECONDS_MOST = 60 };
+enum { TEXT_BYTES = 1 << 20, PICTURE_BYTES = 16 << 20 };
 
 enum type { TYPE_NONE, TYPE_MACHINE, TYPE_TEXT, TYPE_WORDS, TYPE_PATH, TYPE_NUMBER, TYPE_FLAG };
 
@@ -32,7 +34,7 @@ struct argument {
 	unsigned most; /* of numbers, the least is 1 */
 };
 
-enum kind { KIND_VERB, KIND_READ, KIND_WRITE };
+enum kind { KIND_VERB, KIND_PICTURE, KIND_READ, KIND_WRITE };
 
 enum { ARGUMENTS = 6, VERB_WORDS = 3 };
 
@@ -40,6 +42,7 @@ struct tool {
 	const char *name, *about;
 	enum kind kind;
 	const char *verb[VERB_WORDS];
+	const char *last; /* behind all operands; NULL: nothing */
 	struct argument arguments[ARGUMENTS]; /* ended by one without a name, where there is room */
 };
 
@@ -55,6 +58,28 @@ static const struct tool tools[] = {
 	  .about = "What a machine is and where its processors are, as JSON",
 	  .verb = { "info", "--json" },
 	  .arguments = { MACHINE } },
+	{ .name = "screenshot",
+	  .about = "What is on a machine's screen, as a PNG; it was run with --display",
+	  .kind = KIND_PICTURE,
+	  .verb = { "screenshot" },
+	  .last = "-",
+	  .arguments = { MACHINE } },
+	{ .name = "trace",
+	  .about = "Why a machine's processors leave translated code, what its guest asks of the"
+		   " hypervisor and what its bus says meanwhile: a line of JSON each",
+	  .verb = { "trace" },
+	  .arguments = { MACHINE,
+			 { .name = "seconds",
+			   .type = TYPE_NUMBER,
+			   .option = "--seconds",
+			   .most = TRACE_SECONDS_MOST,
+			   .is_needed = true,
+			   .about = "For how long; it is answered when they are over" },
+			 { .name = "kinds",
+			   .type = TYPE_TEXT,
+			   .option = "--kinds",
+			   .about = "Of exits, hypercalls, bus, interrupts, with commas between"
+				    " them; exits,hypercalls,bus unless it is said" } } },
 	{ .name = "exec",
 	  .about = "Runs a program in a machine, by umbra-agent there; no shell is involved",
 	  .verb = { "exec", "-T" },
@@ -348,8 +373,42 @@ static json_t *answer_said(struct mcp_said *said)
 	return result;
 }
 
+/* NULL: it is none, or not whole. */
+static json_t *base64_of(const struct mcp_said *said)
+{
+	static const char begin[] = "\x89PNG";
+	const int variant = sodium_base64_VARIANT_ORIGINAL;
+	const size_t bytes = sodium_base64_encoded_len(said->output_bytes, variant);
+	char *text = NULL;
+	json_t *value;
+
+	if (!said->is_cut && said->output_bytes > strlen(begin) &&
+	    !memcmp(said->output, begin, strlen(begin)))
+		text = malloc(bytes);
+	if (!text)
+		return NULL;
+	sodium_bin2base64(text, bytes, (const unsigned char *)said->output, said->output_bytes,
+			  variant);
+	value = json_string(text);
+	free(text);
+	return value;
+}
+
+static json_t *answer_picture(struct mcp_said *said)
+{
+	json_t *data;
+
+	if (said->code || said->is_late)
+		return answer_said(said);
+	data = base64_of(said);
+	return data ? json_pack("{s:[{s:s, s:o, s:s}], s:b}", "content", "type", "image", "data",
+				data, "mimeType", "image/png", "isError", 0)
+		    : failed("it is no picture, or a larger one than 16 MiB");
+}
+
 static json_t *run_verb(const struct tool *tool, const json_t *arguments)
 {
+	const bool is_picture = tool->kind == KIND_PICTURE;
 	const json_t *seconds = json_object_get(arguments, "timeout_seconds");
 	const json_t *input = json_object_get(arguments, "input");
 	struct words words = { .count = 0 };
@@ -361,14 +420,17 @@ static json_t *run_verb(const struct tool *tool, const json_t *arguments)
 	add_all(&words, tool, arguments, false);
 	add(&words, "--");
 	add_all(&words, tool, arguments, true);
+	if (tool->last)
+		add(&words, tool->last);
 	if (mcp_run(&(struct mcp_run){ .words = words.word,
 				       .input = json_string_value(input),
 				       .input_bytes = json_string_length(input),
+				       .output_most_bytes = is_picture ? PICTURE_BYTES : TEXT_BYTES,
 				       .seconds = seconds ? (unsigned)json_integer_value(seconds)
 							  : SECONDS },
 		    &said))
 		return failed("the host has no process or no memory for it");
-	result = answer_said(&said);
+	result = is_picture ? answer_picture(&said) : answer_said(&said);
 	free(said.output);
 	return result;
 }
@@ -387,7 +449,10 @@ static json_t *copy(const char *from, const char *to)
 	struct mcp_said said;
 	json_t *result = NULL;
 
-	if (mcp_run(&(struct mcp_run){ .words = words, .seconds = SECONDS }, &said))
+	if (mcp_run(&(struct mcp_run){ .words = words,
+				       .output_most_bytes = TEXT_BYTES,
+				       .seconds = SECONDS },
+		    &said))
 		return failed("the host has no process or no memory for it");
 	if (said.code)
 		result = answer_said(&said);
@@ -470,8 +535,9 @@ json_t *mcp_tools_call(const char *name, const json_t *arguments, const char **r
 		*ret_wrong = wrong_with(&tools[n], arguments);
 		if (*ret_wrong)
 			return NULL;
-		return tools[n].kind == KIND_VERB ? run_verb(&tools[n], arguments)
-						  : move_file(&tools[n], arguments);
+		if (tools[n].kind == KIND_READ || tools[n].kind == KIND_WRITE)
+			return move_file(&tools[n], arguments);
+		return run_verb(&tools[n], arguments);
 	}
 	*ret_wrong = "no such tool";
 	return NULL;

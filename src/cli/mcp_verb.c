@@ -2,9 +2,9 @@
  * umbra mcp: machines as tools of the Model Context Protocol (revision 2025-06-18), for programs
  * that act by a model: JSON-RPC 2.0 on standard input and output, a message a line.
  *
- *  1. One request at a time, in the order in which they come; so there is nothing to cancel.
- *  2. A notification is never answered, whatever is wrong with it.
- *  3. A line of more than LINE_BYTES is lost, and answered as one that is no JSON.
+ *   - One request at a time, in the order in which they come; so there is nothing to cancel.
+ *   - A notification is never answered, whatever is wrong with it.
+ *   - A line of more than LINE_BYTES is lost, and answered as one that is no JSON.
  *
  * Left out: prompts, resources, progress, and batches, which that revision has not.
  */
@@ -30,9 +30,9 @@ enum {
 static const char mcp_help[] =
 	"usage: umbra mcp\n"
 	"Offers machines with names as tools of the Model Context Protocol, on standard input and\n"
-	"output: list_machines, machine_info, exec, read_file, write_file, fork, snapshot,\n"
-	"restore, pause, resume, stop. Whoever talks to it may do all that this user may do with\n"
-	"machines.\n";
+	"output: list_machines, machine_info, screenshot, trace, exec, read_file, write_file,\n"
+	"fork, snapshot, restore, pause, resume, stop. Whoever talks to it may do all that this\n"
+	"user may do with machines.\n";
 
 /* Its newest first. */
 static const char *const revisions[] = { "2025-06-18", "2025-03-26", "2024-11-05" };

@@ -118,7 +118,6 @@ static int show_once(bool json)
 /* Until there is nobody any more. */
 static int show_live(void)
 {
-	static const char home_and_clear[] = "\033[H\033[J";
 	int code = 0;
 
 	for (bool first = true; !code; first = false) {
@@ -126,7 +125,7 @@ static int show_live(void)
 
 		if (!answer)
 			return first ? nobody() : 0;
-		fputs(home_and_clear, stdout);
+		fputs(TERMINAL_HOME_AND_CLEAR, stdout);
 		print_all(answer);
 		fflush(stdout);
 		json_decref(answer);

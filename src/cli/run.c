@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +15,6 @@
 
 #include "balance_join.h"
 #include "cli.h"
-#include "detach.h"
 #include "disk_cli.h"
 #include "disk_option.h"
 #include "fork_disks.h"
@@ -24,148 +22,12 @@
 #include "ipc/spawn.h"
 #include "memory_option.h"
 #include "control/names.h"
-#include "net_option.h"
+#include "run_internal.h"
 #include "saved_host.h"
-#include "seed_option.h"
-#include "share_option.h"
 #include "process/plan.h"
 #include "vm/machine.h"
 
 enum { PAGE_BYTES = 4096 };
-
-static const char run_help[] =
-	"usage: umbra run --kernel FILE [--initrd FILE] [--append TEXT] [--memory SIZE|WORDS] "
-	"[--cpus N]\n"
-	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] "
-	"[--statistics]\n"
-	"                 [--time-limit SECONDS]\n"
-	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
-	"[--mitigations guest|off] [--name NAME]\n"
-	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--display] [--socket "
-	"PATH] "
-	"[--detach] "
-	"[--user-data FILE] [--ssh-key FILE]... [--kvp KEY=VALUE]...\n"
-	"                 "
-	"[--disk FILE[,format=FORMAT][,readonly][,direct]]... [--parents DIRECTORY]... "
-	"[--override REASON]\n"
-	"                 "
-	"[--net user[,host-loopback]|switch=NAME|tap=NAME|tap=fd:N|none[,mac=ADDRESS]]... "
-	"[-p [ADDRESS:]PORT:GUEST[/udp]]...\n"
-	"                 [--serve NAME[=packet|=disk]]...\n"
-	"                 [--bind MACHINE/NAME[=packet|=disk]]...\n"
-	"       umbra run [the same, without --kernel and --initrd] "
-	"IMAGE[,format=FORMAT][,readonly][,direct]\n"
-	"       umbra run --restore FILE [--console ...] [--statistics] [--name NAME] "
-	"[--net ...]... [-p ...]...\n"
-	"Boots a Linux kernel (bzImage) or a multiboot ELF image and gives its serial console. "
-	"IMAGE is a disk, the first, that brings both in\n"
-	"/boot of its root file system; --append then comes after root=.\n"
-	"Ctrl-] q ends, Ctrl-] ? helps. With a multiboot image, --initrd is its module.\n"
-	"Ends 0 when the guest powers off; "
-	"64 usage, 65 unusable file, 69 no engine, 70 fault in Umbra, 75 the guest crashed,\n"
-	"78 a policy forbids it.\n"
-	"--hv FEATURES chooses what of the Hyper-V interface is offered: default, all or none, "
-	"then +NAME or -NAME, by commas.\n"
-	"--cpu-model chooses the processor that the guest sees; "
-	"umbra doctor lists them, docs/cpu-models.md has what they are.\n"
-	"--mitigations guest has the guest's kernel defend itself against speculation as on "
-	"vulnerable hardware, off as on a safe one;\n"
-	"without it the guest is told what is true (docs/speculation.md).\n"
-	"--overhead SIZE limits what the machine process uses beside the guest's memory, "
-	"from 64M to 2G; 384M when not given.\n"
-	"--memory start=SIZE,min=SIZE,max=SIZE,buffer=N%,weight=N has the guest begin with start,\n"
-	"and what it has adjusted while it runs, to what it needs and N% (20%), between min and "
-	"max;\n"
-	"weight (1 to 10000, 5000) says who gives way where the host has not enough "
-	"(docs/memory.md).\n"
-	"--memory-min SIZE is min= beside --memory SIZE.\n"
-	"--no-bus leaves out the partition bus, by which a Linux guest is stopped, told the time "
-	"and has disks and networks.\n"
-	"--display gives it a screen, which umbra screenshot shows, for a guest with the driver "
-	"hyperv_fb.\n"
-	"--socket PATH is a socket of the host's: who writes CONNECT PORT there is connected to "
-	"who listens at that port of AF_VSOCK\n"
-	"in the guest, whose connections to the host (CID 2) find who listens at PATH_PORT.\n"
-	"--detach returns once the machine runs, which needs a name; umbra console shows what it "
-	"prints, umbra stop ends it.\n"
-	"--console FILE keeps what the guest printed last in FILE: at most 64 MiB, "
-	"of which the newer half stays when it is full.\n"
-	"--disk FILE is a disk of the guest's (vhdx, or raw, vhd, qcow2, vmdk); "
-	"--parents as with umbra disk.\n"
-	"A guest's kernel may find two disks in either order, so name them by what they are: "
-	"/dev/disk/by-uuid, or by-id, whose\n"
-	"name is the same each time; the root that IMAGE boots from is named so.\n"
-	"--user-data FILE is for cloud-init in the guest (NoCloud), --ssh-key FILE a public key "
-	"whose owner may log in; cloud-init also\n"
-	"installs umbra-agent, and both need a name.\n"
-	"--kvp KEY=VALUE gives a guest that runs hv_kvp_daemon a value, in its pool 0; what it "
-	"says of itself umbra info shows.\n"
-	"--net user is a network without rights: "
-	"the guest is 10.0.2.15 by DHCP and reaches what you reach, but not the host's loopback\n"
-	"(with host-loopback it does, at 10.0.2.2); -p has a port of the host's lead to one of the "
-	"guest's. --net tap=NAME is a tap,\n"
-	"--net switch=NAME a switch between your machines.\n"
-	"--serve NAME has the machine be one end of a channel to another machine of yours, --bind\n"
-	"MACHINE/NAME the other, where your rules allow it (docs/sharing.md, umbra bus); =disk:\n"
-	"the guest of the first serves a disk, which the other's finds at its own controller.\n"
-	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
-	"--secrets says that the machine holds secrets: umbra fork refuses unless told.\n"
-	"--restore FILE goes on from where umbra save left a machine, with its memory, "
-	"processors and features,\n"
-	"with its disks as they were, in files of its own, and in networks like those that it had, "
-	"or in those of --net.\n"
-	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"
-	"--time-limit SECONDS: a guest that is not done then is ended with 124, and where "
-	"it was is said.\n"
-	"--debug-mmu spaces,tables,batches,sharing,open=N leaves such parts of shadow paging out, "
-	"--debug-code\n"
-	"words,shortcuts,pages,victims,flags such parts of translated code: docs/engine.md.\n"
-	"--debug-copies looks at every instruction again that a guest's was translated to; one "
-	"that is wrong ends the machine.\n"
-	"--test-device is for foreign test suites: docs/kvm-unit-tests.md.\n";
-
-/* Options without a letter. */
-enum {
-	OPTION_CPU_MODEL = 256,
-	OPTION_MITIGATIONS,
-	OPTION_HOST_MASK,
-	OPTION_OVERHEAD,
-	OPTION_DEBUG_MMU,
-	OPTION_DEBUG_CODE,
-	OPTION_DEBUG_COPIES,
-	OPTION_TIME_LIMIT,
-	OPTION_PARENTS,
-	OPTION_SERVE,
-	OPTION_BIND,
-	OPTION_PAGES,
-	OPTION_NO_BUS,
-	OPTION_DISPLAY,
-	OPTION_SOCKET,
-	OPTION_DETACH,
-	OPTION_SECRETS,
-	OPTION_USER_DATA,
-	OPTION_KVP,
-	OPTION_SSH_KEY
-};
-
-struct run_options {
-	const char *kernel, *initrd, *append, *memory, *cpus, *console, *debug_exit, *hv, *name,
-		*restore, *pages_from, *memory_min, *image, *socket;
-	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
-	const char *debug_mmu, *debug_code;
-	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies;
-};
-
-struct run {
-	struct run_options options;
-	struct plan *plan;
-	struct grants grants;
-	struct net_options nets;
-	struct seed_options seed;
-	const char *console_path; /* NULL: no file */
-	char own_console[PLAN_SOCKET_BYTES];
-	struct detach detach;
-};
 
 static bool parse_number(const char *text, unsigned long low, unsigned long high,
 			 unsigned long *ret)
@@ -174,176 +36,6 @@ static bool parse_number(const char *text, unsigned long low, unsigned long high
 
 	*ret = strtoul(text, &end, 0);
 	return end != text && !*end && *ret >= low && *ret <= high;
-}
-
-static void print_help(void)
-{
-	const char *name;
-
-	fputs(run_help, stdout);
-	fputs("Hyper-V features:", stdout);
-	for (unsigned n = 0; (name = machine_hv_feature(n)); n++)
-		printf("%s%s", n % 10 ? " " : "\n  ", name);
-	fputs("\n", stdout);
-}
-
-/* ---- options ---- */
-
-/* As the guest's daemon stores them: printable, and not longer than it takes. */
-static int take_key(struct machine_plan *machine, const char *text)
-{
-	enum { KEY_BYTES = 255, VALUE_BYTES = 1023 };
-	const size_t used = strlen(machine->given_keys);
-	const size_t room = sizeof(machine->given_keys) - used;
-	const char *middle = strchr(text, '=');
-	const char *bad = text;
-
-	while (*bad >= ' ' && *bad < 0x7f)
-		bad++;
-	if (*bad || !middle || middle == text || middle - text > KEY_BYTES ||
-	    strlen(middle + 1) > VALUE_BYTES)
-		return complain(EXIT_USAGE, "not KEY=VALUE in printable ASCII", text,
-				"say for example --kvp role=web");
-	if ((size_t)snprintf(machine->given_keys + used, room, "%s\n", text) >= room)
-		return complain(EXIT_USAGE, "more than 8 KiB of keys", text, "leave some out");
-	return 0;
-}
-
-static int take_option(struct run *run, int option, const char *value)
-{
-	struct run_options *options = &run->options;
-
-	switch (option) {
-	case 'D': return disk_option_add(&run->plan->disks, value);
-	case OPTION_PARENTS: return disk_option_add_parents(&run->plan->disks, value);
-	case 'o': return disk_option_set_override(&run->plan->disks, value);
-	case 'M': options->memory_min = value; return 0;
-	case 'k': options->kernel = value; return 0;
-	case 'i': options->initrd = value; return 0;
-	case 'a': options->append = value; return 0;
-	case 'm': options->memory = value; return 0;
-	case 'c': options->cpus = value; return 0;
-	case 'C': options->console = value; return 0;
-	case 'd': options->debug_exit = value; return 0;
-	case 's': options->statistics = true; return 0;
-	case 't': options->test_device = true; return 0;
-	case 'H': options->hv = value; return 0;
-	case 'n': options->name = value; return 0;
-	case 'r': options->restore = value; return 0;
-	case OPTION_KVP: return take_key(&run->plan->machine, value);
-	case OPTION_USER_DATA: run->seed.user_data = value; return 0;
-	case OPTION_SSH_KEY: return seed_option_add_key(&run->seed, value);
-	case OPTION_SERVE: return share_option_serve(&run->plan->shares, value);
-	case OPTION_PAGES: options->pages_from = value; return 0;
-	case OPTION_BIND: return share_option_bind(&run->plan->shares, value);
-	case 'N': return net_option_add(&run->nets, value);
-	case 'P': return net_option_forward(&run->nets, value);
-	case OPTION_CPU_MODEL: options->cpu_model = value; return 0;
-	case OPTION_MITIGATIONS: options->mitigations = value; return 0;
-	case OPTION_HOST_MASK: options->host_mask = value; return 0;
-	case OPTION_OVERHEAD: options->overhead = value; return 0;
-	case OPTION_DEBUG_MMU: options->debug_mmu = value; return 0;
-	case OPTION_DETACH: options->detach = true; return 0;
-	case OPTION_SOCKET: options->socket = value; return 0;
-	case OPTION_NO_BUS: options->no_bus = true; return 0;
-	case OPTION_DISPLAY: options->display = true; return 0;
-	case OPTION_SECRETS: options->secrets = true; return 0;
-	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
-	case OPTION_DEBUG_COPIES: options->debug_copies = true; return 0;
-	case OPTION_TIME_LIMIT: options->time_limit = value; return 0;
-	default: return EXIT_USAGE;
-	}
-}
-
-static int check_options(const struct run_options *options, bool disks)
-{
-	bool is_described = options->kernel || options->initrd || options->append ||
-			    options->memory || options->cpus || options->debug_exit ||
-			    options->test_device || options->hv || disks || options->memory_min ||
-			    options->cpu_model || options->mitigations || options->no_bus ||
-			    options->display;
-
-	if (options->image && !options->restore && (options->kernel || options->initrd))
-		return complain(EXIT_USAGE, "an image brings its kernel itself", options->image,
-				"leave out --kernel and --initrd, or give the image with --disk");
-	if (options->restore && is_described)
-		return complain(
-			EXIT_USAGE, "a saved machine brings these itself", "--restore",
-			"leave out --kernel, --initrd, --append, --memory, --cpus, --debug-exit, "
-			"--test-device, --hv, --cpu-model,"
-			" --mitigations, --memory-min, --no-bus, --display and --disk");
-	if (!options->kernel && !options->restore && !options->image)
-		return complain(
-			EXIT_USAGE, "no kernel given", "run",
-			"name one with --kernel FILE, a disk that has one, "
-			"or a saved machine with --restore FILE");
-	return 0;
-}
-
-static int parse_run(struct run *run, int argc, char **argv)
-{
-	static const struct option longs[] = {
-		{ "kernel", 1, 0, 'k' },
-		{ "initrd", 1, 0, 'i' },
-		{ "append", 1, 0, 'a' },
-		{ "memory", 1, 0, 'm' },
-		{ "cpus", 1, 0, 'c' },
-		{ "console", 1, 0, 'C' },
-		{ "debug-exit", 1, 0, 'd' },
-		{ "time-limit", 1, 0, OPTION_TIME_LIMIT },
-		{ "statistics", 0, 0, 's' },
-		{ "test-device", 0, 0, 't' },
-		{ "hv", 1, 0, 'H' },
-		{ "name", 1, 0, 'n' },
-		{ "restore", 1, 0, 'r' },
-		{ "disk", 1, 0, 'D' },
-		{ "parents", 1, 0, OPTION_PARENTS },
-		{ "override", 1, 0, 'o' },
-		{ "memory-min", 1, 0, 'M' },
-		{ "detach", 0, 0, OPTION_DETACH },
-		{ "socket", 1, 0, OPTION_SOCKET },
-		{ "user-data", 1, 0, OPTION_USER_DATA },
-		{ "kvp", 1, 0, OPTION_KVP },
-		{ "ssh-key", 1, 0, OPTION_SSH_KEY },
-		{ "no-bus", 0, 0, OPTION_NO_BUS },
-		{ "display", 0, 0, OPTION_DISPLAY },
-		{ "secrets", 0, 0, OPTION_SECRETS },
-		{ "overhead", 1, 0, OPTION_OVERHEAD },
-		{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
-		{ "serve", 1, 0, OPTION_SERVE },
-		{ "bind", 1, 0, OPTION_BIND },
-		{ "pages-from", 1, 0, OPTION_PAGES }, /* of umbra listen's alone */
-		{ "debug-code", 1, 0, OPTION_DEBUG_CODE },
-		{ "debug-copies", 0, 0, OPTION_DEBUG_COPIES },
-		{ "net", 1, 0, 'N' },
-		{ "publish", 1, 0, 'P' },
-		{ "cpu-model", 1, 0, OPTION_CPU_MODEL },
-		{ "mitigations", 1, 0, OPTION_MITIGATIONS },
-		{ "host-mask", 1, 0, OPTION_HOST_MASK },
-		{ "help", 0, 0, 'h' },
-		{ 0 },
-	};
-	int code = 0;
-	int option;
-
-	while (!code && (option = getopt_long(argc, argv, "p:", longs, NULL)) != -1) {
-		if (option == 'h') {
-			print_help();
-			exit(0);
-		}
-		code = take_option(run, option == 'p' ? 'P' : option, optarg);
-	}
-	if (!code && optind < argc) {
-		run->options.image = argv[optind++];
-		code = disk_option_add_first(&run->plan->disks, run->options.image);
-	}
-	if (code)
-		return code;
-	if (optind < argc)
-		return complain(EXIT_USAGE, "unexpected argument", argv[optind],
-				"see umbra run --help");
-	return check_options(&run->options,
-			     run->plan->disks.count || seed_is_wanted(&run->seed));
 }
 
 /* ---- what the processes are given ---- */
@@ -406,7 +98,7 @@ static int find_boot(const struct disk_choice *choice, const struct disk_search 
 	if (error && may_lack)
 		return disk_access_close(disk, 0);
 	if (error == -ENOENT)
-		code = complain(EXIT_UNUSABLE, "no kernel in a root file system of the ext family",
+		code = complain(EXIT_UNUSABLE, "no kernel in a root file system (ext, XFS, btrfs)",
 				choice->path, "name one with --kernel, and --initrd");
 	else if (error)
 		code = disk_access_failed(choice->path, error);
@@ -424,6 +116,8 @@ static int must_be_alone(const struct run *run, const struct disk_search *search
 	for (unsigned n = 1; n < count && !code; n++) {
 		struct image_boot other = { 0 };
 
+		if (disks->disk[n].is_dvd)
+			continue;
 		code = find_boot(&disks->disk[n], search, true, &other);
 		if (!code && !strcmp(other.root_uuid, boot->root_uuid))
 			code = complain(EXIT_UNUSABLE, "a copy of the disk that boots",
@@ -440,7 +134,7 @@ static int take_image(struct run *run)
 	const char *append = run->options.append ? run->options.append : "console=ttyS0";
 	struct image_boot boot = { 0 };
 	struct disk_search search;
-	char root[64];
+	char root[96];
 	int code;
 
 	disk_search_of_place(&run->plan->disks.place, &search);
@@ -449,6 +143,9 @@ static int take_image(struct run *run)
 		code = must_be_alone(run, &search, &boot);
 	if (!code) {
 		snprintf(root, sizeof(root), "root=UUID=%s ", boot.root_uuid);
+		if (boot.root_subvolume)
+			snprintf(root, sizeof(root), "root=UUID=%s rootflags=subvolid=%lu ",
+				 boot.root_uuid, boot.root_subvolume);
 		code = take_command_line(run, root, append);
 	}
 	if (!code)
@@ -536,6 +233,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "pages", MACHINE_WITHOUT_PAGES },
 						{ "victims", MACHINE_WITHOUT_VICTIMS },
 						{ "flags", MACHINE_WITHOUT_DEAD_FLAGS },
+						{ "trims", MACHINE_WITHOUT_TRIMS },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, sharing, or open=N");
@@ -544,7 +242,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 		return error;
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
-			 "say words, shortcuts, pages, victims, flags");
+			 "say words, shortcuts, pages, victims, flags, trims");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)
@@ -571,12 +269,17 @@ static int take_model(struct machine_plan *machine, const struct run_options *op
 	return 0;
 }
 
-static int take_host(struct machine_plan *machine, const struct run_options *options)
+static int take_host(struct run *run)
 {
 	struct machine_options found = { 0 };
+	struct machine_plan *machine = &run->plan->machine;
 	char reason[128];
 
-	if (machine_find_host(&found, options->host_mask, reason, sizeof(reason)))
+	if (run->host) {
+		machine->host = *run->host;
+		return 0;
+	}
+	if (machine_find_host(&found, run->options.host_mask, reason, sizeof(reason)))
 		return complain(EXIT_USAGE, reason, "--host-mask", "see umbra doctor");
 	machine->host = found.host;
 	return 0;
@@ -698,7 +401,7 @@ static int take_saved(struct run *run)
 	if (!code)
 		code = take_pages_line(run);
 	if (!code)
-		code = take_host(&plan->machine, &run->options);
+		code = take_host(run);
 	if (!code)
 		read_saved(&plan->machine, &cards, run->grants.fd[GRANT_SAVED]);
 	if (!code && plan->machine.has_bus)
@@ -833,7 +536,7 @@ static int describe(struct run *run)
 	const struct machine_plan *machine = &run->plan->machine;
 	json_t *json = json_pack(
 		"{s:s, s:i, s:I, s:I, s:I, s:s, s:I, s:I, s:I, s:i, s:i, s:b}", "name",
-		run->options.name, "pid", (int)getpid(), "cpus", (json_int_t)machine->cpus,
+		run->options.name, "pid", (int)run->broker, "cpus", (json_int_t)machine->cpus,
 		"memory", (json_int_t)machine->memory_bytes, "overhead",
 		(json_int_t)machine->overhead_bytes, "from", source_of(run), "started",
 		(json_int_t)time(NULL), "memory-start", (json_int_t)machine->start_memory_bytes,
@@ -867,6 +570,7 @@ static int make_plan(struct run *run)
 	disk_option_take_places(&run->plan->disks.place);
 	run->plan->nets.count = net_options_count(&run->nets);
 	run->plan->machine.statistics = run->options.statistics;
+	run->plan->machine.perf_map = run->options.perf_map;
 	code = seed_option_plan(&run->seed, run->options.name, &run->plan->disks);
 	if (!code)
 		code = run->options.restore ? take_saved(run) : take_new(run);
@@ -899,18 +603,34 @@ static int make_plan(struct run *run)
 }
 
 /* Without one its memory follows what its own guest needs, and not what others do. */
-static void join_balancer(const char *name)
+static void join_balancer(const struct run *run)
 {
-	int error = balance_join(name, getpid());
+	int error = balance_join(run->options.name, run->broker);
 
 	if (error)
 		complain(0, strerror(-error), "the balancer", "the machine goes on without it");
 }
 
+int run_prepare(struct run *run)
+{
+	int code = make_plan(run);
+
+	if (code)
+		return code;
+	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
+		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
+				"this host's processor", "see umbra doctor");
+	if (run->options.name && memory_is_balanced(run->options.memory, &run->plan->machine))
+		join_balancer(run);
+	run->grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	run->grants.fd[GRANT_PLAN] = plan_seal(run->plan, ROLE_BROKER);
+	return 0;
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct run run = { .options = { .console = "stdio" }, .plan = plan_new() };
-	int code = run.plan ? parse_run(&run, argc, argv)
+	int code = run.plan ? run_parse(&run, argc, argv)
 			  : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
 	int error;
 
@@ -922,18 +642,10 @@ int verb_run(int argc, char **argv)
 		if (!detach_begin(run.options.name, &run.detach, &code))
 			return code;
 	}
+	run.broker = getpid();
 	if (!code)
-		code = make_plan(&run);
-	if (code)
-		return code;
-	if (!__builtin_cpu_supports("bmi2") || !__builtin_cpu_supports("avx2"))
-		return complain(EXIT_NO_ENGINE, "the software engine needs BMI2 and AVX2",
-				"this host's processor", "see umbra doctor");
-	if (run.options.name && memory_is_balanced(run.options.memory, &run.plan->machine))
-		join_balancer(run.options.name);
-	run.grants.fd[GRANT_PROGRAM] = spawn_open_program();
-	run.grants.fd[GRANT_PLAN] = plan_seal(run.plan, ROLE_BROKER);
-	if (run.options.detach)
+		code = run_prepare(&run);
+	if (!code && run.options.detach)
 		code = detach_finish(&run.detach);
 	if (code)
 		return code;

@@ -341,9 +341,11 @@ static int verb_resume(const struct arguments *a)
 		return talk_failed(a->name, error);
 	error = talk_ask(peer, "resume") ? talk_hear_end(peer) : -ECONNRESET;
 	fclose(peer);
-	if (error == -EINVAL)
+	if (error == -EALREADY)
 		return complain(EXIT_UNUSABLE, "it does not stand still", a->name,
 				"umbra pause has it do so");
+	if (error == -EBUSY)
+		return complain(EXIT_UNUSABLE, "it is being saved or forked", a->name, "wait");
 	return error ? talk_failed(a->name, error) : 0;
 }
 

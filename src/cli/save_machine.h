@@ -1,19 +1,17 @@
-/* umbra save, and what umbra fork --to does first (save_verb.c). */
+/* What umbra save and umbra fork --to have in common (save_verb.c). */
 #pragma once
 
-#include <stdbool.h>
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
 
-struct save_request {
-	const char *name, *file;
-	const char *folder; /* where its disks go on; NULL: beside them */
-	bool stop, replace;
-	/*
-	 * NULL, or called once the file is there for good: its exit code. With stop the machine
-	 * stands still until then, and goes on when that is not 0.
-	 */
-	int (*deliver)(void *context);
-	void *context;
-};
-
-/* 0 or the exit code. */
-int save_machine(const struct save_request *request);
+/*
+ * More than this no machine that says this of itself has to say when it is saved. 0: it does not
+ * say what it has.
+ */
+uint64_t save_most_bytes(const json_t *machine);
+/*
+ * Of a machine that stands still, and is safe: it ends, and does not wait for its guest. peer: of
+ * talk_to(). 0 or the exit code.
+ */
+int save_stop_machine(const char *name, FILE *peer);

@@ -49,6 +49,12 @@ static const char save_help[] =
 	"Disks that are written (VHDX) are frozen as they were then, and belong to FILE; NAME\n"
 	"goes on in files of its own, DISK.NAME.vhdx, in FOLDER or beside the disk.\n";
 
+struct save_request {
+	const char *name, *file;
+	const char *folder; /* where its disks go on; NULL: beside them */
+	bool stop, replace;
+};
+
 struct save {
 	const struct save_request *request;
 	FILE *peer;
@@ -143,7 +149,7 @@ static int copy(FILE *peer, FILE *to, size_t bytes)
  * what was written meanwhile, which at least halves each time, then the rest: at most four times
  * the memory. 0: it does not say what it has.
  */
-static uint64_t most_bytes(const json_t *machine)
+uint64_t save_most_bytes(const json_t *machine)
 {
 	json_int_t memory = json_integer_value(json_object_get(machine, "memory"));
 
@@ -178,7 +184,7 @@ static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
 static int receive(FILE *peer, const json_t *machine, FILE *to)
 {
 	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
-	uint64_t left = most_bytes(machine);
+	uint64_t left = save_most_bytes(machine);
 	unsigned busy = 0;
 	int got = 1;
 
@@ -301,22 +307,27 @@ static bool is_gone(const char *name)
 	return error == -ENOENT || error == -ECONNREFUSED;
 }
 
-/*
- * It stands still: asked twice it does not wait for its guest. Its layers are needed for as long as
- * it may go on. 0 or the exit code.
- */
-static int stop_machine(struct save *save)
+int save_stop_machine(const char *name, FILE *peer)
 {
-	const char *name = save->request->name;
-	bool is_told = talk_ask(save->peer, "stop") && !talk_hear_end(save->peer);
+	bool is_told = talk_ask(peer, "stop") && !talk_hear_end(peer);
+
 	/* the second time it may be gone */
-	if (is_told && talk_ask(save->peer, "stop"))
-		talk_hear_out(save->peer);
+	if (is_told && talk_ask(peer, "stop"))
+		talk_hear_out(peer);
 	if (!is_told || !is_gone(name))
 		return complain(EXIT_UNUSABLE, "it is saved, but has not ended", name,
 				"end it with umbra kill: it writes into files of its own");
-	fork_disks_remove_layers(&save->disks);
 	return 0;
+}
+
+/* Its layers are needed for as long as it may go on. 0 or the exit code. */
+static int stop_machine(struct save *save)
+{
+	const int code = save_stop_machine(save->request->name, save->peer);
+
+	if (!code)
+		fork_disks_remove_layers(&save->disks);
+	return code;
 }
 
 /* It stands still no longer than the file needs, but where it is to end. */
@@ -343,8 +354,6 @@ static int write_file(struct save *save, struct target *target, int *ret_code)
 		error = let_go(save);
 	if (!error && !*ret_code)
 		error = target_finish(target, request->replace);
-	if (!error && !*ret_code && request->deliver)
-		*ret_code = request->deliver(request->context);
 	if (!error && !*ret_code && request->stop) /* only now that nothing can be lost */
 		*ret_code = stop_machine(save);
 	return error;
@@ -376,7 +385,7 @@ static int save_all(struct save *save)
 			request->file, save_remedy(error));
 }
 
-int save_machine(const struct save_request *request)
+static int save_machine(const struct save_request *request)
 {
 	struct save *save = calloc(1, sizeof(*save));
 	int error = 0;

@@ -99,13 +99,24 @@ static json_t *describe_disk(const struct fork_disks *disks, const struct fork_d
 			     int *ret_code)
 {
 	const struct disk_choice *choice = &disk->choice;
-	json_t *identity = identify(&disks->place, choice, ret_code);
+	json_t *identity = NULL;
+	json_t *about;
 
+	if (!choice->path[0] && !choice->is_dvd)
+		return json_null();
+	if (!choice->path[0])
+		return json_pack("{s:s, s:b, s:b, s:b}", "format",
+				 disk_format_name(choice->format), "read-only", true, "direct",
+				 false, "dvd", true);
+	identity = identify(&disks->place, choice, ret_code);
 	if (!identity)
 		return NULL;
-	return json_pack("{s:s, s:s, s:s, s:b, s:b, s:o}", "file", choice->path, "stem", disk->stem,
-			 "format", disk_format_name(choice->format), "read-only",
-			 choice->read_only, "direct", choice->direct, "identity", identity);
+	about = json_pack("{s:s, s:s, s:s, s:b, s:b, s:o}", "file", choice->path, "stem",
+			  disk->stem, "format", disk_format_name(choice->format), "read-only",
+			  choice->read_only, "direct", choice->direct, "identity", identity);
+	if (choice->is_dvd)
+		json_object_set_new(about, "dvd", json_true());
+	return about;
 }
 
 int saved_host_text(const struct fork_disks *disks, const json_t *info, char **ret)
@@ -141,6 +152,8 @@ static int check_disk(const struct fork_disks *disks, unsigned n, const json_t *
 	bool same;
 	int code;
 
+	if (!choice->path[0])
+		return 0;
 	now = identify(&disks->place, choice, &code);
 	if (code)
 		return code;

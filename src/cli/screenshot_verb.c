@@ -3,6 +3,7 @@
  * how many pixels they have last; it is as little believed as its guest.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -100,18 +101,46 @@ static int complain_of(const char *name, int error)
 	}
 }
 
-static int write_picture(const char *path, const struct picture *picture)
+static int write_picture(FILE *file, const struct picture *picture)
 {
-	FILE *file = strcmp(path, "-") ? fopen(path, "we") : stdout;
-	int error;
+	int error = png_write(file, picture->pixels, (uint32_t)picture->width,
+			      (uint32_t)picture->height);
 
-	if (!file)
-		return complain(EXIT_UNUSABLE, strerror(errno), path, "name another file");
-	error = png_write(file, picture->pixels, (uint32_t)picture->width,
-			  (uint32_t)picture->height);
-	if ((file == stdout ? fflush(file) : fclose(file)) && !error)
-		error = -EIO;
-	return error ? complain(EXIT_UNUSABLE, strerror(-error), path, "look for room there") : 0;
+	return !error && fflush(file) ? -EIO : error;
+}
+
+/* It has another name until it is whole. */
+static int write_file(const char *path, const struct picture *picture)
+{
+	char partial[PATH_BYTES + 8];
+	FILE *file;
+	int error;
+	int fd;
+
+	snprintf(partial, sizeof(partial), "%s.XXXXXX", path);
+	fd = mkostemp(partial, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	file = fdopen(fd, "w");
+	error = file ? write_picture(file, picture) : -errno;
+	if (!error && rename(partial, path))
+		error = -errno;
+	if (error)
+		unlink(partial);
+	if (file)
+		fclose(file);
+	else
+		close(fd);
+	return error;
+}
+
+static int give_picture(const char *path, const struct picture *picture)
+{
+	int error = strcmp(path, "-") ? write_file(path, picture) : write_picture(stdout, picture);
+
+	return error ? complain(EXIT_UNUSABLE, strerror(-error), path,
+				"name a file where there is room")
+		     : 0;
 }
 
 static int screenshot(const char *name, const char *path)
@@ -127,7 +156,7 @@ static int screenshot(const char *name, const char *path)
 		error = take_picture(peer, &picture);
 	if (peer)
 		fclose(peer);
-	code = error ? complain_of(name, error) : write_picture(path, &picture);
+	code = error ? complain_of(name, error) : give_picture(path, &picture);
 	free(picture.pixels);
 	return code;
 }

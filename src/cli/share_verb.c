@@ -19,12 +19,14 @@
 #include "process/plan.h"
 
 static const char share_help[] =
-	"usage: umbra share [--read-only] NAME DIRECTORY [PATH]\n"
+	"usage: umbra share [--read-only] [--alone] NAME DIRECTORY [PATH]\n"
 	"Mounts a folder of the host's in the machine NAME, at PATH (/mnt/ and the folder's name "
 	"when it is not said), until Ctrl-C,\n"
 	"or umount there. Its files are the guest's root's; what is not a file, a folder or a "
 	"symbolic link is not in it, and links\n"
-	"lead to what is there in the guest. It needs umbra-agent, and FUSE, in the guest.\n";
+	"lead to what is there in the guest. It needs umbra-agent, and FUSE, in the guest.\n"
+	"What changes on the host is seen after a second; with --alone nobody but this guest "
+	"changes the folder, and it asks less.\n";
 
 enum { PATH_BYTES = 4096, DESCRIPTORS = 4096 };
 
@@ -87,8 +89,10 @@ static int complain_of(const char *machine, const char *path, int error)
 	}
 }
 
+struct manner { bool is_read_only, is_alone; };
+
 /* Returns only an exit code of what went wrong. */
-static int serve(struct agent_line *line, int folder, bool read_only)
+static int serve(struct agent_line *line, int folder, struct manner manner)
 {
 	struct plan *plan = plan_new();
 	struct grants grants;
@@ -96,7 +100,8 @@ static int serve(struct agent_line *line, int folder, bool read_only)
 
 	grants_clear(&grants);
 	if (!error) {
-		plan->folder_is_read_only = read_only;
+		plan->folder_is_read_only = manner.is_read_only;
+		plan->folder_is_alone = manner.is_alone;
 		grants.fd[GRANT_PLAN] = plan_seal(plan, ROLE_FOLDER);
 		grants.fd[GRANT_PROGRAM] = spawn_open_program();
 		grants.fd[GRANT_FOLDER] = folder;
@@ -107,7 +112,7 @@ static int serve(struct agent_line *line, int folder, bool read_only)
 	return complain(EXIT_FAULT, strerror(-error), "serving a folder", "see umbra doctor");
 }
 
-static int share(const char *machine, const char *folder, const char *path, bool read_only)
+static int share(const char *machine, const char *folder, const char *path, struct manner manner)
 {
 	static struct agent_line line;
 	const int fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -118,7 +123,7 @@ static int share(const char *machine, const char *folder, const char *path, bool
 	error = agent_connect(machine, &line);
 	if (error)
 		return agent_complain(machine, error);
-	error = ask(&line, path, read_only);
+	error = ask(&line, path, manner.is_read_only);
 	if (!error)
 		error = hear_no_more(&line);
 	if (error)
@@ -126,23 +131,26 @@ static int share(const char *machine, const char *folder, const char *path, bool
 	/* how long a greeting may take is nothing that holds for questions */
 	setsockopt(line.fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 0 },
 		   sizeof(struct timeval));
-	printf("%s is %s in %s%s\n", folder, path, machine, read_only ? ", read-only" : "");
+	printf("%s is %s in %s%s\n", folder, path, machine,
+	       manner.is_read_only ? ", read-only" : "");
 	fflush(stdout);
-	return serve(&line, fd, read_only);
+	return serve(&line, fd, manner);
 }
 
 int verb_share(int argc, char **argv)
 {
 	static const struct option longs[] = { { "read-only", 0, 0, 'r' },
+					       { "alone", 0, 0, 'a' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	char path[PATH_BYTES];
-	bool read_only = false;
+	struct manner manner = { .is_alone = false };
 	int option;
 
 	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
 		switch (option) {
-		case 'r': read_only = true; break;
+		case 'r': manner.is_read_only = true; break;
+		case 'a': manner.is_alone = true; break;
 		case 'h': fputs(share_help, stdout); return 0;
 		default: return EXIT_USAGE;
 		}
@@ -150,8 +158,8 @@ int verb_share(int argc, char **argv)
 		return complain(EXIT_USAGE, "wrong number of arguments", "share",
 				"see umbra share --help");
 	if (argc - optind == 3)
-		return share(argv[optind], argv[optind + 1], argv[optind + 2], read_only);
+		return share(argv[optind], argv[optind + 1], argv[optind + 2], manner);
 	if (default_path(argv[optind + 1], path))
 		return complain(EXIT_UNUSABLE, strerror(errno), argv[optind + 1], "name a folder");
-	return share(argv[optind], argv[optind + 1], path, read_only);
+	return share(argv[optind], argv[optind + 1], path, manner);
 }

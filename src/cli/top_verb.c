@@ -17,11 +17,12 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "control/process_time.h"
 #include "talk.h"
 #include "tree.h"
 
 enum { EVERY_MS = 1000, EVERY_MOST_S = 3600, MS_PER_S = 1000, NS_PER_MS = 1000000 };
-enum { STAT_BYTES = 1024, PERCENT = 100, MIB_SHIFT = 20, FIELDS_BEFORE_TIME = 11 };
+enum { PERCENT = 100, MIB_SHIFT = 20 };
 
 static const char top_help[] =
 	"usage: umbra top [--once] [--json] [--every SECONDS]\n"
@@ -30,29 +31,6 @@ static const char top_help[] =
 	"its processors made in a second. Every second, or SECONDS; --once: one time.\n";
 
 /* ---- what is measured ---- */
-
-/* In ticks; of one that is gone nothing. */
-static uint64_t ticks_of(const json_t *pid)
-{
-	char text[STAT_BYTES] = "";
-	unsigned long long user = 0;
-	unsigned long long kernel = 0;
-	const char *at;
-	FILE *file;
-
-	snprintf(text, sizeof(text), "/proc/%lld/stat", (long long)json_integer_value(pid));
-	file = fopen(text, "r");
-	if (!file || !fgets(text, sizeof(text), file))
-		*text = 0;
-	if (file)
-		fclose(file);
-	at = strrchr(text, ')'); /* a program's name may hold anything before it */
-	for (unsigned n = 0; at && n <= FIELDS_BEFORE_TIME; n++)
-		at = strchr(at + 1, ' ');
-	if (!at || sscanf(at, " %llu %llu", &user, &kernel) != 2)
-		return 0;
-	return user + kernel;
-}
 
 /* Of all processors' lines that begin with "mmu: ", what stands behind " NAME " or at the begin. */
 static uint64_t fills_of(const char *counters)
@@ -77,8 +55,10 @@ static json_t *look(const char *name)
 	json_t *row = NULL;
 
 	if (machine) {
-		uint64_t ticks = ticks_of(json_object_get(machine, "process")) +
-				 ticks_of(json_object_get(machine, "pid"));
+		const json_t *process = json_object_get(machine, "process");
+		const json_t *broker = json_object_get(machine, "pid");
+		uint64_t ticks = process_ticks(json_integer_value(process)) +
+				 process_ticks(json_integer_value(broker));
 
 		row = json_copy(machine);
 		json_object_set_new(row, "ticks", json_integer((json_int_t)ticks));

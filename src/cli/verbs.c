@@ -77,8 +77,8 @@ static const struct verb verbs[] = {
 	  .run = verb_disk,
 	  .operand = OPERAND_WORD,
 	  .words = "create info map check read write convert compare resize snapshot commit "
-		   "stream rebase compact export-changes serve repair-link freeze "
-		   "replay",
+		   "stream rebase compact export-changes import export serve repair-link freeze "
+		   "shrink replay",
 	  .about = "makes, checks and changes disks" },
 	{ .name = "image",
 	  .run = verb_image,
@@ -88,6 +88,7 @@ static const struct verb verbs[] = {
 	  .about = "says what images are, and finds them" },
 	{ .name = "page", .run = verb_page, .about = "says where a browser finds the page" },
 	{ .name = "mcp", .run = verb_mcp, .about = "offers machines as tools to agents" },
+	{ .name = "demo", .run = verb_demo, .about = "boots a Debian that it builds, once" },
 	{ .name = "doctor", .run = verb_doctor, .about = "says what this host offers" },
 };
 enum { VERBS = sizeof(verbs) / sizeof(verbs[0]) };

@@ -73,10 +73,10 @@ int wire_key_make(const char *path)
 
 /* ---- the line ---- */
 
-static int start(const int fds[FDS], bool accepts, pid_t *ret)
+static int start(const int fds[FDS], const char *mode, pid_t *ret)
 {
 	static char *const nothing[] = { NULL };
-	const char *words[] = { "umbra-wire", accepts ? "accept" : "connect", NULL };
+	const char *words[] = { "umbra-wire", mode, NULL };
 	posix_spawn_file_actions_t actions;
 	char path[PATH_MAX];
 	int error = helper_program_find("umbra-wire", path, sizeof(path));
@@ -108,7 +108,7 @@ static int give_key(const uint8_t key[WIRE_KEY_BYTES])
 	return fd;
 }
 
-static int end_of(struct wire_line *line)
+static int end_of(const struct wire_line *line)
 {
 	int status = 0;
 
@@ -144,30 +144,56 @@ void wire_line_tune(int connection)
 	setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
-int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
-		   struct wire_line *ret)
+/* above_connection is closed. */
+static int begin(int above_connection, const char *mode, const uint8_t key[WIRE_KEY_BYTES],
+		 struct wire_line *ret)
 {
 	int pair[2] = { -1, -1 };
 	int error = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
-	const int fds[FDS] = { above(connection), error ? -1 : above(pair[1]), give_key(key) };
-	uint8_t byte;
+	const int fds[FDS] = { above_connection, error ? -1 : above(pair[1]), give_key(key) };
 
-	close(connection);
 	if (!error && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0))
 		error = -EMFILE;
 	if (!error)
-		error = start(fds, accepts, &ret->process);
+		error = start(fds, mode, &ret->process);
 	for (unsigned n = 0; n < FDS; n++)
 		if (fds[n] >= 0)
 			close(fds[n]);
 	if (pair[1] >= 0)
 		close(pair[1]);
 	ret->socket = pair[0];
-	if (error) {
+	if (error)
 		close(pair[0]);
-		return error;
-	}
-	return wire_line_receive(ret, &byte, 1) ? 0 : end_of(ret);
+	return error;
+}
+
+int wire_line_begin(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+		    struct wire_line *ret)
+{
+	const int up = above(connection);
+
+	close(connection);
+	return begin(up, accepts ? "accept" : "connect", key, ret);
+}
+
+int wire_line_listen(int listener, const uint8_t key[WIRE_KEY_BYTES], struct wire_line *ret)
+{
+	return begin(above(listener), "wait", key, ret);
+}
+
+int wire_line_finish(const struct wire_line *line)
+{
+	uint8_t byte;
+
+	return wire_line_receive(line, &byte, 1) ? 0 : end_of(line);
+}
+
+int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+		   struct wire_line *ret)
+{
+	const int error = wire_line_begin(connection, accepts, key, ret);
+
+	return error ? error : wire_line_finish(ret);
 }
 
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes)

@@ -23,6 +23,19 @@ void wire_line_tune(int connection);
  */
 int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
 		   struct wire_line *ret);
+/*
+ * The same in two steps, between which something else can be done: -ENOENT, -errno; then, of one
+ * that was begun: 0, -EACCES, -ECONNRESET, and with an error it is closed.
+ */
+int wire_line_begin(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+		    struct wire_line *ret);
+int wire_line_finish(const struct wire_line *line);
+/*
+ * Of a socket that listens, and does not block; it stays open here. Ready but for a connection:
+ * wire_line_finish() returns when there is one (-ECONNRESET: umbra-wire has ended), and the next
+ * time as above. 0 or -errno.
+ */
+int wire_line_listen(int listener, const uint8_t key[WIRE_KEY_BYTES], struct wire_line *ret);
 /* From now on one whose other side takes or says nothing for WIRE_PATIENCE_S is lost. */
 void wire_line_be_patient(const struct wire_line *line);
 /* All of it, or false: the connection is lost. */

@@ -524,6 +524,58 @@ int umbra_run_program(struct umbra_client *client, const struct umbra_run_progra
 	return client_call(client, &operation, arguments, ret);
 }
 
+static const struct client_member get_screenshot_members[] = {
+	{ .name = "machine",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_PATH,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_get_screenshot, machine) },
+	{ 0 },
+};
+
+int umbra_get_screenshot(struct umbra_client *client, const struct umbra_get_screenshot *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "GET",
+		.path = "/v1/machines/{machine}/screenshot",
+		.members = get_screenshot_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
+static const struct client_member trace_machine_members[] = {
+	{ .name = "machine",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_PATH,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_trace_machine, machine) },
+	{ .name = "seconds",
+	  .kind = CLIENT_NUMBER,
+	  .place = CLIENT_IN_QUERY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_trace_machine, seconds) },
+	{ .name = "kinds",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_QUERY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_trace_machine, kinds) },
+	{ 0 },
+};
+
+int umbra_trace_machine(struct umbra_client *client, const struct umbra_trace_machine *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "GET",
+		.path = "/v1/machines/{machine}/trace",
+		.members = trace_machine_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
 int umbra_get_memory(struct umbra_client *client, struct umbra_answer *ret)
 {
 	static const struct client_operation operation = {
@@ -604,6 +656,58 @@ int umbra_get_usage(struct umbra_client *client, const struct umbra_get_usage *a
 		.method = "GET",
 		.path = "/v1/usage",
 		.members = get_usage_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
+static const struct client_member attach_disk_members[] = {
+	{ .name = "machine",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_PATH,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_attach_disk, machine) },
+	{ .name = "file",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_attach_disk, file) },
+	{ 0 },
+};
+
+int umbra_attach_disk(struct umbra_client *client, const struct umbra_attach_disk *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "POST",
+		.path = "/v1/machines/{machine}/disks",
+		.members = attach_disk_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
+static const struct client_member detach_disk_members[] = {
+	{ .name = "machine",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_PATH,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_detach_disk, machine) },
+	{ .name = "disk",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_detach_disk, disk) },
+	{ 0 },
+};
+
+int umbra_detach_disk(struct umbra_client *client, const struct umbra_detach_disk *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "POST",
+		.path = "/v1/machines/{machine}/disks/detach",
+		.members = detach_disk_members,
 	};
 
 	return client_call(client, &operation, arguments, ret);
@@ -856,6 +960,32 @@ int umbra_get_image(struct umbra_client *client, const struct umbra_get_image *a
 		.method = "GET",
 		.path = "/v1/images/about",
 		.members = get_image_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
+static const struct client_member get_image_policy_members[] = {
+	{ .name = "file",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_QUERY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_get_image_policy, file) },
+	{ .name = "format",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_QUERY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_get_image_policy, format) },
+	{ 0 },
+};
+
+int umbra_get_image_policy(struct umbra_client *client,
+		const struct umbra_get_image_policy *arguments, struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "GET",
+		.path = "/v1/images/policy",
+		.members = get_image_policy_members,
 	};
 
 	return client_call(client, &operation, arguments, ret);

@@ -109,7 +109,7 @@ int umbra_pause_machine(struct umbra_client *client, const struct umbra_pause_ma
 struct umbra_resume_machine {
 	const char *machine; /* The machine's name, needed */
 };
-/* Lets it go on. */
+/* Lets it go on; 409 where it does not stand still. */
 int umbra_resume_machine(struct umbra_client *client, const struct umbra_resume_machine *arguments,
 		struct umbra_answer *ret);
 
@@ -191,6 +191,22 @@ struct umbra_run_program {
 int umbra_run_program(struct umbra_client *client, const struct umbra_run_program *arguments,
 		struct umbra_answer *ret);
 
+struct umbra_get_screenshot {
+	const char *machine; /* The machine's name, needed */
+};
+/* What is on its screen. */
+int umbra_get_screenshot(struct umbra_client *client, const struct umbra_get_screenshot *arguments,
+		struct umbra_answer *ret);
+
+struct umbra_trace_machine {
+	const char *machine; /* The machine's name, needed */
+	long long seconds; /* For how long, needed */
+	const char *kinds; /* As exits,bus; umbra trace --help lists them */
+};
+/* What its processors leave translated code for meanwhile, as Chrome and Perfetto show it. */
+int umbra_trace_machine(struct umbra_client *client, const struct umbra_trace_machine *arguments,
+		struct umbra_answer *ret);
+
 /* All machines whose memory is adjusted, the host, and the last moves. */
 int umbra_get_memory(struct umbra_client *client, struct umbra_answer *ret);
 
@@ -216,6 +232,22 @@ struct umbra_get_usage {
 };
 /* What each machine that runs uses of the host, and what it counts. */
 int umbra_get_usage(struct umbra_client *client, const struct umbra_get_usage *arguments,
+		struct umbra_answer *ret);
+
+struct umbra_attach_disk {
+	const char *machine; /* The machine's name, needed */
+	const char *file; /* FILE[,format=FORMAT][,readonly][,dvd], needed */
+};
+/* Gives a machine that runs another disk, or a disc. */
+int umbra_attach_disk(struct umbra_client *client, const struct umbra_attach_disk *arguments,
+		struct umbra_answer *ret);
+
+struct umbra_detach_disk {
+	const char *machine; /* The machine's name, needed */
+	const char *disk; /* Its number, or file, needed */
+};
+/* Takes a disk from a machine that runs. */
+int umbra_detach_disk(struct umbra_client *client, const struct umbra_detach_disk *arguments,
 		struct umbra_answer *ret);
 
 struct umbra_get_disk {
@@ -287,6 +319,14 @@ struct umbra_get_image {
 /* What an image says about itself. */
 int umbra_get_image(struct umbra_client *client, const struct umbra_get_image *arguments,
 		struct umbra_answer *ret);
+
+struct umbra_get_image_policy {
+	const char *file; /* The image, needed */
+	const char *format; /* Of the file; vhdx unless it is said */
+};
+/* What may be done with an image, and which rule refuses the rest. */
+int umbra_get_image_policy(struct umbra_client *client,
+		const struct umbra_get_image_policy *arguments, struct umbra_answer *ret);
 
 /* Those that are under way, and the last that ended. */
 int umbra_list_operations(struct umbra_client *client, struct umbra_answer *ret);

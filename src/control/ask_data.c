@@ -13,7 +13,8 @@ static int digit_of(const char *digits, char letter)
 	return at ? (int)(at - digits) : -EINVAL;
 }
 
-int ask_data_codes(const char *text, uint8_t *to, size_t room)
+/* Two hexadecimal digits a byte, at least one byte. */
+static int codes_of(const char *text, uint8_t *to, size_t room)
 {
 	static const char digits[] = "0123456789abcdef";
 	const size_t bytes = strlen(text) / 2;
@@ -31,7 +32,8 @@ int ask_data_codes(const char *text, uint8_t *to, size_t room)
 	return (int)bytes;
 }
 
-int ask_data_base64(const char *text, uint8_t *to, size_t room)
+/* With its padding, at least one byte. */
+static int base64_of(const char *text, uint8_t *to, size_t room)
 {
 	static const char digits[] =
 		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -55,7 +57,8 @@ int ask_data_base64(const char *text, uint8_t *to, size_t room)
 	return (int)bytes;
 }
 
-int ask_data_file(const char *folder, const char *name, uint64_t bytes, uint64_t replaces,
+/* struct record_copy, folder and name: both there, the name without a slash. */
+static int file_of(const char *folder, const char *name, uint64_t bytes, uint64_t replaces,
 		  uint8_t *to, size_t room)
 {
 	const struct record_copy head = { .bytes = bytes, .replaces = replaces };
@@ -69,4 +72,28 @@ int ask_data_file(const char *folder, const char *name, uint64_t bytes, uint64_t
 	memcpy(to + sizeof(head), folder, folder_bytes);
 	memcpy(to + sizeof(head) + folder_bytes, name, name_bytes);
 	return (int)(sizeof(head) + folder_bytes + name_bytes);
+}
+
+int ask_data(const struct control_request *request, struct control_ask *ask)
+{
+	const size_t room = sizeof(ask->data);
+
+	switch ((enum control_wish)request->verb->number) {
+	case WISH_TYPE:
+		ask->kind = RECORD_TYPE;
+		return codes_of(control_text(request, "codes"), ask->data, room);
+	case WISH_COPY:
+		ask->kind = RECORD_COPY_BEGIN;
+		return file_of(control_text(request, "folder"), control_text(request, "name"),
+			       control_number(request, "bytes"),
+			       control_number(request, "replaces"), ask->data, room);
+	case WISH_COPY_PIECE:
+		ask->kind = RECORD_COPY_PIECE;
+		return base64_of(control_text(request, "data"), ask->data, room);
+	case WISH_COPY_END:
+		ask->kind = RECORD_COPY_END;
+		ask->data[0] = !control_number(request, "incomplete");
+		return 1;
+	default: ask->kind = RECORD_SHOW; return 0;
+	}
 }

@@ -1,16 +1,7 @@
-/*
- * What a peer asks of a machine, as the bytes of a record (ipc/record_ring.h). Each: how many there
- * are; or -EINVAL: the text is not of that kind, or has more than room for.
- */
+/* What a peer asks of a machine, as the bytes of a record (ipc/record_ring.h). */
 #pragma once
 
-#include <stddef.h>
-#include <stdint.h>
+#include "machine_control.h"
 
-/* Two hexadecimal digits a byte, at least one byte. */
-int ask_data_codes(const char *text, uint8_t *to, size_t room);
-/* With its padding, at least one byte. */
-int ask_data_base64(const char *text, uint8_t *to, size_t room);
-/* struct record_copy, folder and name: both there, the name without a slash. */
-int ask_data_file(const char *folder, const char *name, uint64_t bytes, uint64_t replaces,
-		  uint8_t *to, size_t room);
+/* ask->kind and ask->data. How many bytes; -EINVAL: a member has not its form, or is too long. */
+int ask_data(const struct control_request *request, struct control_ask *ask);

@@ -1,5 +1,5 @@
 /* See machine_control.h. */
-#include "machine_control.h"
+#include "machine_control_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "ask_data.h"
+#include "lib/check.h"
+#include "machine_description.h"
 
 static const struct control_verb verbs[] = {
 	{ .name = "info", .number = WISH_NOTHING },
@@ -31,6 +33,20 @@ static const struct control_verb verbs[] = {
 	{ .name = "layer",
 	  .number = WISH_LAYER,
 	  .member = { { "disk", CONTROL_NUMBER, true }, { "file", CONTROL_TEXT, true } } },
+	{ .name = "chain",
+	  .number = WISH_CHAIN,
+	  .member = { { "file", CONTROL_TEXT, true },
+		      { "format", CONTROL_TEXT, true },
+		      { "side", CONTROL_NUMBER, false } } },
+	{ .name = "attach",
+	  .number = WISH_ATTACH,
+	  .member = { { "readonly", CONTROL_NUMBER, false }, { "dvd", CONTROL_NUMBER, false } } },
+	{ .name = "detach",
+	  .number = WISH_DETACH,
+	  .member = { { "disk", CONTROL_NUMBER, true } } },
+	{ .name = "grow",
+	  .number = WISH_RESIZE,
+	  .member = { { "disk", CONTROL_NUMBER, true }, { "size", CONTROL_NUMBER, true } } },
 	{ .name = "freeze", .number = WISH_FREEZE },
 	{ .name = "thaw", .number = WISH_THAW },
 	{ .name = "fork",
@@ -77,10 +93,25 @@ void control_init(struct control *control, int listener, const char *description
 		peer_begin(&control->peer[n], -1);
 }
 
-static bool has_output(const struct control_peer *peer) { return peer->out_at < peer->out_used; }
+void check_control(const struct control *control)
+{
+	const struct control_peer *const waited_for[] = {
+		control->freezer, control->adviser, control->saver,    control->forker,
+		control->holder,  control->copier,  control->ask.peer, control->layers_of,
+	};
+
+	assert(control->layers <= CONTROL_LAYERS);
+	for (size_t n = 0; n < sizeof(waited_for) / sizeof(waited_for[0]); n++)
+		if (waited_for[n])
+			assert(waited_for[n] >= control->peer &&
+			       waited_for[n] < control->peer + CONTROL_PEERS &&
+			       waited_for[n]->fd >= 0);
+}
+
 static bool has_line(const struct control_peer *peer)
 {
-	return peer->fd >= 0 && !has_output(peer) && memchr(peer->line, '\n', peer->line_used);
+	return peer->fd >= 0 && !control_has_output(peer) &&
+	       memchr(peer->line, '\n', peer->line_used);
 }
 
 static bool peer_is_full(const struct control_peer *peer)
@@ -117,41 +148,11 @@ void control_events(const struct control *control, struct pollfd fds[CONTROL_FDS
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		room |= control->peer[n].fd < 0;
 		fds[1 + n] = (struct pollfd){ .fd = control->peer[n].fd,
-					      .events = has_output(&control->peer[n]) ? POLLOUT
-										      : POLLIN };
+					      .events = control_has_output(&control->peer[n])
+								? POLLOUT
+								: POLLIN };
 	}
 	fds[0] = (struct pollfd){ .fd = room ? control->listener : -1, .events = POLLIN };
-}
-
-static void drop_kits(struct control_peer *peer)
-{
-	while (peer->kit_fds)
-		close(peer->kits[--peer->kit_fds]);
-}
-
-/* Those whose files the disk process has are closed already. */
-static void close_layers(struct control *control)
-{
-	while (control->layers)
-		if (control->layer[--control->layers].file >= 0)
-			close(control->layer[control->layers].file);
-	control->layers_of = NULL;
-}
-
-static void drop_layers(struct control *control, const struct control_peer *peer)
-{
-	if (control->layers_of == peer && control->save != SAVE_LAYERS)
-		close_layers(control);
-}
-
-/* What the machine was not told yet it is not told any more. */
-static void drop_fork(struct control *control, const struct control_peer *peer)
-{
-	if (control->forker != peer)
-		return;
-	control->forker = NULL;
-	if (control->fork_waits)
-		control->fork_waits = control->forks = false;
 }
 
 /* A thaw that is asked for already is enough. */
@@ -182,14 +183,17 @@ static void drop_trace(struct control *control, const struct control_peer *peer)
 static enum control_wish hang_up(struct control *control, struct control_peer *peer)
 {
 	bool held = control->saver == peer && control->save == SAVE_HELD;
+	const bool was_suspended = control_drop_holder(control, peer);
 
 	close(peer->fd);
 	peer->fd = -1;
-	drop_kits(peer);
-	drop_layers(control, peer);
+	control_drop_kits(peer);
+	control_drop_layers(control, peer);
+	if (control->chain.of == peer)
+		control_chain_close(control);
 	if (control->saver == peer)
 		control->saver = NULL;
-	drop_fork(control, peer);
+	control_drop_fork(control, peer);
 	drop_trace(control, peer);
 	peer->watches = peer->is_behind = false;
 	if (control->ask.peer == peer)
@@ -202,10 +206,9 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 		control->advice_bytes = 0;
 		return WISH_ADVICE;
 	}
-	if (!held)
-		return WISH_NOTHING;
-	control->save = SAVE_NONE;
-	return WISH_RESUME;
+	if (held)
+		control->save = SAVE_NONE;
+	return held || was_suspended ? WISH_RESUME : WISH_NOTHING;
 }
 
 static void add(struct control_peer *peer, const void *data, size_t bytes)
@@ -217,143 +220,17 @@ static void add(struct control_peer *peer, const void *data, size_t bytes)
 }
 
 /* Released. */
-static void add_line(struct control_peer *peer, char *line)
+void control_say(struct control_peer *peer, char *line)
 {
 	if (line)
 		add(peer, line, strlen(line));
 	free(line);
 }
 
-static const char *guest_word(const struct record_state *state)
-{
-	if (state->flags & STATE_ANSWERS)
-		return "answers";
-	return state->flags & STATE_SILENT ? "silent" : "unknown";
-}
-
-static const char *memory_word(const struct record_state *state)
-{
-	if (!(state->flags & STATE_MEMORY_DRIVER))
-		return "no driver";
-	if (!(state->flags & STATE_AUTOMATIC))
-		return "set";
-	return state->flags & STATE_ADVISED ? "balanced" : "automatic";
-}
-
-/* What it says is shown as it says it, also numbers beyond what JSON's readers take. */
-static json_t *number(uint64_t value)
-{
-	return json_integer(value <= INT64_MAX ? (json_int_t)value : INT64_MAX);
-}
-
-/* Why it does not get more than it has. */
-static void add_growth(json_t *machine, const struct record_state *state)
-{
-	const char *word = state->flags & STATE_GROWS ? "can" : "cannot";
-
-	if (state->unused_regions)
-		word = "not put on line";
-	else if (state->refused_regions)
-		word = "refused";
-	if (state->flags & STATE_MEMORY_DRIVER)
-		json_object_set_new(machine, "growth", json_string(word));
-	if (state->flags & STATE_MEMORY_SILENT)
-		json_object_set_new(machine, "silent", json_true());
-}
-
-/*
- * So many, and so much text, that a line with all of them is never longer than who hears it has
- * room for: the machine process says what it likes.
- */
-enum { KEYS_MOST = 64, KEYS_MOST_BYTES = 4096 };
-
-/* Nothing that takes two characters in JSON. */
-static json_t *plain_text(const char *text, size_t bytes)
-{
-	char plain[KEYS_MOST_BYTES];
-
-	for (size_t n = 0; n < bytes; n++)
-		plain[n] = text[n] == '"' || text[n] == '\\' ? '\'' : text[n];
-	return json_stringn(plain, bytes);
-}
-
-static void add_key(json_t *keys, const char *line, size_t bytes)
-{
-	const char *middle = memchr(line, '=', bytes);
-	const size_t key_bytes = middle ? (size_t)(middle - line) : 0;
-	json_t *key = plain_text(line, key_bytes);
-
-	if (key_bytes)
-		json_object_set_new(keys, json_string_value(key),
-				    plain_text(middle + 1, bytes - key_bytes - 1));
-	json_decref(key);
-}
-
-void control_set_keys(struct control *control, const char *text)
-{
-	const char *begin = text;
-
-	json_decref(control->keys);
-	control->keys = json_object();
-	for (unsigned n = 0; n < KEYS_MOST && *text; n++) {
-		const size_t bytes = strcspn(text, "\n");
-
-		if ((size_t)(text - begin) + bytes >= KEYS_MOST_BYTES)
-			return;
-		add_key(control->keys, text, bytes);
-		text += bytes;
-		text += *text == '\n';
-	}
-}
-
-/* Who says it may be lost: no more than there is. */
-static void add_remote(json_t *machine, const struct control *control)
-{
-	const json_int_t most = json_integer_value(json_object_get(machine, "memory"));
-	const uint64_t left = control->remote_bytes
-				      ? atomic_load_explicit(control->remote_bytes,
-							     memory_order_relaxed)
-				      : 0;
-
-	if (left)
-		json_object_set_new(machine, "remote",
-				    json_integer(left < (uint64_t)most ? (json_int_t)left : most));
-}
-
-static json_t *describe(const struct control *control)
-{
-	json_t *machine = json_is_object(control->description) ? json_copy(control->description)
-							       : json_object();
-	const struct record_state *state = &control->state;
-
-	json_object_set_new(machine, "process", json_integer(control->process));
-	if (control->suspended)
-		json_object_set_new(machine, "suspended", json_true());
-	add_remote(machine, control);
-	if (control->keys && json_object_size(control->keys))
-		json_object_set(machine, "keys", control->keys);
-	if (!control->has_state)
-		return machine;
-	json_object_set_new(machine, "guest", json_string(guest_word(state)));
-	json_object_set_new(machine, "memory-mode", json_string(memory_word(state)));
-	json_object_set_new(machine, "held", number(state->held_bytes));
-	json_object_set_new(machine, "assigned", number(state->assigned_bytes));
-	json_object_set_new(machine, "target", number(state->target_bytes));
-	json_object_set_new(machine, "given-back", number(state->given_back_bytes));
-	add_growth(machine, state);
-	json_object_set_new(machine, "reports", number(state->reports));
-	if (!(state->flags & STATE_MEMORY_STATUS))
-		return machine;
-	json_object_set_new(machine, "available", number(state->available_bytes));
-	json_object_set_new(machine, "committed", number(state->committed_bytes));
-	return machine;
-}
-
 /* ---- who watches ---- */
 
-/* A line with descriptors. False: it cannot be sent now, or the peer is gone. */
-static bool send_with(const struct control_peer *peer, const char *line, size_t bytes,
-		      const int *fds, unsigned count)
+bool control_send_with(const struct control_peer *peer, const char *line, size_t bytes,
+		       const int *fds, unsigned count)
 {
 	union {
 		struct cmsghdr head;
@@ -373,7 +250,8 @@ static bool send_with(const struct control_peer *peer, const char *line, size_t 
 
 static char *watched_line(const struct control *control, const struct control_peer *peer)
 {
-	return control_success(peer->watch_id, json_pack("{s:o}", "machine", describe(control)));
+	return control_success(peer->watch_id,
+			       json_pack("{s:o}", "machine", machine_describe(control)));
 }
 
 /* The first time with the descriptors. */
@@ -382,17 +260,17 @@ static void tell_watched(const struct control *control, struct control_peer *pee
 	char *line = watched_line(control, peer);
 
 	if (line && !peer->has_watched && control->occupied_fd[0] >= 0 &&
-	    send_with(peer, line, strlen(line), control->occupied_fd, CONTROL_OCCUPIED_FDS))
+	    control_send_with(peer, line, strlen(line), control->occupied_fd, CONTROL_OCCUPIED_FDS))
 		free(line);
 	else
-		add_line(peer, line);
+		control_say(peer, line);
 	peer->has_watched = true;
 }
 
 /* Now, or when what it was sent before has gone out, and there is a machine. */
 static void tell_watcher(const struct control *control, struct control_peer *peer)
 {
-	peer->is_behind = !control->has_begun || has_output(peer);
+	peer->is_behind = !control->has_begun || control_has_output(peer);
 	if (!peer->is_behind)
 		tell_watched(control, peer);
 }
@@ -407,7 +285,7 @@ static enum control_wish begin_watch(const struct control *control, struct contr
 	return WISH_NOTHING;
 }
 
-static void tell_watchers(struct control *control)
+void control_tell_watchers(struct control *control)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++)
 		if (control->peer[n].fd >= 0 && control->peer[n].watches)
@@ -417,21 +295,22 @@ static void tell_watchers(struct control *control)
 void control_began(struct control *control)
 {
 	control->has_begun = true;
-	tell_watchers(control);
+	control_tell_watchers(control);
 }
 
 void control_set_state(struct control *control, const struct record_state *state)
 {
 	control->state = *state;
 	control->has_state = true;
-	tell_watchers(control);
+	control_tell_watchers(control);
 }
 
 static enum control_wish begin_save(struct control *control, struct control_peer *peer,
 				    const struct control_request *request)
 {
-	if (control->save || control->forks) {
-		add_line(peer, control_failure(request->id, -EBUSY, NULL));
+	if (control->save || control->forks ||
+	    (control->ask.runs && control->ask.kind == RECORD_DISK)) {
+		control_say(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
 	control->save = SAVE_RUNS;
@@ -440,24 +319,32 @@ static enum control_wish begin_save(struct control *control, struct control_peer
 	return WISH_SAVE;
 }
 
-static enum control_wish end_save(struct control *control, struct control_peer *peer,
-				  const struct control_request *request)
+/* What stands for a save is its asker's alone. */
+static int may_resume(const struct control *control, const struct control_peer *peer)
 {
-	if (control->suspended) {
-		control->suspended = false;
-		control->forks = control->unsettled;
-		add_line(peer, control_success(request->id, NULL));
-		tell_watchers(control);
-		return WISH_RESUME;
-	}
-	if (control->save != SAVE_HELD || control->saver != peer) {
-		add_line(peer, control_failure(request->id, -EINVAL,
-					       "it does not stand still for this connection"));
+	if (control->suspended || (control->save == SAVE_HELD && control->saver == peer))
+		return 0;
+	return control->save || control->forks ? -EBUSY : -EALREADY;
+}
+
+static enum control_wish begin_resume(struct control *control, struct control_peer *peer,
+				      const struct control_request *request)
+{
+	const int error = may_resume(control, peer);
+
+	if (error) {
+		control_say(peer, control_failure(request->id, error,
+						  error == -EBUSY ? "it is being saved or forked"
+								  : "it does not stand still"));
 		return WISH_NOTHING;
 	}
-	control->save = SAVE_NONE;
-	control->saver = NULL;
-	add_line(peer, control_success(request->id, NULL));
+	if (control->suspended) {
+		control_end_suspension(control);
+	} else {
+		control->save = SAVE_NONE;
+		control->saver = NULL;
+	}
+	control_say(peer, control_success(request->id, NULL));
 	return WISH_RESUME;
 }
 
@@ -471,7 +358,7 @@ static void refuse_lookers(struct control *control)
 		struct control_peer *peer = &control->peer[n];
 
 		if (peer->fd >= 0 && peer->wants_registers)
-			add_line(peer, control_failure(peer->look_id, -EBUSY,
+			control_say(peer, control_failure(peer->look_id, -EBUSY,
 						       "a save is under way"));
 		peer->wants_registers = false;
 	}
@@ -482,7 +369,7 @@ static enum control_wish begin_look(struct control *control, struct control_peer
 				    const struct control_request *request)
 {
 	if (peer->wants_registers) {
-		add_line(peer, control_failure(request->id, -EBUSY, NULL));
+		control_say(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
 	peer->wants_registers = true;
@@ -506,7 +393,7 @@ static enum control_wish begin_freeze(struct control *control, struct control_pe
 
 	if (control->freezes || control->forks ||
 	    (wish == WISH_FREEZE ? (bool)control->freezer : !is_mine)) {
-		add_line(peer, control_failure(request->id, -EBUSY, NULL));
+		control_say(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
 	control->freezer = peer;
@@ -527,7 +414,7 @@ bool control_frozen(struct control *control, int error)
 	control->freezes--;
 	if (!peer)
 		return true;
-	add_line(peer, error ? control_failure(control->freeze_id, error, NULL)
+	control_say(peer, error ? control_failure(control->freeze_id, error, NULL)
 			  : control_success(control->freeze_id, NULL));
 	if (!error && control->is_frozen)
 		return true;
@@ -538,29 +425,6 @@ bool control_frozen(struct control *control, int error)
 
 /* ---- what is asked of the machine, one thing at a time ---- */
 
-static int ask_data(struct control_ask *ask, const struct control_request *request)
-{
-	switch ((enum control_wish)request->verb->number) {
-	case WISH_TYPE:
-		ask->kind = RECORD_TYPE;
-		return ask_data_codes(control_text(request, "codes"), ask->data, sizeof(ask->data));
-	case WISH_COPY:
-		ask->kind = RECORD_COPY_BEGIN;
-		return ask_data_file(control_text(request, "folder"), control_text(request, "name"),
-				     control_number(request, "bytes"),
-				     control_number(request, "replaces"), ask->data,
-				     sizeof(ask->data));
-	case WISH_COPY_PIECE:
-		ask->kind = RECORD_COPY_PIECE;
-		return ask_data_base64(control_text(request, "data"), ask->data, sizeof(ask->data));
-	case WISH_COPY_END:
-		ask->kind = RECORD_COPY_END;
-		ask->data[0] = !control_number(request, "incomplete");
-		return 1;
-	default: ask->kind = RECORD_SHOW; return 0;
-	}
-}
-
 /* A file's pieces come from who has begun it. */
 static int may_copy(const struct control *control, const struct control_peer *peer,
 		    enum control_wish wish)
@@ -568,7 +432,7 @@ static int may_copy(const struct control *control, const struct control_peer *pe
 	if (wish == WISH_COPY)
 		return control->copier ? -EBUSY : 0;
 	if (wish == WISH_COPY_PIECE || wish == WISH_COPY_END)
-		return control->copier == peer ? 0 : -EINVAL;
+		return control->copier == peer ? 0 : -EBADF;
 	return 0;
 }
 
@@ -579,9 +443,9 @@ static enum control_wish begin_ask(struct control *control, struct control_peer 
 	int bytes = ask->runs || control->forks ? -EBUSY : may_copy(control, peer, wish);
 
 	if (!bytes)
-		bytes = ask_data(ask, request);
+		bytes = ask_data(request, ask);
 	if (bytes < 0) {
-		add_line(peer, control_failure(request->id, bytes, NULL));
+		control_say(peer, control_failure(request->id, bytes, NULL));
 		return WISH_NOTHING;
 	}
 	ask->runs = true;
@@ -631,7 +495,7 @@ static enum control_wish begin_trace(struct control *control, struct control_pee
 		 milliseconds > CONTROL_TRACE_MS)
 		error = -EINVAL;
 	if (error) {
-		add_line(peer, control_failure(request->id, error, NULL));
+		control_say(peer, control_failure(request->id, error, NULL));
 		return WISH_NOTHING;
 	}
 	*trace = (struct control_trace){
@@ -646,7 +510,7 @@ size_t control_trace_room(const struct control *control)
 	const struct control_peer *peer = control->trace.peer;
 
 	/* an answer to something else that this peer asks finds room beside it */
-	return peer && !has_output(peer) ? sizeof(peer->out) / 2 : 0;
+	return peer && !control_has_output(peer) ? sizeof(peer->out) / 2 : 0;
 }
 
 void control_traced(struct control *control, const void *data, uint32_t bytes)
@@ -660,8 +524,8 @@ void control_trace_end(struct control *control, uint64_t dropped)
 	struct control_peer *peer = control->trace.peer;
 
 	assert(peer);
-	add_line(peer, control_success(control->trace.id,
-				       json_pack("{s:o}", "dropped", number(dropped))));
+	control_say(peer, control_success(control->trace.id,
+				       json_pack("{s:o}", "dropped", json_shown(dropped))));
 	drop_trace(control, peer);
 }
 
@@ -676,70 +540,24 @@ bool control_asked(struct control *control, const struct record_done *done)
 	struct control_ask *ask = &control->ask;
 	int error = done->error;
 
-	if (!ask->runs)
+	if (!ask->runs || ask->kind == RECORD_DISK)
 		return false;
 	ask->runs = false;
 	if (error > 0 || error < -CONTROL_ERRNO_MAX) /* the machine says what it likes */
 		error = -EIO;
-	if (error && ask->kind >= RECORD_COPY_BEGIN && control->copier == ask->peer)
+	if (error && ask->kind >= RECORD_COPY_BEGIN && ask->kind <= RECORD_COPY_END &&
+	    control->copier == ask->peer)
 		control->copier = NULL;
 	if (!ask->peer)
 		return true;
 	if (error)
-		add_line(ask->peer, control_failure(ask->id, error, NULL));
+		control_say(ask->peer, control_failure(ask->id, error, NULL));
 	else if (ask->kind == RECORD_SHOW)
-		add_line(ask->peer, control_success(ask->id, picture_of(done)));
+		control_say(ask->peer, control_success(ask->id, picture_of(done)));
 	else
-		add_line(ask->peer, control_success(ask->id, NULL));
+		control_say(ask->peer, control_success(ask->id, NULL));
 	ask->peer = NULL;
 	return true;
-}
-
-/* Beyond what JSON's readers take: as text. */
-static void set_hexadecimal(json_t *object, const char *name, uint64_t value)
-{
-	char text[sizeof("0x0123456789abcdef")];
-
-	snprintf(text, sizeof(text), "%#lx", value);
-	json_object_set_new(object, name, json_string(text));
-}
-
-/* Letters, digits and what else names of functions have; the machine process may say anything. */
-static bool is_symbol(const char *text)
-{
-	return *text && memchr(text, 0, REGISTERS_SYMBOL_BYTES) &&
-	       !text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-				  "0123456789_.$+")];
-}
-
-static json_t *describe_registers(const struct record_registers *registers)
-{
-	static const char *const gprs[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp",
-					      "rsi", "rdi", "r8",  "r9",  "r10", "r11",
-					      "r12", "r13", "r14", "r15" };
-	static const char *const states[] = { "runs", "halted", "waits for its start",
-					      "asleep" };
-	json_t *object = json_object();
-
-	json_object_set_new(
-		object, "state",
-		json_string(states[registers->state < REGISTERS_STATES ? registers->state : 0]));
-	set_hexadecimal(object, "rip", registers->rip);
-	set_hexadecimal(object, "rflags", registers->rflags);
-	for (unsigned n = 0; n < 16; n++)
-		set_hexadecimal(object, gprs[n], registers->gpr[n]);
-	set_hexadecimal(object, "cs", registers->cs);
-	set_hexadecimal(object, "ss", registers->ss);
-	set_hexadecimal(object, "cr0", registers->cr0);
-	set_hexadecimal(object, "cr2", registers->cr2);
-	set_hexadecimal(object, "cr3", registers->cr3);
-	set_hexadecimal(object, "cr4", registers->cr4);
-	set_hexadecimal(object, "efer", registers->efer);
-	set_hexadecimal(object, "lstar", registers->lstar);
-	json_object_set_new(object, "last-exception", json_integer(registers->fault_vector));
-	if (is_symbol(registers->symbol))
-		json_object_set_new(object, "symbol", json_string(registers->symbol));
-	return object;
 }
 
 bool control_looked(struct control *control, const struct record_registers *registers,
@@ -753,185 +571,17 @@ bool control_looked(struct control *control, const struct record_registers *regi
 	processors = json_array();
 	control->looks = 0;
 	for (unsigned n = 0; n < count; n++)
-		json_array_append_new(processors, describe_registers(&registers[n]));
+		json_array_append_new(processors, registers_describe(&registers[n]));
 	answer = json_pack("{s:o, s:s}", "processors", processors, "counters", control->counters);
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *peer = &control->peer[n];
 
 		if (peer->fd >= 0 && peer->wants_registers)
-			add_line(peer, control_success(peer->look_id, json_copy(answer)));
+			control_say(peer, control_success(peer->look_id, json_copy(answer)));
 		peer->wants_registers = false;
 	}
 	json_decref(answer);
 	return true;
-}
-
-/* ---- forks ---- */
-
-static bool parse_parent(const char *word, enum control_wish *ret)
-{
-	if (!word || !strcmp(word, "keep"))
-		*ret = WISH_RESUME;
-	else if (!strcmp(word, "suspend"))
-		*ret = WISH_NOTHING;
-	else if (!strcmp(word, "end"))
-		*ret = WISH_KILL;
-	else
-		return false;
-	return true;
-}
-
-/* The file has come last. */
-static int take_layer(struct control *control, struct control_peer *peer,
-		      const struct control_request *request)
-{
-	const char *path = control_text(request, "file");
-	struct control_layer *layer = &control->layer[control->layers];
-	size_t bytes = strlen(path) + 1;
-
-	if (control->forks || control->save == SAVE_LAYERS ||
-	    (control->layers_of && control->layers_of != peer))
-		return -EBUSY;
-	if (!peer->kit_fds || control->layers == CONTROL_LAYERS || bytes > sizeof(layer->path) ||
-	    control_number(request, "disk") >= CONTROL_LAYERS)
-		return -EINVAL;
-	layer->disk = (uint32_t)control_number(request, "disk");
-	layer->file = peer->kits[--peer->kit_fds];
-	memcpy(layer->path, path, bytes);
-	control->layers_of = peer;
-	control->layers++;
-	return 0;
-}
-
-void control_layer_is_on(struct control *control, unsigned n)
-{
-	const struct control_layer *layer = &control->layer[n];
-	json_t *disk = json_array_get(json_object_get(control->description, "disks"), layer->disk);
-
-	if (!json_is_object(disk))
-		return;
-	json_object_set_new(disk, "file", json_string(layer->path));
-}
-
-/* Who asks knows that a child has them as well. */
-static bool may_copy_secrets(const struct control *control, const struct control_request *request)
-{
-	const char *word = control_text(request, "secrets");
-
-	return !json_is_true(json_object_get(control->description, "secrets")) ||
-	       (word && !strcmp(word, "copied"));
-}
-
-static enum control_wish begin_fork(struct control *control, struct control_peer *peer,
-				    const struct control_request *request)
-{
-	int error = 0;
-
-	if (!control->can_fork)
-		error = -EOPNOTSUPP;
-	else if (peer->kit_fds && !may_copy_secrets(control, request))
-		error = -EPERM;
-	else if (control->save || control->forks || control->freezes || control->ask.runs)
-		error = -EBUSY; /* an answer that is to come is not the child's to give */
-	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
-		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
-		 peer->kit_fds / control->kit_fds > FORK_CHILDREN ||
-		 (control->layers_of && control->layers_of != peer))
-		error = -EINVAL;
-	if (error) {
-		drop_kits(peer);
-		drop_layers(control, peer);
-		add_line(peer, control_failure(request->id, error, NULL));
-		return WISH_NOTHING;
-	}
-	control->forks = control->fork_waits = true;
-	control->forker = peer;
-	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
-	return WISH_FORK;
-}
-
-/* A fork without children that leaves the machine standing. */
-static enum control_wish begin_pause(struct control *control, struct control_peer *peer,
-				     const struct control_request *request)
-{
-	int error = 0;
-
-	if (!control->can_stand)
-		error = -EOPNOTSUPP;
-	else if (control->save || control->forks || control->ask.runs || peer->kit_fds ||
-		 control->layers_of)
-		error = -EBUSY;
-	if (error) {
-		add_line(peer, control_failure(request->id, error, NULL));
-		return WISH_NOTHING;
-	}
-	control->after_fork = WISH_NOTHING;
-	control->forks = control->fork_waits = true;
-	control->forker = peer;
-	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
-	return WISH_FORK;
-}
-
-unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_MOST_FDS])
-{
-	struct control_peer *peer = control->forker;
-	unsigned count;
-
-	assert(control->fork_waits && peer);
-	count = peer->kit_fds / control->kit_fds;
-	control->fork_waits = false;
-	memcpy(kits, peer->kits, peer->kit_fds * sizeof(*kits));
-	peer->kit_fds = 0;
-	return count;
-}
-
-bool control_forked(struct control *control, unsigned child, int pid, int pidfd)
-{
-	char line[CONTROL_HEAD_BYTES + 64];
-	int bytes;
-
-	if (!control->forker || has_output(control->forker))
-		return false;
-	bytes = snprintf(line, sizeof(line), "{\"id\":%s,\"child\":%u,\"pid\":%d}\n",
-			 control->forker->save_id, child, pid);
-	return send_with(control->forker, line, (size_t)bytes, &pidfd, 1);
-}
-
-static void answer_fork(struct control *control, int error)
-{
-	control->forks = control->suspended;
-	if (!control->forker)
-		return;
-	add_line(control->forker, error ? control_failure(control->forker->save_id, error, NULL)
-				  : control_success(control->forker->save_id,
-						    json_pack("{s:i}", "children",
-							      (int)control->fork_children)));
-	control->forker = NULL;
-}
-
-enum control_wish control_fork_ended(struct control *control, int error, unsigned children,
-				     bool is_settled)
-{
-	enum control_wish then = error && !children ? WISH_RESUME : control->after_fork;
-
-	control->suspended = then == WISH_NOTHING;
-	if (control->suspended)
-		tell_watchers(control);
-	control->fork_error = error;
-	control->fork_children = children;
-	control->unsettled = !is_settled;
-	close_layers(control);
-	if (is_settled)
-		answer_fork(control, error);
-	return then;
-}
-
-void control_settled(struct control *control, int error)
-{
-	if (!control->unsettled)
-		return;
-	control->unsettled = false;
-	answer_fork(control, control->fork_error ? control->fork_error : error);
 }
 
 static bool may_ask(const struct control_peer *peer, enum control_wish wish)
@@ -943,10 +593,12 @@ static bool may_ask(const struct control_peer *peer, enum control_wish wish)
 static enum control_wish begin_narrow(struct control *control, struct control_peer *peer,
 				      const struct control_request *request)
 {
-	drop_kits(peer);
-	drop_layers(control, peer);
+	control_drop_kits(peer);
+	control_drop_layers(control, peer);
+	if (control->chain.of == peer)
+		control_chain_close(control);
 	peer->is_narrow = true;
-	add_line(peer, control_success(request->id, NULL));
+	control_say(peer, control_success(request->id, NULL));
 	return WISH_NOTHING;
 }
 
@@ -954,32 +606,36 @@ static enum control_wish take_request(struct control *control, struct control_pe
 				      const struct control_request *request)
 {
 	enum control_wish wish = (enum control_wish)request->verb->number;
+	json_t *answer;
 
 	if (!may_ask(peer, wish)) {
-		add_line(peer,
+		control_say(peer,
 			 control_failure(request->id, -EPERM, "this connection may only advise"));
 		return WISH_NOTHING;
 	}
 	switch (wish) {
 	case WISH_NARROW: return begin_narrow(control, peer, request);
 	case WISH_SAVE: return begin_save(control, peer, request);
-	case WISH_RESUME: return end_save(control, peer, request);
+	case WISH_RESUME: return begin_resume(control, peer, request);
 	case WISH_LOOK: return begin_look(control, peer, request);
-	case WISH_FORK: return begin_fork(control, peer, request);
-	case WISH_PAUSE: return begin_pause(control, peer, request);
+	case WISH_FORK: return control_begin_fork(control, peer, request);
+	case WISH_PAUSE: return control_begin_pause(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
 	case WISH_TRACE: return begin_trace(control, peer, request);
+	case WISH_ATTACH: case WISH_DETACH: case WISH_RESIZE:
+		return control_begin_change(control, peer, request, wish);
 	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
 	case WISH_TYPE: case WISH_SHOW: case WISH_COPY: case WISH_COPY_PIECE: case WISH_COPY_END:
 		return begin_ask(control, peer, request, wish);
 	case WISH_NOTHING:
-		add_line(peer, control_success(request->id,
-					       json_pack("{s:o}", "machine", describe(control))));
+		answer = json_pack("{s:o}", "machine", machine_describe(control));
+		control_say(peer, control_success(request->id, answer));
 		return wish;
-	case WISH_LAYER: {
-		int error = take_layer(control, peer, request);
+	case WISH_LAYER: case WISH_CHAIN: {
+		int error = wish == WISH_LAYER ? control_take_layer(control, peer, request)
+					       : control_take_chain(control, peer, request);
 
-		add_line(peer, error ? control_failure(request->id, error, NULL)
+		control_say(peer, error ? control_failure(request->id, error, NULL)
 				  : control_success(request->id, NULL));
 		return WISH_NOTHING;
 	}
@@ -990,7 +646,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 		break;
 	default: break;
 	}
-	add_line(peer, control_success(request->id, NULL));
+	control_say(peer, control_success(request->id, NULL));
 	return wish;
 }
 
@@ -1001,7 +657,7 @@ static enum control_wish take_line(struct control *control, struct control_peer 
 	enum control_wish wish = WISH_NOTHING;
 
 	if (control_parse(peer->line, bytes, verbs, &request, &reason))
-		add_line(peer, control_failure(request.id, -EINVAL, reason));
+		control_say(peer, control_failure(request.id, -EINVAL, reason));
 	else
 		wish = take_request(control, peer, &request);
 	control_request_free(&request);
@@ -1073,7 +729,7 @@ static enum control_wish write_out(struct control *control, struct control_peer 
 	peer->out_at += (size_t)n;
 	if (peer->out_at == peer->out_used)
 		peer->out_at = peer->out_used = 0;
-	if (peer->is_behind && !has_output(peer))
+	if (peer->is_behind && !control_has_output(peer))
 		tell_watcher(control, peer);
 	return WISH_NOTHING;
 }
@@ -1094,7 +750,7 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		struct control_peer *peer = &control->peer[n];
 
 		if (peer->fd >= 0 && (fds[1 + n].revents || has_line(peer)))
-			wish(context, has_output(peer) ? write_out(control, peer)
+			wish(context, control_has_output(peer) ? write_out(control, peer)
 						       : read_line(control, peer));
 	}
 	if (control->thaw_is_due)
@@ -1107,14 +763,19 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		refuse_lookers(control);
 	if (fds[0].revents)
 		accept_peer(control);
+	CHECK(check_control(control));
 }
 
 void control_end(struct control *control)
 {
+	/* first: whoever hears of the end finds nobody at its place any more */
+	if (control->listener >= 0)
+		close(control->listener);
+	control->listener = -1;
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *peer = &control->peer[n];
 
-		if (peer->fd >= 0 && has_output(peer))
+		if (peer->fd >= 0 && control_has_output(peer))
 			write_out(control, peer);
 		if (peer->fd >= 0)
 			hang_up(control, peer);
@@ -1138,7 +799,7 @@ static enum control_wish end_of_save(struct control *control, int error)
 	control->save = error || !peer ? SAVE_NONE : SAVE_HELD;
 	if (!peer)
 		return error ? WISH_NOTHING : WISH_RESUME;
-	add_line(peer, error ? control_failure(peer->save_id, error, NULL)
+	control_say(peer, error ? control_failure(peer->save_id, error, NULL)
 			     : control_success(peer->save_id, NULL));
 	if (error)
 		control->saver = NULL;
@@ -1165,7 +826,7 @@ bool control_save_ended(struct control *control, int error, enum control_wish *r
 enum control_wish control_save_layered(struct control *control, int error)
 {
 	assert(control->save == SAVE_LAYERS);
-	close_layers(control);
+	control_close_layers(control);
 	if (!error)
 		return end_of_save(control, 0);
 	end_of_save(control, error);

@@ -27,9 +27,16 @@
  *            forked next
  *   fork     forks it once for each kit that this connection has brought, this line's included:
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
- *            does then: keep (goes on), suspend (stands until resume), end. Of a machine that
- *            holds secrets "secrets" has to be "copied". With layers and without a kit its disks
- *            go on in the layers, and that is all
+ *            does then: keep (goes on), suspend (stands until resume), hold (the same, or until
+ *            the peer is gone), end. Of a machine that holds secrets "secrets" has to be
+ *            "copied". With layers and without a kit its disks go on in the layers, and that is
+ *            all
+ *   chain    nothing: brings an open file, "file", of "format", for a disk that is attached next;
+ *            the lowest parent comes first. With "side" 1 what lies beside it has come after it
+ *   attach   the disk whose files this connection has brought, "readonly" where that is 1, or with
+ *            "dvd" 1 as a disc (none: a drive without one); answered with its number, "disk"
+ *   detach   "disk": once nothing of it is under way; of a drive with a disc that
+ *   grow     "disk", "size": in bytes, larger than before
  *   freeze   has the guest's file systems stand still, until thaw, or until the peer is gone;
  *            answered once they do
  *   thaw
@@ -44,11 +51,14 @@
  *            guest's makes it); piece: "data" of it, in base64; finish: it is complete, or
  *            with "incomplete" 1 given up. It is so, too, a while after the peer is gone
  *
- *  1. Once there is no room for one more record for the peer that saves, what the machine has said
+ *  1. Whoever has the machine saved, forked, held, frozen, or is waited for otherwise, is a peer
+ *     that is connected: of one that has gone away nobody is left.
+ *
+ *   - Once there is no room for one more record for the peer that saves, what the machine has said
  *     goes out before more of it is taken.
  *     A peer that does not read holds up its save and the console, nobody else's stop or kill.
- *  2. A peer that goes away lets the machine go on; what it was being told is thrown away.
- *  3. PEERS at a time; others wait to be accepted.
+ *   - A peer that goes away lets the machine go on; what it was being told is thrown away.
+ *   - CONTROL_PEERS at a time; others wait to be accepted.
  */
 #pragma once
 
@@ -98,6 +108,11 @@ enum control_wish {
 	WISH_COPY,
 	WISH_COPY_PIECE,
 	WISH_COPY_END,
+	WISH_CHAIN,
+	WISH_ATTACH,
+	WISH_DETACH,
+	WISH_RESIZE,
+	WISH_DISK, /* control.change is to be done */
 	WISH_TRACE, /* others are to be traced: control.trace.wanted */
 	WISH_ASK /* the machine is to be told what `ask` has */
 };
@@ -126,6 +141,23 @@ struct control_layer {
 	char path[CONTROL_PATH_BYTES];
 };
 
+/* Files of a disk that is to come: of one peer at a time. */
+struct control_file { unsigned fds; int fd[2]; char format[16], path[CONTROL_PATH_BYTES]; };
+struct control_chain {
+	struct control_peer *of; /* NULL: nobody's */
+	unsigned count;
+	struct control_file file[CONTROL_LAYERS];
+};
+
+/* A disk that comes, goes or grows, while control.ask is about that. */
+struct control_change {
+	struct record_disk record;
+	bool read_only, is_dvd;
+	bool is_gone; /* the machine has let go of it: it is not there, whatever comes after */
+	uint64_t size_bytes;
+	json_t *about; /* what is said of it then; NULL: it is gone */
+};
+
 /* What one peer at a time asks of the machine (RECORD_DONE in ipc/record_ring.h). */
 struct control_ask {
 	bool runs;
@@ -145,7 +177,7 @@ struct control_trace {
 };
 
 struct control {
-	int listener; /* -1: none */
+	int listener; /* closed by control_end(); -1: none */
 	json_t *description; /* an object, or NULL */
 	int process; /* the machine process's id */
 	struct record_state state;
@@ -177,14 +209,20 @@ struct control {
 	unsigned fork_children;
 	enum control_wish after_fork; /* of the parent: resume, nothing, or stop */
 	bool suspended;
+	struct control_peer *holder; /* for whom it stands still, and no longer; NULL: nobody */
 	struct control_peer *copier; /* whose file is on its way; NULL: nobody's */
 	struct control_ask ask;
+	struct control_chain chain;
+	struct control_change change;
+	unsigned disk_places; /* numbers that disks can have; 0: none can come */
 	struct control_trace trace;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
 /* description: a JSON object as text, ""; before lock-down. */
 void control_init(struct control *control, int listener, const char *description);
+/* Invariant 1. */
+void check_control(const struct control *control);
 /* What the machine says of itself. */
 void control_set_state(struct control *control, const struct record_state *state);
 /* Lines KEY=VALUE, printable. */
@@ -194,6 +232,11 @@ bool control_frozen(struct control *control, int error);
 /* Of what was asked: a row of the screen; its end. False: nobody has asked for it. */
 bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes);
 bool control_asked(struct control *control, const struct record_done *done);
+/* After WISH_DISK: its end, 0 or -errno. Whether the disk process has a file of it. */
+void control_disk_changed(struct control *control, int error);
+bool control_disk_has_file(const struct control *control);
+/* The files were passed on, or are nobody's any more. */
+void control_chain_close(struct control *control);
 /*
  * After WISH_TRACE. How many bytes its peer can be told now: none while it has not taken what it
  * was told before.

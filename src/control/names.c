@@ -32,7 +32,8 @@ static int open_own_folder(const char *path)
 	struct stat st;
 	int fd;
 
-	if (mkdir(path, 0700) && errno != EEXIST)
+	/* EPERM: of who may no longer make one (cli/balance_join.c), but find it */
+	if (mkdir(path, 0700) && errno != EEXIST && errno != EPERM)
 		return -errno;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
@@ -113,6 +114,8 @@ static void remove_names(const char *name, const char *path)
 	if (!hidden_path("sockets", name, place, sizeof(place)))
 		rmdir(place);
 	if (!name_seed_path(name, place, sizeof(place)))
+		unlink(place);
+	if (!name_wanted_path(name, place, sizeof(place)))
 		unlink(place);
 }
 
@@ -232,6 +235,11 @@ int name_seed_path(const char *name, char *path, size_t bytes)
 	return hidden_path("seed", name, path, bytes);
 }
 
+int name_wanted_path(const char *name, char *path, size_t bytes)
+{
+	return hidden_path("wanted", name, path, bytes);
+}
+
 int name_link_socket(const char *name, const char *path)
 {
 	char place[PATH_BYTES];
@@ -254,14 +262,29 @@ bool name_is_port_of_another(const char *path)
 	return digits < end && digits > path && digits[-1] == '_';
 }
 
+static int address_at(const char *path, struct sockaddr_un *ret)
+{
+	*ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	if (strlen(path) >= sizeof(ret->sun_path))
+		return -ENAMETOOLONG;
+	memcpy(ret->sun_path, path, strlen(path));
+	return 0;
+}
+
 int name_listen_at(const char *path)
 {
-	struct sockaddr_un at = { .sun_family = AF_UNIX };
+	struct sockaddr_un at;
+	int error = address_at(path, &at);
 
-	if (strlen(path) >= sizeof(at.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(at.sun_path, path, strlen(path));
-	return listen_locked(&at);
+	return error ? error : listen_locked(&at);
+}
+
+int name_connect_at(const char *path)
+{
+	struct sockaddr_un at;
+	int error = address_at(path, &at);
+
+	return error ? error : try_connect(&at, 0);
 }
 
 int name_hub_path(char *path, size_t bytes)

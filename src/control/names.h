@@ -31,6 +31,8 @@ int name_console_path(const char *name, char *path, size_t bytes);
 int name_log_path(const char *name, char *path, size_t bytes);
 /* Where the seed of its cloud-init is; the same. */
 int name_seed_path(const char *name, char *path, size_t bytes);
+/* Where is kept what its children elsewhere asked for (cli/fork_wanted.h); the same. */
+int name_wanted_path(const char *name, char *path, size_t bytes);
 /*
  * The same, by who has the name: the folder is there, and nothing of a machine that is gone at the
  * place. -EPERM: the folder is not the user's own.
@@ -45,6 +47,8 @@ bool name_is_port_of_another(const char *path);
  * -EEXIST: there is something that is no socket; -errno.
  */
 int name_listen_at(const char *path);
+/* A connection to who listens there; -ECONNREFUSED: nobody, any more; -ENOENT; -errno. */
+int name_connect_at(const char *path);
 /* Where the hub listens, in the same folder. 0 or -errno. */
 int name_hub_path(char *path, size_t bytes);
 /*

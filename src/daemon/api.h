@@ -56,7 +56,7 @@ struct api_operation {
 	unsigned status; /* of success; 0: 200 */
 	void (*run)(struct api_call *call);
 	const char *const *command; /* words before the members' */
-	bool is_found_unsound; /* the command's 65 with an answer is an answer, too */
+	int found_code; /* with it the command has answered, too, by what it found; 0: no such */
 	bool leaves_others; /* what it starts outlives it */
 	bool is_secret; /* what it answers: it is kept for no key */
 };

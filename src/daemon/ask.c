@@ -1,6 +1,7 @@
 /* See ask.h. */
 #include "ask.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,16 +9,21 @@
 #include <unistd.h>
 
 #include "control/names.h"
+#include "lib/check.h"
+#include "ask_internal.h"
 
-enum { ANSWER_BYTES = 1 << 16 };
-
-struct question {
-	struct ask ask;
-	struct loop_source source;
-	struct loop_timer timer;
-	size_t used;
-	char text[ANSWER_BYTES];
-};
+void check_question(const struct question *question)
+{
+	assert(question->ask.answered && question->ask.loop);
+	assert(question->source.fd >= 0 && question->source.ready);
+	assert(question->source.context == question);
+	/* it ends at its deadline at the latest */
+	assert(question->timer.due && question->timer.context == question);
+	assert(question->timer.at_ms);
+	/* a whole line would have been answered, as would have been too long a one */
+	assert(question->used < sizeof(question->text));
+	assert(!memchr(question->text, '\n', question->used));
+}
 
 static void question_end(struct question *question, json_t *answer)
 {
@@ -52,6 +58,8 @@ static void question_ready(void *context, uint32_t events)
 						  JSON_REJECT_DUPLICATES, NULL));
 	else if (question->used == sizeof(question->text))
 		question_end(question, NULL);
+	else
+		CHECK(check_question(question));
 }
 
 int ask_machine(const struct ask *ask)
@@ -77,5 +85,6 @@ int ask_machine(const struct ask *ask)
 		return -ENOMEM;
 	}
 	loop_set(ask->loop, &question->timer, ask->deadline_ms);
+	CHECK(check_question(question));
 	return 0;
 }

@@ -75,8 +75,9 @@ bool call_flag(const struct api_call *call, const char *member)
 static void command_ended(void *context, const struct job_result *result)
 {
 	struct api_call *call = context;
-	bool unsound = call->operation->is_found_unsound && result->code == FAILURE_UNUSABLE;
 	json_t *answer = json_loads(result->output, JSON_DECODE_ANY, NULL);
+	bool unsound = result->code && result->code == call->operation->found_code &&
+		       !json_object_get(answer, "refusal");
 
 	if (result->is_cut) {
 		call_fail(call, 0, FAILURE_UNUSABLE, "too long an answer", "ask for less");
@@ -95,21 +96,30 @@ static void command_ended(void *context, const struct job_result *result)
 	call_release(call);
 }
 
-static void run_command(struct api_call *call)
+void call_job(struct api_call *call, char *const *words, const char *input,
+	      void (*ended)(void *context, const struct job_result *result))
 {
-	char **words = api_words(call->daemon->program, call->operation, call->arguments);
 	const struct job_plan plan = { .program = call->daemon->program,
 				       .arguments = words,
+				       .input = input,
+				       .input_bytes = input ? strlen(input) : 0,
 				       .leaves_others = call->operation->leaves_others,
-				       .ended = command_ended,
+				       .ended = ended,
 				       .context = call };
 	int error = words ? job_start(&call->daemon->loop, &plan, NULL) : -ENOMEM;
 
-	api_free_words(words);
 	if (error)
 		call_fail_errno(call, error, "the command cannot be started: see umbra doctor");
 	else
 		call_hold(call);
+}
+
+static void run_command(struct api_call *call)
+{
+	char **words = api_words(call->daemon->program, call->operation, call->arguments);
+
+	call_job(call, words, NULL, command_ended);
+	api_free_words(words);
 }
 
 struct operation *call_begin(struct api_call *call, char *const *words)

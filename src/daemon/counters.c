@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ask_all.h"
+
 /* "name count" */
 static void add_counter(json_t *counters, char *text)
 {
@@ -54,4 +56,25 @@ json_t *counters_json(const char *text)
 		add_line(groups, line);
 	free(copy);
 	return groups;
+}
+
+json_t *counters_of_answer(const json_t *answer)
+{
+	const char *text = json_string_value(json_object_get(answer, "counters"));
+
+	return counters_json(text ? text : "");
+}
+
+void counters_ask_all(struct daemon *daemon,
+		      void (*heard)(void *context, const char *machine, json_t *answer),
+		      void (*done)(void *context), void *context)
+{
+	const struct ask_all ask = { .daemon = daemon,
+				     .line = COUNTERS_ASKED,
+				     .deadline_ms = COUNTERS_MS,
+				     .heard = heard,
+				     .done = done,
+				     .context = context };
+
+	ask_all(&ask);
 }

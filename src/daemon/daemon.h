@@ -3,6 +3,7 @@
 
 #include "api.h"
 #include "events.h"
+#include "job.h"
 #include "loop.h"
 #include "machines.h"
 #include "operations.h"
@@ -34,7 +35,17 @@ struct daemon {
  */
 struct operation *call_begin(struct api_call *call, char *const *words);
 
+/*
+ * Runs the command for the call, which it holds until `ended`, with the call as its context, has
+ * answered and released it. words: NULL: no memory; released by the caller. input: NULL: none.
+ * What cannot be started has the call failed (call.c).
+ */
+void call_job(struct api_call *call, char *const *words, const char *input,
+	      void (*ended)(void *context, const struct job_result *result));
+
 /* machine_calls.c */
+/* The machine of the call, that runs; NULL: there is none, and the call has failed. */
+const struct known_machine *call_running_machine(struct api_call *call);
 void call_machines(struct api_call *call);
 void call_machine(struct api_call *call);
 void call_specify(struct api_call *call);
@@ -53,6 +64,8 @@ void call_usage(struct api_call *call);
 void call_metrics(struct api_call *call);
 /* program_call.c */
 void call_program(struct api_call *call);
+/* screenshot_call.c */
+void call_screenshot(struct api_call *call);
 /* daemon_calls.c */
 void call_version(struct api_call *call);
 void call_document(struct api_call *call);

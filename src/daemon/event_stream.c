@@ -127,11 +127,16 @@ void event_stream_end(struct event_stream *stream)
 	free(stream);
 }
 
-/* After the number that the header or the query says; without one, after the last that there is. */
+/*
+ * After the number that the header or the query says; without one, after the last that there is.
+ * A number that no event had yet is of another journal (the store was made anew): all of this one
+ * is news then.
+ */
 static void set_begin(struct event_stream *stream, struct request *request)
 {
 	const char *last = MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND,
 						       "Last-Event-ID");
+	const uint64_t newest = request->front->daemon->events.last;
 	int64_t after = call_number(request->call, "after", -1);
 
 	if (last)
@@ -139,7 +144,9 @@ static void set_begin(struct event_stream *stream, struct request *request)
 	else if (after >= 0)
 		stream->told = (uint64_t)after;
 	else
-		stream->told = request->front->daemon->events.last;
+		stream->told = newest;
+	if (stream->told > newest)
+		stream->told = 0;
 }
 
 static enum MHD_Result queue_stream(struct request *request, struct event_stream *stream)

@@ -4,8 +4,9 @@
  * loses any.
  *
  *  1. An event that the store does not take waits in memory, EVENTS_WAITING at most, and is tried
- *     again; nobody is told of it before the store has it.
+ *     again, under the same id; nobody is told of it before the store has it.
  *  2. The journal holds the last EVENTS_KEPT.
+ *  3. Numbers go on where the journal's end: also those of a daemon that is started anew.
  */
 #pragma once
 
@@ -27,14 +28,16 @@ struct events {
 	struct loop *loop;
 	struct store *store;
 	struct events_reader *readers;
-	json_t *waiting; /* an array of texts */
+	json_t *waiting; /* an array, of each an id (store_append()) and a text */
 	struct loop_timer retry;
-	uint64_t last;   /* the number of the last one */
+	uint64_t last;   /* the number of the last one in the journal */
 	uint64_t lost;   /* more waited than there was room for */
 	unsigned untidy; /* appended since the journal was cut */
 };
 
-void events_open(struct events *events, struct loop *loop, struct store *store);
+/* 0 or an error of the store's; events_close() is then needed as well. */
+int events_open(struct events *events, struct loop *loop, struct store *store);
+/* What waits the store is offered once more. */
 void events_close(struct events *events);
 /* subject: a machine's name, an operation's id. more: an object, released; NULL: nothing. */
 void events_tell(struct events *events, const char *kind, const char *subject, json_t *more);

@@ -45,6 +45,16 @@ static char *last_line(char *text)
 	return begin ? begin + 1 : text;
 }
 
+/* {"refusal"} of a disk: the parts of its line, as the command has printed them beside it. */
+static json_t *refusal_of(const struct job_result *result)
+{
+	json_t *answer = result->output_bytes ? json_loads(result->output, 0, NULL) : NULL;
+	json_t *refusal = json_incref(json_object_get(answer, "refusal"));
+
+	json_decref(answer);
+	return refusal ? json_pack("{s:o}", "refusal", refusal) : NULL;
+}
+
 /* umbra: WHERE: WHAT; REMEDY (process/report.h) */
 json_t *failure_of_job(const struct job_result *result)
 {
@@ -53,7 +63,7 @@ json_t *failure_of_job(const struct job_result *result)
 	char *text = strdup(result->errors);
 	char *reason = text ? last_line(text) : NULL;
 	char *remedy = reason ? strrchr(reason, ';') : NULL;
-	json_t *failure;
+	json_t *failure, *more;
 
 	if (!strcmp(control_code_name(code), "fault"))
 		code = FAILURE_FAULT;
@@ -69,6 +79,10 @@ json_t *failure_of_job(const struct job_result *result)
 	if (remedy)
 		make_printable(remedy);
 	failure = failure_json(code, reason, remedy ? remedy + strspn(remedy, " ") : "");
+	more = refusal_of(result);
+	if (more)
+		json_object_update(failure, more);
+	json_decref(more);
 	free(text);
 	return failure;
 }

@@ -20,6 +20,7 @@ enum {
 
 /* {"code", "error", "reason", "remedy"} */
 json_t *failure_json(int code, const char *reason, const char *remedy);
-/* Of a command that has ended with other than 0: its code, and its last line of errors. */
+/* Of a command that has ended with other than 0: its code, and its last line of errors; where it
+ * has refused a disk and has said why as JSON, also {"refusal"}. */
 json_t *failure_of_job(const struct job_result *result);
 unsigned failure_status(int code);

@@ -4,12 +4,12 @@
  * who brings the token is, and on a port of the loopback address, where only who brings a session
  * is (page_port.h). The files of the page (page/page.h) are given to everybody who may connect.
  *
- *  1. A request is read whole before anything is done; of a body FRONT_BODY_BYTES at most.
- *  2. Who waits for an answer costs a suspended connection and nothing else.
- *  3. A request from a page of another origin (Origin, Sec-Fetch-Site) is refused, and so is a body
+ *   - A request is read whole before anything is done; of a body FRONT_BODY_BYTES at most.
+ *   - Who waits for an answer costs a suspended connection and nothing else.
+ *   - A request from a page of another origin (Origin, Sec-Fetch-Site) is refused, and so is a body
  *     that is not declared as JSON, which a page could send without being asked.
  *     Who is not heard is told so before his body comes, or without keeping it.
- *  4. FRONT_CONNECTIONS at a time, FRONT_IDLE_S each without a byte; more wait to be accepted.
+ *   - FRONT_CONNECTIONS at a time, FRONT_IDLE_S each without a byte; more wait to be accepted.
  */
 #pragma once
 

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/check.h"
+
 uint64_t loop_now_ms(void)
 {
 	struct timespec now;
@@ -56,6 +58,14 @@ void loop_unset(struct loop *loop, struct loop_timer *timer)
 	timer->at_ms = 0;
 }
 
+void check_loop(const struct loop *loop)
+{
+	for (const struct loop_timer *timer = loop->timers; timer; timer = timer->next) {
+		assert(timer->at_ms && timer->due);
+		assert(!timer->next || timer->next->at_ms >= timer->at_ms);
+	}
+}
+
 void loop_set(struct loop *loop, struct loop_timer *timer, uint64_t in_ms)
 {
 	struct loop_timer **at = &loop->timers;
@@ -66,8 +76,8 @@ void loop_set(struct loop *loop, struct loop_timer *timer, uint64_t in_ms)
 	while (*at && (*at)->at_ms <= timer->at_ms)
 		at = &(*at)->next;
 	timer->next = *at;
-	assert(!timer->next || timer->next->at_ms > timer->at_ms); /* in their order */
 	*at = timer;
+	CHECK(check_loop(loop));
 }
 
 static int wait_ms(const struct loop *loop, int64_t most_ms)

@@ -24,8 +24,7 @@ static void fail_not_running(struct api_call *call)
 	call_fail(call, 409, FAILURE_UNUSABLE, "it does not run", "start it first");
 }
 
-/* The machine of the call, that runs; NULL: there is none, and the call has failed. */
-static const struct known_machine *running_machine(struct api_call *call)
+const struct known_machine *call_running_machine(struct api_call *call)
 {
 	const struct known_machine *machine =
 		machines_find(&call->daemon->machines, call_text(call, "machine"));
@@ -174,7 +173,7 @@ static void ask_it(struct api_call *call, const char *line,
 				 .context = call };
 	int error;
 
-	if (!running_machine(call))
+	if (!call_running_machine(call))
 		return;
 	error = ask_machine(&ask);
 	if (error == -ENOENT)
@@ -215,19 +214,18 @@ static void heard_done(void *context, json_t *answer)
 static void heard_registers(void *context, json_t *answer)
 {
 	struct api_call *call = context;
-	const char *counters = json_string_value(json_object_get(answer, "counters"));
 
 	if (was_done(call, answer))
 		call_answer(call, 200,
 			    json_pack("{s:O, s:o}", "processors",
 				      json_object_get(answer, "processors"), "counters",
-				      counters_json(counters ? counters : "")));
+				      counters_of_answer(answer)));
 	call_release(call);
 }
 
 void call_registers(struct api_call *call)
 {
-	ask_it(call, "{\"id\":1,\"do\":\"registers\"}\n", heard_registers);
+	ask_it(call, COUNTERS_ASKED, heard_registers);
 }
 
 /* pause and resume: the last word of the path is the control protocol's verb. */
@@ -337,7 +335,7 @@ void call_end(struct api_call *call)
 {
 	struct operation *operation;
 
-	if (!running_machine(call))
+	if (!call_running_machine(call))
 		return;
 	operation = call_begin(call, NULL);
 	if (!operation)

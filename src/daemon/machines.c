@@ -1,6 +1,7 @@
 /* See machines.h. */
 #include "machines.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include "control/names.h"
+#include "lib/check.h"
 
 enum { LINE_BYTES = 1 << 16, FOLDER_BYTES = 256, NEWS_BYTES = 1 << 14, LOOK_AGAIN_MS = 1000 };
 
@@ -49,6 +51,20 @@ static struct known_machine *find_or_make(struct machines *machines, const char 
 	machine->next = *at;
 	*at = machine;
 	return machine;
+}
+
+void check_machines(const struct machines *machines)
+{
+	const struct known_machine *before = NULL;
+
+	for (const struct known_machine *machine = machines->first; machine;
+	     machine = machine->next) {
+		assert(machine->name && (!before || strcmp(before->name, machine->name) < 0));
+		assert(machine->watch || machine->specification);
+		assert(!machine->description || machine->watch);
+		assert(!machine->specification || json_is_object(machine->specification));
+		before = machine;
+	}
 }
 
 static void machine_free(struct known_machine *machine)
@@ -228,6 +244,9 @@ static void machine_gone(struct machine_watch *watch)
 		json_object_del(machines->before, name);
 		store_drop(machines->store, "running", name);
 		events_tell(machines->events, "ended", name, NULL);
+	} else { /* it was seen as one that starts */
+		events_tell(machines->events, "changed", name,
+			    json_pack("{s:o}", "machine", known_machine_json(machine)));
 	}
 	look_at(machines, name); /* the next of this name may have come, or it still listens */
 	machine = machines_find(machines, name);
@@ -238,6 +257,7 @@ static void machine_gone(struct machine_watch *watch)
 static void watch_ready(void *context, uint32_t events)
 {
 	struct machine_watch *watch = context;
+	const struct machines *machines = watch->machines;
 	/* descriptors that come along are not taken */
 	ssize_t got = recv(watch->source.fd, watch->text + watch->used,
 			   sizeof(watch->text) - watch->used, 0);
@@ -251,6 +271,7 @@ static void watch_ready(void *context, uint32_t events)
 	}
 	if (got <= 0 || watch->used == sizeof(watch->text))
 		machine_gone(watch);
+	CHECK(check_machines(machines));
 }
 
 static int watch_open(struct machines *machines, struct known_machine *machine, int fd)
@@ -298,6 +319,7 @@ static void look_around(void *context)
 	struct machines *machines = context;
 
 	name_list(found, machines);
+	CHECK(check_machines(machines));
 }
 
 static void folder_ready(void *context, uint32_t events)
@@ -316,6 +338,7 @@ static void folder_ready(void *context, uint32_t events)
 			look_at(machines, event->name);
 		at += (ssize_t)(sizeof(*event) + event->len);
 	}
+	CHECK(check_machines(machines));
 }
 
 static int watch_folder(struct machines *machines)

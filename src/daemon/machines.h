@@ -9,7 +9,8 @@
  *  1. A machine whose socket takes a connection runs, and may be asked anything from then on: its
  *     broker hears it once it can. Its description comes with its first answer. One that does not
  *     run has a specification, or is forgotten.
- *  2. What ran when the daemon ended and does not when it is back is told as an end, once
+ *  2. They are in the order of their names, of which each is one's alone. What is described runs.
+ *  3. What ran when the daemon ended and does not when it is back is told as an end, once
  *     (documents "running").
  */
 #pragma once
@@ -58,3 +59,4 @@ const char *known_machine_text(struct known_machine *machine);
 /* A specification is kept for as long as it is not dropped. 0, or the store's error. */
 int machines_specify(struct machines *machines, const char *name, json_t *specification);
 int machines_drop_specification(struct machines *machines, const char *name);
+void check_machines(const struct machines *machines);

@@ -1,10 +1,10 @@
 /*
  * /metrics: Prometheus text (exposition format 0.0.4) about the daemon and every machine that runs.
- * Machines are asked for their counters all at once; one that does not answer in METRICS_MS is
+ * Machines are asked for their counters all at once; one that does not answer in COUNTERS_MS is
  * there with what it said last of itself, and without them.
  *
- *  1. All samples of a metric stand together, after its HELP and TYPE.
- *  2. Names and labels that come of a machine's words hold letters, digits and '_' alone.
+ *   - All samples of a metric stand together, after its HELP and TYPE.
+ *   - Names and labels that come of a machine's words hold letters, digits and '_' alone.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -12,12 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ask_all.h"
 #include "counters.h"
 #include "daemon.h"
 #include "usage.h"
 
-enum { METRICS_MS = 2000, NAME_BYTES = 128, LABEL_BYTES = 192, FAMILIES = 512 };
+enum { NAME_BYTES = 128, LABEL_BYTES = 192, FAMILIES = 512 };
+enum { VALUE_BYTES = 32, MS_PER_S = 1000, KIB_BYTES = 1024 };
 
 /* Of one /metrics. */
 struct gather {
@@ -37,16 +37,34 @@ static json_t *samples_of(struct gather *gather, const char *name, const char *t
 	return json_object_get(family, "samples");
 }
 
-/* labels: with their braces, or "". */
-static void add_sample(struct gather *gather, const char *name, const char *type,
-		       const char *about, const char *labels, json_int_t value)
+static void add_text(struct gather *gather, const char *name, const char *type, const char *about,
+		     const char *labels, const char *value)
 {
 	json_t *samples = samples_of(gather, name, type, about);
 	char *text = NULL;
 
-	if (samples && asprintf(&text, "%s%s %lld\n", name, labels, value) >= 0)
+	if (samples && asprintf(&text, "%s%s %s\n", name, labels, value) >= 0)
 		json_array_append_new(samples, json_string(text));
 	free(text);
+}
+
+/* labels: with their braces, or "". */
+static void add_sample(struct gather *gather, const char *name, const char *type,
+		       const char *about, const char *labels, json_int_t value)
+{
+	char text[VALUE_BYTES];
+
+	snprintf(text, sizeof(text), "%lld", value);
+	add_text(gather, name, type, about, labels, text);
+}
+
+static void add_seconds(struct gather *gather, const char *name, const char *about,
+			const char *labels, json_int_t ms)
+{
+	char text[VALUE_BYTES];
+
+	snprintf(text, sizeof(text), "%lld.%03lld", ms / MS_PER_S, ms % MS_PER_S);
+	add_text(gather, name, "counter", about, labels, text);
 }
 
 /* What a group's lines are one each of. */
@@ -90,10 +108,10 @@ static void add_group(struct gather *gather, const char *machine, const char *gr
 	json_object_foreach((json_t *)(uintptr_t)counters, counter, value) {
 		bool is_size = !strcmp(counter, "KiB");
 
-		metric_name(name, group, is_size ? "kibibytes" : counter, is_size ? "" : "_total");
+		metric_name(name, group, is_size ? "bytes" : counter, is_size ? "" : "_total");
 		add_sample(gather, name, is_size ? "gauge" : "counter",
 			   "What the engine counts (docs/engine.md)", labels,
-			   json_integer_value(value));
+			   json_integer_value(value) * (is_size ? KIB_BYTES : 1));
 	}
 }
 
@@ -140,16 +158,15 @@ static void add_machine(struct gather *gather, const struct known_machine *machi
 /* What the host says of its processes. */
 static void add_usage(struct gather *gather, const struct known_machine *machine)
 {
-	static const struct { const char *key, *name, *type, *about; } rows[] = {
-		{ "processor-ms", "umbra_machine_processor_milliseconds_total", "counter",
+	static const struct { const char *key, *name, *about; } rows[] = {
+		{ "processor-ms", "umbra_machine_processor_seconds_total",
 		  "Time of the host's processors that it has had" },
-		{ "waited-ms", "umbra_machine_steal_milliseconds_total", "counter",
+		{ "waited-ms", "umbra_machine_steal_seconds_total",
 		  "Time that it could have run and did not, of all of its threads" },
-		{ "occupied", "umbra_machine_memory_occupied_bytes", "gauge",
-		  "What its processes have of the host's memory, shared or not" },
 	};
 	char labels[LABEL_BYTES];
 	json_t *figures = json_object();
+	const json_t *occupied;
 
 	snprintf(labels, sizeof(labels), "{machine=\"%s\"}", machine->name);
 	usage_measure(figures, machine->description, false);
@@ -157,9 +174,14 @@ static void add_usage(struct gather *gather, const struct known_machine *machine
 		const json_t *value = json_object_get(figures, rows[n].key);
 
 		if (value)
-			add_sample(gather, rows[n].name, rows[n].type, rows[n].about, labels,
-				   json_integer_value(value));
+			add_seconds(gather, rows[n].name, rows[n].about, labels,
+				    json_integer_value(value));
 	}
+	occupied = json_object_get(figures, "occupied");
+	if (occupied)
+		add_sample(gather, "umbra_machine_memory_occupied_bytes", "gauge",
+			   "What its processes have of the host's memory, shared or not", labels,
+			   json_integer_value(occupied));
 	json_decref(figures);
 }
 
@@ -211,8 +233,7 @@ static char *text_of(json_t *families)
 static void heard(void *context, const char *name, json_t *answer)
 {
 	struct gather *gather = context;
-	const char *text = json_string_value(json_object_get(answer, "counters"));
-	json_t *groups = counters_json(text ? text : "");
+	json_t *groups = counters_of_answer(answer);
 
 	add_counters(gather, name, groups);
 	json_decref(groups);
@@ -233,12 +254,6 @@ static void done(void *context)
 void call_metrics(struct api_call *call)
 {
 	struct gather *gather = calloc(1, sizeof(*gather));
-	struct ask_all ask = { .daemon = call->daemon,
-			       .line = "{\"id\":1,\"do\":\"registers\"}\n",
-			       .deadline_ms = METRICS_MS,
-			       .heard = heard,
-			       .done = done,
-			       .context = gather };
 
 	if (!gather) {
 		call_fail_errno(call, -ENOMEM, "ask again");
@@ -254,5 +269,5 @@ void call_metrics(struct api_call *call)
 		if (machine->description)
 			add_usage(gather, machine);
 	}
-	ask_all(&ask);
+	counters_ask_all(call->daemon, heard, done, gather);
 }

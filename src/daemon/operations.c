@@ -1,6 +1,7 @@
 /* See operations.h. */
 #include "operations.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include <unistd.h>
 
 #include "failure.h"
+#include "lib/check.h"
 
 static int operation_keep(const struct operation *operation)
 {
@@ -68,6 +70,20 @@ static unsigned count_running(const struct operations *operations)
 	     operation = operation->next)
 		count += is_running(operation);
 	return count;
+}
+
+void check_operations(const struct operations *operations)
+{
+	unsigned count = 0;
+
+	for (const struct operation *operation = operations->first; operation;
+	     operation = operation->next) {
+		count++;
+		assert(count <= operations->count && operation->operations == operations);
+		assert(is_running(operation) || (!operation->job && !operation->awaits_end));
+	}
+	assert(count == operations->count);
+	assert(count_running(operations) <= OPERATIONS_RUNNING);
 }
 
 static void tell(const struct operation *operation)
@@ -201,6 +217,7 @@ int operation_begin(struct operations *operations, const struct operation_plan *
 		return error;
 	}
 	tell(operation);
+	CHECK(check_operations(operations));
 	*ret = operation;
 	return 0;
 }
@@ -270,6 +287,7 @@ int operations_open(struct operations *operations, struct loop *loop, struct sto
 				      failure_json(FAILURE_FAULT, "the daemon ended meanwhile",
 						   "look whether it was done, and begin again"));
 	drop_old(operations);
+	CHECK(check_operations(operations));
 	return error;
 }
 

@@ -5,11 +5,14 @@
  *
  *   running --> done, failed, cancelled
  *
- *  1. It is in the store before anybody hears its id.
- *  2. One that ran when the daemon ended has failed: nobody has heard how it ended. (What it does
+ *  1. OPERATIONS_RUNNING at a time, and what is done for it runs as long as it does.
+ *  2. Of what is known as many are kept as there are in the list.
+ *
+ *   - It is in the store before anybody hears its id.
+ *   - One that ran when the daemon ended has failed: nobody has heard how it ended. (What it does
  *     goes on: the process is not the daemon's.)
- *  3. OPERATIONS_RUNNING at a time; a result of more than OPERATION_RESULT_BYTES is not kept.
- *  4. Events say an operation's state, not its result.
+ *   - A result of more than OPERATION_RESULT_BYTES is not kept.
+ *   - Events say an operation's state, not its result.
  */
 #pragma once
 
@@ -60,5 +63,7 @@ struct operation *operation_find(const struct operations *operations, const char
 int operation_cancel(struct operation *operation);
 /* It has failed, unless it has ended. error: as failure_json(), released. */
 void operation_fail(struct operation *operation, json_t *error);
+/* Invariants 1 and 2. */
+void check_operations(const struct operations *operations);
 /* Those that awaited it are done. */
 void operations_machine_ended(struct operations *operations, const char *name);

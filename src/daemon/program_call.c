@@ -1,5 +1,4 @@
 /* A program in a machine, run to its end, and what it said (api.h, runProgram). */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,29 +45,11 @@ static void program_ended(void *context, const struct job_result *result)
 
 void call_program(struct api_call *call)
 {
-	const char *input = call_text(call, "input");
-	const struct known_machine *machine =
-		machines_find(&call->daemon->machines, call_text(call, "machine"));
-	char **words = api_words(call->daemon->program, call->operation, call->arguments);
-	const struct job_plan plan = { .program = call->daemon->program,
-				       .arguments = words,
-				       .input = input,
-				       .input_bytes = input ? strlen(input) : 0,
-				       .ended = program_ended,
-				       .context = call };
-	int error;
+	char **words;
 
-	if (!machine) {
-		call_fail(call, 404, FAILURE_UNUSABLE, "no machine of that name is known",
-			  "GET /v1/machines lists those that are");
-	} else if (!known_machine_runs(machine)) {
-		call_fail(call, 409, FAILURE_UNUSABLE, "it does not run", "start it first");
-	} else {
-		error = words ? job_start(&call->daemon->loop, &plan, NULL) : -ENOMEM;
-		if (error)
-			call_fail_errno(call, error, "the command cannot be started");
-		else
-			call_hold(call);
-	}
+	if (!call_running_machine(call))
+		return;
+	words = api_words(call->daemon->program, call->operation, call->arguments);
+	call_job(call, words, call_text(call, "input"), program_ended);
 	api_free_words(words);
 }

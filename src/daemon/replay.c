@@ -1,6 +1,7 @@
 /* See replay.h. */
 #include "replay.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <sodium.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "events.h"
 #include "failure.h"
+#include "lib/check.h"
 
 enum { HOUR_MS = 3600 * 1000, TIDY_AFTER = 500 };
 
@@ -28,6 +30,18 @@ static bool is_key(const char *key)
 		if (*key <= ' ' || *key > '~')
 			return false;
 	return true;
+}
+
+void check_replay(const struct replay *replay)
+{
+	const char *key;
+	json_t *request;
+
+	assert(replay->store && json_is_object(replay->under_way));
+	json_object_foreach(replay->under_way, key, request) {
+		assert(is_key(key));
+		assert(json_string_length(request) == (size_t)2 * crypto_generichash_BYTES);
+	}
 }
 
 /* What the key stands for: a digest, which has one size whatever is asked. NULL: no memory. */
@@ -115,6 +129,7 @@ enum replay_news replay_begin(struct replay *replay, struct api_call *call)
 		call->key = key;
 	else
 		free(key);
+	CHECK(check_replay(replay));
 	return news;
 }
 
@@ -145,4 +160,5 @@ void replay_keep(struct replay *replay, const struct api_call *call)
 		store_trim(replay->store, "key",
 			   events_wall_ms() - (int64_t)REPLAY_HOURS * HOUR_MS, REPLAY_KEPT,
 			   REPLAY_BYTES);
+	CHECK(check_replay(replay));
 }

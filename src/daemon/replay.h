@@ -6,7 +6,8 @@
  *  2. A key is kept for REPLAY_HOURS, at most REPLAY_KEPT of them, in REPLAY_BYTES: then the oldest
  *     go. (Until the next TIDY_AFTER have come there may be more.)
  *  3. Of an answer of more than REPLAY_ANSWER_BYTES only that it was given is kept.
- *  4. The answer is kept when it is there, also if who asked has gone meanwhile.
+ *  4. What is under way are keys that are ones, and the digest of what each stands for.
+ *  5. The answer is kept when it is there, also if who asked has gone meanwhile.
  */
 #pragma once
 
@@ -32,3 +33,4 @@ void replay_close(struct replay *replay);
  */
 enum replay_news replay_begin(struct replay *replay, struct api_call *call);
 void replay_keep(struct replay *replay, const struct api_call *call);
+void check_replay(const struct replay *replay);

@@ -1,11 +1,36 @@
 /* See sessions.h. */
 #include "sessions.h"
 
+#include <assert.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/check.h"
+
 enum { SECRET_BYTES = (SECRET_TEXT_BYTES - 1) / 2 };
+
+static void check_secrets(const struct secret *secrets, unsigned count)
+{
+	for (unsigned n = 0; n < count; n++) {
+		const char *text = secrets[n].text;
+
+		if (!secrets[n].until_ms) {
+			assert(sodium_is_zero((const unsigned char *)text, SECRET_TEXT_BYTES));
+			continue;
+		}
+		assert(!text[SECRET_TEXT_BYTES - 1]);
+		assert(strspn(text, "0123456789abcdef") == SECRET_TEXT_BYTES - 1);
+		for (unsigned other = 0; other < n; other++)
+			assert(sodium_memcmp(secrets[other].text, text, SECRET_TEXT_BYTES));
+	}
+}
+
+void check_sessions(const struct sessions *sessions)
+{
+	check_secrets(sessions->ticket, TICKETS);
+	check_secrets(sessions->session, SESSIONS);
+}
 
 static void add(struct secret *secrets, unsigned count, uint64_t until_ms,
 		char ret[SECRET_TEXT_BYTES])
@@ -42,6 +67,7 @@ static struct secret *find(struct secret *secrets, unsigned count, uint64_t now_
 void sessions_ticket(struct sessions *sessions, uint64_t now_ms, char ret[SECRET_TEXT_BYTES])
 {
 	add(sessions->ticket, TICKETS, now_ms + TICKET_MS, ret);
+	CHECK(check_sessions(sessions));
 }
 
 bool sessions_enter(struct sessions *sessions, uint64_t now_ms, const char *ticket,
@@ -53,6 +79,7 @@ bool sessions_enter(struct sessions *sessions, uint64_t now_ms, const char *tick
 		return false;
 	sodium_memzero(found, sizeof(*found));
 	add(sessions->session, SESSIONS, now_ms + SESSION_MS, ret);
+	CHECK(check_sessions(sessions));
 	return true;
 }
 

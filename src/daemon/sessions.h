@@ -31,3 +31,5 @@ bool sessions_enter(struct sessions *sessions, uint64_t now_ms, const char *tick
 bool sessions_knows(struct sessions *sessions, uint64_t now_ms, const char *text);
 /* All of them, and the tickets. */
 void sessions_end(struct sessions *sessions);
+/* What can be seen of invariant 1: each place has a secret of its own, or nothing. */
+void check_sessions(const struct sessions *sessions);

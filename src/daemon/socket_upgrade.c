@@ -168,22 +168,14 @@ enum MHD_Result socket_upgrade(struct request *request)
 {
 	char accept[WEBSOCKET_ACCEPT_BYTES];
 	const char *wrong = not_a_websocket(request, accept);
-	const char *name = call_text(request->call, "machine");
-	const struct known_machine *machine =
-		machines_find(&request->front->daemon->machines, name);
 
-	if (wrong)
+	if (wrong) {
 		call_fail(request->call, 426, FAILURE_USAGE, wrong, "see umbra-api(7)");
-	else if (!machine)
-		call_fail(request->call, 404, FAILURE_UNUSABLE, "no machine of that name is known",
-			  "GET /v1/machines lists those that are");
-	else if (!known_machine_runs(machine))
-		call_fail(request->call, 409, FAILURE_UNUSABLE, "it does not run",
-			  "start it first");
-	else if (request->front->streams == FRONT_STREAMS)
+	} else if (call_running_machine(request->call)) {
+		if (request->front->streams < FRONT_STREAMS)
+			return queue(request, accept);
 		call_fail(request->call, 429, FAILURE_UNUSABLE, "too many streams are open",
 			  "close one");
-	else
-		return queue(request, accept);
+	}
 	return request_reply(request);
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "daemon.h"
+#include "failure.h"
 
 #define COMMAND(...) ((const char *const[]){ __VA_ARGS__, NULL })
 #define WORDS(...) ((const char *const[]){ __VA_ARGS__, NULL })
@@ -124,6 +125,17 @@ static const struct api_member exec_members[] = {
 	{ 0 },
 };
 
+/* It is answered when they are over. */
+enum { TRACE_SECONDS_MOST = 60 };
+
+static const struct api_member trace_members[] = {
+	MACHINE(""),
+	{ .name = "seconds", .type = API_NUMBER, .place = API_IN_QUERY, .option = "--seconds",
+	  .is_needed = true, .least = 1, .most = TRACE_SECONDS_MOST, .about = "For how long" },
+	QUERY("kinds", API_TEXT, "--kinds", "As exits,bus; umbra trace --help lists them"),
+	{ 0 },
+};
+
 static const struct api_member run_members[] = {
 	MACHINE(""),
 	NEEDED("command", API_TEXTS, "", "The program and its arguments, one each"),
@@ -159,8 +171,8 @@ const struct api_operation api_operations[] = {
 	  .group = "machines", .about = "Has it stand still",
 	  .members = MEMBERS(MACHINE(NULL)), .run = call_stand },
 	{ .method = "POST", .path = "/v1/machines/{machine}/resume", .id = "resumeMachine",
-	  .group = "machines", .about = "Lets it go on", .members = MEMBERS(MACHINE(NULL)),
-	  .run = call_stand },
+	  .group = "machines", .about = "Lets it go on; 409 where it does not stand still",
+	  .members = MEMBERS(MACHINE(NULL)), .run = call_stand },
 	{ .method = "POST", .path = "/v1/machines/{machine}/stop", .id = "stopMachine",
 	  .group = "machines", .about = "Asks its guest to power off; half a minute later it ends",
 	  .members = MEMBERS(MACHINE(NULL)), .answer = "Operation", .status = 202,
@@ -207,6 +219,15 @@ const struct api_operation api_operations[] = {
 	  .group = "machines", .about = "Runs a program in the machine, and answers what it said",
 	  .members = run_members, .command = COMMAND("exec", "-T"), .answer = "Ran",
 	  .run = call_program },
+	{ .method = "GET", .path = "/v1/machines/{machine}/screenshot", .id = "getScreenshot",
+	  .group = "machines", .about = "What is on its screen",
+	  .members = MEMBERS(MACHINE(NULL)), .answer = "Picture", .run = call_screenshot },
+	{ .method = "GET", .path = "/v1/machines/{machine}/trace", .id = "traceMachine",
+	  .group = "machines",
+	  .about = "What its processors leave translated code for meanwhile, as Chrome and Perfetto"
+		   " show it",
+	  .members = trace_members, .kind = API_COMMAND,
+	  .command = COMMAND("trace", "--chrome"), .answer = "Object" },
 	/* ---- memory and bus ---- */
 	{ .method = "GET", .path = "/v1/memory", .id = "getMemory", .group = "memory",
 	  .about = "All machines whose memory is adjusted, the host, and the last moves",
@@ -228,13 +249,24 @@ const struct api_operation api_operations[] = {
 				   "Also which of its memory is its alone")),
 	  .answer = "Usage", .run = call_usage },
 	/* ---- disks ---- */
+	{ .method = "POST", .path = "/v1/machines/{machine}/disks", .id = "attachDisk",
+	  .group = "disks", .about = "Gives a machine that runs another disk, or a disc",
+	  .members = MEMBERS(MACHINE(""),
+			     NEEDED("file", API_TEXT, "",
+				    "FILE[,format=FORMAT][,readonly][,dvd]")),
+	  .kind = API_COMMAND, .command = COMMAND("disk", "attach", "--json"), .answer = "Any",
+	  .status = 201 },
+	{ .method = "POST", .path = "/v1/machines/{machine}/disks/detach", .id = "detachDisk",
+	  .group = "disks", .about = "Takes a disk from a machine that runs",
+	  .members = MEMBERS(MACHINE(""), NEEDED("disk", API_TEXT, "", "Its number, or file")),
+	  .kind = API_COMMAND, .command = COMMAND("disk", "detach", "--json"), .answer = "Any" },
 	{ .method = "GET", .path = "/v1/disks/info", .id = "getDisk", .group = "disks",
 	  .about = "What a disk is", .members = disk_info_members, .kind = API_COMMAND,
 	  .command = COMMAND("disk", "info", "--json"), .answer = "Any" },
 	{ .method = "GET", .path = "/v1/disks/check", .id = "checkDisk", .group = "disks",
 	  .about = "Whether a disk is sound; writes nothing", .members = disk_check_members,
 	  .kind = API_COMMAND, .command = COMMAND("disk", "check", "--json"),
-	  .is_found_unsound = true, .answer = "Checked" },
+	  .found_code = FAILURE_UNUSABLE, .answer = "Checked" },
 	{ .method = "POST", .path = "/v1/disks", .id = "createDisk", .group = "disks",
 	  .about = "Makes a disk", .members = disk_create_members, .kind = API_COMMAND,
 	  .command = COMMAND("disk", "create"), .status = 201 },
@@ -263,6 +295,12 @@ const struct api_operation api_operations[] = {
 	  .about = "What an image says about itself",
 	  .members = MEMBERS(FILE_QUERY("The image"), FORMAT(API_IN_QUERY)),
 	  .kind = API_COMMAND, .command = COMMAND("image", "get", "--json"), .answer = "Any" },
+	{ .method = "GET", .path = "/v1/images/policy", .id = "getImagePolicy", .group = "images",
+	  .about = "What may be done with an image, and which rule refuses the rest",
+	  .members = MEMBERS(FILE_QUERY("The image"), FORMAT(API_IN_QUERY)),
+	  .kind = API_COMMAND, .command = COMMAND("image", "policy", "--json"),
+	  .found_code = FAILURE_POLICY,
+	  .answer = "Object" },
 	/* ---- operations and events ---- */
 	{ .method = "GET", .path = "/v1/operations", .id = "listOperations",
 	  .group = "operations", .about = "Those that are under way, and the last that ended",
@@ -313,7 +351,17 @@ const struct api_schema api_schemas[] = {
 	  " to do\",\"additionalProperties\":false,\"properties\":{"
 	  "\"code\":{\"enum\":[64,65,69,70,75,78]},"
 	  "\"error\":{\"enum\":[\"usage\",\"unusable\",\"no-engine\",\"fault\",\"guest-crashed\","
-	  "\"policy\"]},\"reason\":{\"type\":\"string\"},\"remedy\":{\"type\":\"string\"}}}" },
+	  "\"policy\"]},\"reason\":{\"type\":\"string\"},\"remedy\":{\"type\":\"string\"},"
+	  "\"refusal\":{\"$ref\":\"#/components/schemas/Refusal\"}}}" },
+	{ "Refusal",
+	  "{\"type\":\"object\",\"description\":\"Why a disk is refused; offset: in that file,"
+	  " null: it has no meaning\",\"additionalProperties\":false,"
+	  "\"required\":[\"kind\",\"file\","
+	  "\"offset\",\"structure\",\"found\",\"expected\",\"remedy\"],\"properties\":{"
+	  "\"kind\":{\"type\":\"string\"},\"file\":{\"type\":\"string\"},"
+	  "\"offset\":{\"type\":[\"integer\",\"null\"]},\"structure\":{\"type\":\"string\"},"
+	  "\"found\":{\"type\":\"string\"},\"expected\":{\"type\":\"string\"},"
+	  "\"remedy\":{\"type\":\"string\"}}}" },
 	{ "Machine",
 	  "{\"type\":\"object\",\"required\":[\"name\",\"state\"],"
 	  "\"description\":\"As umbra ps --json has it (umbra-control(7), info), and its state\","
@@ -342,6 +390,9 @@ const struct api_schema api_schemas[] = {
 	  "\"counters\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"array\","
 	  "\"items\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"integer\"}}}}},"
 	  "\"additionalProperties\":false}}" },
+	{ "Picture", "{\"type\":\"object\",\"required\":[\"png\"],\"properties\":{\"png\":{"
+		     "\"type\":\"string\",\"contentEncoding\":\"base64\","
+		     "\"contentMediaType\":\"image/png\"}},\"additionalProperties\":false}" },
 	{ "Page", "{\"type\":\"object\",\"required\":[\"address\"],\"properties\":{"
 		  "\"address\":{\"type\":\"string\"}},\"additionalProperties\":false}" },
 	{ "Session", "{\"type\":\"object\",\"required\":[\"session\"],\"properties\":{"

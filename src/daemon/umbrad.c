@@ -26,24 +26,29 @@
 #include "daemon.h"
 #include "failure.h"
 #include "front.h"
+#include "host_id.h"
 #include "page_port.h"
 #include "secure_port.h"
 
 enum { PLACE_BYTES = 4096, FIRST_PASSED = 3, LISTEN_TRIES = 20, LISTEN_AGAIN_US = 100000 };
 
 static const char help[] =
-	"usage: umbrad [--store FILE] [--socket PATH] [--umbra PROGRAM]\n"
+	"usage: umbrad [--store FILE [--host NAME]] [--socket PATH] [--umbra PROGRAM]\n"
 	"              [--listen ADDRESS:PORT --certificate FILE --key FILE --token FILE]\n"
 	"The daemon of one user's machines: HTTP on a Unix socket (umbra-api(7)), which\n"
 	"is .daemon in the folder of the machines' names unless PATH is given or systemd passes\n"
 	"one. What it keeps is in FILE, $XDG_STATE_HOME/umbra/umbrad.sqlite (~/.local/state),\n"
-	"or in a PostgreSQL database: postgresql://HOST/DATABASE.\n"
+	"or in a PostgreSQL database: postgresql://HOST/DATABASE. There NAME tells the daemons\n"
+	"of this host from others'; unless it is given it is made of /etc/machine-id.\n"
 	"--listen has it heard at a TCP port as well, by TLS with that certificate and key (PEM),\n"
 	"by who sends the token, which is the first line of its FILE, as Authorization: Bearer.\n"
 	"PROGRAM is the command that it executes: umbra beside it, or in /usr/bin.\n"
 	"It ends at SIGTERM; machines run on, and are found again.\n";
 
-struct options { const char *store, *socket, *program; struct secure_options secure; };
+struct options {
+	const char *store, *socket, *program, *host;
+	struct secure_options secure;
+};
 
 struct whole {
 	struct daemon daemon;
@@ -66,6 +71,7 @@ static int parse(int argc, char **argv, struct options *options)
 	static const struct option longs[] = {
 		{ "store", 1, 0, 's' },       { "socket", 1, 0, 'S' }, { "umbra", 1, 0, 'u' },
 		{ "listen", 1, 0, 'l' },      { "key", 1, 0, 'k' },    { "token", 1, 0, 't' },
+		{ "host", 1, 0, 'H' },
 		{ "certificate", 1, 0, 'c' }, { "help", 0, 0, 'h' },   { "version", 0, 0, 'v' },
 		{ 0 },
 	};
@@ -76,6 +82,7 @@ static int parse(int argc, char **argv, struct options *options)
 		case 's': options->store = optarg; break;
 		case 'S': options->socket = optarg; break;
 		case 'u': options->program = optarg; break;
+		case 'H': options->host = optarg; break;
 		case 'l': options->secure.listen = optarg; break;
 		case 'c': options->secure.certificate = optarg; break;
 		case 'k': options->secure.key = optarg; break;
@@ -267,12 +274,12 @@ static void raise_limit(void)
 
 static int open_parts(struct daemon *daemon)
 {
-	int error;
+	int error = events_open(&daemon->events, &daemon->loop, daemon->store);
 
-	events_open(&daemon->events, &daemon->loop, daemon->store);
 	replay_open(&daemon->replay, daemon->store);
-	error = operations_open(&daemon->operations, &daemon->loop, daemon->store,
-				&daemon->events);
+	if (!error)
+		error = operations_open(&daemon->operations, &daemon->loop, daemon->store,
+					&daemon->events);
 	if (!error)
 		error = machines_open(&daemon->machines, &daemon->loop, daemon->store,
 				      &daemon->events);
@@ -345,8 +352,16 @@ static int open_fronts(struct whole *whole, const struct options *options, int l
 			options->secure.certificate, "name files of PEM that belong together");
 }
 
+static const char *find_host(const struct options *options, char made[HOST_ID_BYTES])
+{
+	if (options->host)
+		return options->host;
+	return host_id_read(made) ? NULL : made;
+}
+
 static int begin(struct whole *whole, const struct options *options)
 {
+	char host[HOST_ID_BYTES];
 	int listener;
 	int error = find_program(options, whole->program);
 
@@ -357,7 +372,8 @@ static int begin(struct whole *whole, const struct options *options)
 	page_port_init(&whole->page, &whole->daemon);
 	error = store_place(options, whole->store_path);
 	if (!error)
-		error = store_open(whole->store_path, &whole->daemon.store);
+		error = store_open(whole->store_path, find_host(options, host),
+				   &whole->daemon.store);
 	if (error)
 		return complain(FAILURE_UNUSABLE, strerror(-error), store_shown(whole),
 				store_remedy(error));

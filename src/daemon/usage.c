@@ -9,12 +9,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "ask_all.h"
+#include "control/process_time.h"
 #include "counters.h"
 #include "daemon.h"
 
-enum { PLACE_BYTES = 64, LINE_BYTES = 1024, FIELDS_BEFORE_TIME = 11, MS_PER_S = 1000 };
-enum { NS_PER_MS = 1000000, THREADS_MOST = 256, KIB_SHIFT = 10, USAGE_MS = 2000 };
+enum { PLACE_BYTES = 64, LINE_BYTES = 1024, MS_PER_S = 1000 };
+enum { NS_PER_MS = 1000000, THREADS_MOST = 256, KIB_SHIFT = 10 };
 
 /* ---- /proc ---- */
 
@@ -26,25 +26,9 @@ static FILE *open_of(long long pid, const char *file)
 	return fopen(path, "re");
 }
 
-/* User's and kernel's; of one that is gone nothing. */
 static json_int_t processor_ms_of(long long pid)
 {
-	char text[LINE_BYTES] = "";
-	unsigned long long user = 0;
-	unsigned long long kernel = 0;
-	FILE *file = open_of(pid, "stat");
-	const char *at;
-
-	if (!file || !fgets(text, sizeof(text), file))
-		*text = 0;
-	if (file)
-		fclose(file);
-	at = strrchr(text, ')'); /* a program's name may hold anything before it */
-	for (unsigned n = 0; at && n <= FIELDS_BEFORE_TIME; n++)
-		at = strchr(at + 1, ' ');
-	if (!at || sscanf(at, " %llu %llu", &user, &kernel) != 2)
-		return 0;
-	return (json_int_t)((user + kernel) * MS_PER_S / (unsigned long)sysconf(_SC_CLK_TCK));
+	return (json_int_t)(process_ticks(pid) * MS_PER_S / (uint64_t)sysconf(_SC_CLK_TCK));
 }
 
 static unsigned long long waited_ns_of(int folder, const char *thread)
@@ -188,12 +172,6 @@ static json_t *measure_all(const struct api_call *call)
 void call_usage(struct api_call *call)
 {
 	struct gather *gather = calloc(1, sizeof(*gather));
-	struct ask_all ask = { .daemon = call->daemon,
-			       .line = "{\"id\":1,\"do\":\"registers\"}\n",
-			       .deadline_ms = USAGE_MS,
-			       .heard = heard,
-			       .done = done,
-			       .context = gather };
 
 	if (!gather) {
 		call_fail_errno(call, -ENOMEM, "ask again");
@@ -201,5 +179,5 @@ void call_usage(struct api_call *call)
 	}
 	call_hold(call);
 	*gather = (struct gather){ call, measure_all(call) };
-	ask_all(&ask);
+	counters_ask_all(call->daemon, heard, done, gather);
 }

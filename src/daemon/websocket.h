@@ -2,7 +2,7 @@
  * Frames of WebSockets (RFC 6455), the server's side: heads are understood and made, nothing is
  * read or written here.
  *
- *  1. A client's frame is masked, has no reserved bits, and at most WEBSOCKET_FRAME_BYTES of data;
+ *   - A client's frame is masked, has no reserved bits, and at most WEBSOCKET_FRAME_BYTES of data;
  *     a control frame has at most 125 and is whole. Everything else ends the connection.
  */
 #pragma once

@@ -85,6 +85,15 @@ void buffer_fill(const struct disk_buffer *buffer, const uint8_t *from, uint64_t
 	}
 }
 
+uint8_t *buffer_together(const struct disk_buffer *buffer, uint64_t bytes)
+{
+	struct iovec slice[SLICE_IOVS];
+	uint64_t sliced;
+	int count = buffer_slice(buffer, bytes, slice, &sliced);
+
+	return count == 1 && sliced == bytes ? slice[0].iov_base : NULL;
+}
+
 static bool buffer_is_whole(const struct disk_buffer *buffer, uint64_t bytes)
 {
 	return !buffer->from && bytes == buffer->end;

@@ -17,6 +17,8 @@ struct disk_buffer buffer_of(const struct iovec *iov, int count);
 struct disk_buffer buffer_after(const struct disk_buffer *buffer, uint64_t bytes);
 void buffer_zero(const struct disk_buffer *buffer, uint64_t bytes);
 void buffer_fill(const struct disk_buffer *buffer, const uint8_t *from, uint64_t bytes);
+/* Its first `bytes`, where they lie together; else NULL. */
+uint8_t *buffer_together(const struct disk_buffer *buffer, uint64_t bytes);
 /* The first `bytes` of it, from and to one place of a file. */
 int buffer_read(const struct disk_buffer *buffer, const struct disk_file *file, uint64_t at,
 		uint64_t bytes);

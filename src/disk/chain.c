@@ -282,7 +282,9 @@ int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes)
 
 int disk_may_write(const struct disk *disk)
 {
-	return disk->write ? file_failed(&disk->file) : -EROFS;
+	return disk->write && (!disk->only_shrinks || disk->driver->zero)
+		       ? file_failed(&disk->file)
+		       : -EROFS;
 }
 
 int disk_readv(struct disk *disk, uint64_t offset, const struct iovec *iov, int count)

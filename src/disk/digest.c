@@ -1,6 +1,8 @@
 /* Tables of content digests: computing, keeping, bringing up to date. */
 #include "digest.h"
 
+#include "hash_wide.h"
+
 #define XXH_INLINE_ALL
 #include <sched.h>
 #include <sodium.h>
@@ -17,6 +19,7 @@ enum { MAGIC = 0x47494455, VERSION = 1, BUFFER_BYTES = 256 << 10 };
 
 struct hash {
 	enum digest_algorithm algorithm;
+	bool wide;
 	XXH3_state_t *xxh3;
 	crypto_generichash_blake2b_state blake2b;
 };
@@ -30,6 +33,7 @@ static int hash_begin(struct hash *hash, enum digest_algorithm algorithm)
 						       sizeof(struct digest))
 			       ? -EIO
 			       : 0;
+	hash->wide = hash_wide_is_there();
 	hash->xxh3 = XXH3_createState();
 	return hash->xxh3 && XXH3_128bits_reset(hash->xxh3) == XXH_OK ? 0 : -ENOMEM;
 }
@@ -38,6 +42,8 @@ static void hash_add(struct hash *hash, const void *at, size_t bytes)
 {
 	if (hash->algorithm == DIGEST_BLAKE2B)
 		crypto_generichash_blake2b_update(&hash->blake2b, at, bytes);
+	else if (hash->wide)
+		hash_wide_add(hash->xxh3, at, bytes);
 	else
 		XXH3_128bits_update(hash->xxh3, at, bytes);
 }
@@ -311,7 +317,7 @@ static bool table_is_current(struct disk *disk, const struct digest_table *table
 {
 	if (table->head.size_bytes != disk->size_bytes)
 		return false;
-	return guid_is_zero(id) ? file_stamp_holds(&disk->file, &table->head.stamp)
+	return guid_is_zero(id) ? disk_stamp_holds(disk, &table->head.stamp)
 				: guid_equal(table->head.data_id, id);
 }
 
@@ -337,7 +343,7 @@ static int table_save(struct disk *disk, struct digest_table *table)
 
 	table->head.data_id = disk_data_id(disk);
 	if (guid_is_zero(table->head.data_id))
-		file_stamp_settle(&disk->file, &table->head.stamp);
+		disk_stamp_settle(disk, &table->head.stamp);
 	error = digest_encode(table, &bytes, &count);
 	if (!error)
 		error = disk_write_item(disk, DIGEST_ITEM_OWN, DISK_ITEM_OF_FILE, bytes, count);

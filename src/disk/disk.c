@@ -15,23 +15,6 @@
 #include <time.h>
 #include <unistd.h>
 
-int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...)
-{
-	va_list arguments;
-	int used = snprintf(error->text, sizeof(error->text), "%s: ", path);
-
-	va_start(arguments, format);
-	if (used >= 0 && (size_t)used < sizeof(error->text))
-		vsnprintf(error->text + used, sizeof(error->text) - (size_t)used, format,
-			  arguments);
-	va_end(arguments);
-	for (char *character = error->text; *character;
-	     character++) /* paths and more come out of files: nothing of them steers a terminal */
-		if ((unsigned char)*character < 0x20 || *character == 0x7f)
-			*character = '?';
-	return code;
-}
-
 enum { BESIDE_TRIES = 100 };
 
 static const char *const format_names[DISK_FORMATS] = { [DISK_VHDX] = "vhdx",
@@ -79,8 +62,8 @@ static int begin_digests(struct disk *disk, const struct disk_options *options,
 	if (disk->parent && !options->accept_changed)
 		result = link_load(disk, &disk->link);
 	if (result)
-		return disk_fail(error, result, disk->path,
-				 "what it knows of its parent's content cannot be read");
+		return disk_refuse_as(error, REFUSAL_KNOWN_PARENT, result, disk->path, DISK_NOWHERE,
+				      "it cannot be read: %s", disk_strerror(result));
 	if (!disk->write)
 		return 0;
 	disk->opened_id = disk_data_id(disk);
@@ -97,7 +80,7 @@ static int begin_digests(struct disk *disk, const struct disk_options *options,
 		if (disk->opened_current)
 			digest_free(table);
 	}
-	return disk->touched ? 0 : disk_fail(error, -ENOMEM, disk->path, "no memory");
+	return disk->touched ? 0 : disk_refuse_host(error, -ENOMEM, disk->path, "opening it");
 }
 
 static void disk_free(struct disk *disk)
@@ -142,10 +125,11 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	if (!disk || !disk->path) {
 		file_close(&file);
 		free(disk);
-		return disk_fail(error, -ENOMEM, path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, path, "opening it");
 	}
 	disk->file = file;
 	disk->write = given->write;
+	disk->only_shrinks = given->to_shrink;
 	disk->format_id = given->format;
 	disk->items_only = given->items_only;
 	disk->in_use = given->beside_writer;
@@ -157,7 +141,7 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	else
 		result = 0;
 	if (result)
-		disk_fail(error, result, path, "no memory");
+		disk_refuse_host(error, result, path, "opening it");
 	else
 		result = open_within(disk, &options, error);
 	if (!given->search && options.search)
@@ -168,7 +152,7 @@ int disk_open_file(struct disk_file file, const char *path, const struct disk_op
 	}
 	result = chain_attach(disk);
 	if (result)
-		disk_fail(error, result, disk->path, "no memory for its chain");
+		disk_refuse_host(error, result, disk->path, "opening its chain");
 	if (!result && disk->write && !given->thaw)
 		result = disk_check_frozen(disk, error);
 	if (!result)
@@ -212,9 +196,7 @@ static int open_once(const char *path, const struct disk_options *options, struc
 	struct disk_file file;
 	int result;
 
-	if (!open_format[options->format])
-		return disk_fail(error, -ENOTSUP, path, "%s cannot be opened",
-				 disk_format_name(options->format));
+	assert(open_format[options->format]);
 	result = options->write && (options->without_parents || options->items_only ||
 				    options->beside_writer)
 			 ? -EINVAL
@@ -223,11 +205,14 @@ static int open_once(const char *path, const struct disk_options *options, struc
 	if (given.beside_writer)
 		result = disk_file_open_beside(path, &file);
 	if (result == -EBUSY)
-		return disk_fail(error, result, path, "in use by somebody else");
+		return disk_refuse(error, REFUSAL_IN_USE, path, DISK_NOWHERE,
+				   "in use by somebody else");
 	if (result == -EROFS) /* of the host: the file is not frozen */
-		return disk_fail(error, -EACCES, path, "%s", strerror(EROFS));
+		return disk_refuse_as(error, REFUSAL_OPEN, -EACCES, path, DISK_NOWHERE, "%s",
+				      strerror(EROFS));
 	if (result)
-		return disk_fail(error, result, path, "%s", strerror(-result));
+		return disk_refuse_as(error, REFUSAL_OPEN, result, path, DISK_NOWHERE, "%s",
+				      strerror(-result));
 	file.no_sync = options->no_sync;
 	if (given.beside_writer)
 		return open_beside(file, path, &given, ret, error);
@@ -244,9 +229,11 @@ int disk_open(const char *path, const struct disk_options *options, struct disk 
 		nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
 		result = open_once(path, options, ret, error);
 	}
-	if (result == -EBADMSG && disk_looks_like(path, &looks) && looks != options->format)
-		return disk_fail(error, -EMEDIUMTYPE, path, "not a %s file, but it looks like %s",
-				 disk_format_name(options->format), disk_format_name(looks));
+	if ((result == -EBADMSG || result == -EMEDIUMTYPE) && disk_looks_like(path, &looks) &&
+	    looks != options->format)
+		return disk_refuse(error, REFUSAL_FORMAT, path, DISK_NOWHERE,
+				   "not a %s file, but it looks like %s",
+				   disk_format_name(options->format), disk_format_name(looks));
 	return result;
 }
 
@@ -287,14 +274,15 @@ int disk_close(struct disk *disk)
 static int create_raw(struct disk_file *file, const char *path, const struct disk_create *what,
 		      struct disk *parent, struct disk_error *error)
 {
-	int result = parent ? -EINVAL : file_truncate(file, what->size_bytes);
+	int result;
 
+	if (parent)
+		return disk_refuse(error, REFUSAL_MAKE_CHILD, path, DISK_NOWHERE,
+				   "a raw file has no parent");
+	result = file_truncate(file, what->size_bytes);
 	if (!result)
 		result = file_flush(file);
-	if (!result)
-		return 0;
-	return disk_fail(error, result, path, "%s",
-			 parent ? "a raw file has no parent" : strerror(-result));
+	return result ? disk_refuse_host(error, result, path, "making it") : 0;
 }
 
 static int (*const create_format[DISK_FORMATS])(struct disk_file *file, const char *path,
@@ -312,8 +300,8 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 	int result = 0;
 
 	if (!create_format[what->format])
-		return disk_fail(error, -ENOTSUP, path, "%s cannot be made",
-				 disk_format_name(what->format));
+		return disk_refuse(error, REFUSAL_CANNOT_MAKE, path, DISK_NOWHERE,
+				   "%s cannot be made", disk_format_name(what->format));
 	if (what->parent)
 		result = disk_open(what->parent,
 				   &(struct disk_options){ .format = what->parent_format,
@@ -321,10 +309,12 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 				   &parent, error);
 	if (result)
 		return result;
-	result = disk_file_create(path, false, &file);
+	result = disk_file_create(path, what->no_sync, &file);
 	if (result) {
-		disk_fail(error, result, path, "%s", strerror(-result));
+		disk_refuse_as(error, REFUSAL_OPEN, result, path, DISK_NOWHERE, "%s",
+			       strerror(-result));
 	} else {
+		file.no_sync = what->no_sync;
 		result = create_format[what->format](&file, path, what, parent, error);
 		file_close(&file);
 		if (result)
@@ -337,9 +327,30 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 
 /* ---- what it is ---- */
 
-int disk_check(struct disk *disk, void (*report)(void *, const char *), void *context)
+int disk_check(struct disk *disk, disk_fault_report *report, void *context)
 {
 	return disk->items_only ? 0 : disk->driver->check(disk, report, context);
+}
+
+int disk_explain(struct disk *disk, uint64_t offset, int error, struct disk_error *why)
+{
+	for (struct disk *at = disk; at && offset < at->size_bytes; at = at->parent) {
+		struct disk_range range;
+
+		if (at->driver->explain && (error == -EBADMSG || error == -ENODATA) &&
+		    at->driver->explain(at, offset, why) == error) {
+			char text[64];
+
+			snprintf(text, sizeof(text), " (offset %lu of the disk)", offset);
+			disk_error_add(why, text);
+			return error;
+		}
+		if (at->driver->range(at, offset, at->sector_bytes, &range) ||
+		    range.kind != DISK_RANGE_ABSENT)
+			break;
+	}
+	return disk_refuse_as(why, REFUSAL_CONTENT, error, disk->path, DISK_NOWHERE,
+			      "at offset %lu of the disk: %s", offset, disk_strerror(error));
 }
 
 void disk_info(const struct disk *disk, struct disk_info *ret)
@@ -354,15 +365,25 @@ void disk_info(const struct disk *disk, struct disk_info *ret)
 	ret->allocated_bytes = fd < 0 || fstat(fd, &st) ? 0 : (uint64_t)st.st_blocks * 512;
 }
 
+struct file_reader { disk_file_report *report; void *context; };
+
+static int report_file(void *context, const struct file_stamp *stamp)
+{
+	const struct file_reader *reader = context;
+
+	return reader->report(reader->context, stamp->file_bytes, stamp->mtime_ns);
+}
+
 int disk_each_file(const struct disk *disk, disk_file_report *report, void *context)
 {
+	struct file_reader reader = { report, context };
 	struct file_stamp stamp;
 	int result;
 
 	file_stamp_take(&disk->file, &stamp);
-	result = report(context, stamp.file_bytes, stamp.mtime_ns);
+	result = report_file(&reader, &stamp);
 	if (!result && disk->driver->further_files)
-		result = disk->driver->further_files(disk, report, context);
+		result = disk->driver->further_files(disk, report_file, &reader);
 	return result;
 }
 
@@ -370,7 +391,7 @@ bool disk_has_moved(const struct disk *disk)
 {
 	struct file_stamp now;
 
-	file_stamp_take(&disk->file, &now);
+	disk_stamp_take(disk, &now);
 	return now.file_bytes != disk->opened.file_bytes || now.mtime_ns != disk->opened.mtime_ns ||
 	       now.ctime_ns != disk->opened.ctime_ns;
 }

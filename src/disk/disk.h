@@ -16,6 +16,7 @@
 #include <sys/uio.h>
 
 #include "lib/guid.h"
+#include "refusal.h"
 
 enum disk_format { DISK_VHDX, DISK_RAW, DISK_VHD, DISK_QCOW2, DISK_VMDK, DISK_FORMATS };
 /* What a file has of a range that begins at an offset. Where it is absent, the parents are asked,
@@ -29,9 +30,6 @@ bool disk_format_parse(const char *name, enum disk_format *ret);
 
 struct disk;
 struct parent_search;
-
-/* One line for the user: what, where; the remedy is the caller's. */
-struct disk_error { char text[512]; };
 
 struct disk_options {
 	enum disk_format format;
@@ -59,6 +57,8 @@ struct disk_options {
 	bool direct;
 	/* flushes make nothing durable: for files that are made anew when the power goes away */
 	bool no_sync;
+	/* With write: for disk_shrink() alone, also of formats that are otherwise only read */
+	bool to_shrink;
 	bool thaw; /* opens for writing though frozen: for disk_thaw() */
 	/* Also while somebody else writes it, as it was last flushed: for what is said about it,
 	 * not for its data. Not with write */
@@ -112,7 +112,7 @@ struct disk_create {
 	bool resolved; /* its path and its parent's are absolute, and lead through no links */
 	/* of disk_convert() to qcow2; block_bytes is then the cluster: 4 KiB to 2 MiB, 0: 64 KiB */
 	enum disk_packing packing;
-	bool no_sync; /* of disk_convert(): does not wait until it is on the host's disk */
+	bool no_sync; /* does not wait until it is on the host's disk */
 	const char *name; /* of disk_convert(): what it is going to be called; NULL: as its path */
 };
 
@@ -124,7 +124,7 @@ const char *disk_strerror(int error);
 
 /* 0, or: -ESTALE a parent is not what the child was made on; -EBADMSG the file is not sound; -EBUSY
  * somebody else writes it; -ENOTSUP; -EPERM the parent is not allowed; -ELOOP the chain has no end;
- * -EMEDIUMTYPE it looks like another format; -EROFS it is frozen; other errors of the host. *error
+ * -EMEDIUMTYPE it is of another format; -EROFS it is frozen; other errors of the host. *error
  * says which file. */
 int disk_open(const char *path, const struct disk_options *options, struct disk **ret_disk,
 	      struct disk_error *error);
@@ -149,9 +149,15 @@ int disk_flush(struct disk *disk);
 int disk_resize(struct disk *disk, uint64_t size_bytes);
 /* What this file has from an offset on, and how far that is the same, at most `bytes`. */
 int disk_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret);
-/* Everything that can be wrong with the file alone; what was found is said by `report`, one line
- * each. The number of faults. */
-int disk_check(struct disk *disk, void (*report)(void *context, const char *line), void *context);
+/* Everything that can be wrong with the file alone; what was found is said by `report`. The number
+ * of faults. */
+typedef void disk_fault_report(void *context, const struct disk_error *fault);
+int disk_check(struct disk *disk, disk_fault_report *report, void *context);
+/*
+ * Why a request at an offset ended with `error`: the file of the chain, the place in that file,
+ * and what is wrong there, as far as it can be found. Fills *why, and returns `error`.
+ */
+int disk_explain(struct disk *disk, uint64_t offset, int error, struct disk_error *why);
 void disk_info(const struct disk *disk, struct disk_info *ret);
 /*
  * Each file that the disk's own data lies in, the one that it was opened by first, as the host says
@@ -248,6 +254,19 @@ int disk_stream(struct disk *disk, const struct disk_job *job);
 /* Another parent; the child reads the same afterwards. Not while others use the disk. */
 int disk_rebase(struct disk *disk, const char *path, enum disk_format format,
 		const struct disk_job *job, struct disk_error *error);
+/* Of a disk. */
+struct disk_extent { uint64_t offset, bytes; };
+/*
+ * Frees what nobody needs any more: it reads as zero afterwards, in this file alone; of a child
+ * what its own file has. Blocks that are empty then are given back, where the format can (VHDX);
+ * the rest are holes in the file. Cut off at any moment, each is as it was or zero. *ret_bytes:
+ * what the file had of it. Not while others use the disk. -ENOTSUP: formats that are written once.
+ */
+int disk_shrink(struct disk *disk, const struct disk_extent *extent, size_t count,
+		const struct disk_job *job, uint64_t *ret_bytes);
+/* How much of that the file has. */
+int disk_count_present(struct disk *disk, const struct disk_extent *extent, size_t count,
+		       uint64_t *ret_bytes);
 /* Gives back blocks of zeros, and moves the others together. Not while others use the disk. */
 int disk_compact(struct disk *disk, const struct disk_job *job);
 /* A new file, child of the ancestor `since`, that holds what changed since. */

@@ -25,14 +25,24 @@ struct disk_driver {
 	int (*write)(struct disk *disk, uint64_t offset, const struct disk_buffer *buffer,
 		     uint64_t bytes);
 	int (*zero)(struct disk *disk, uint64_t offset, uint64_t bytes);
+	/* NULL, or instead of `zero` for disk_shrink(): what of a range can be given back reads as
+	 * zero afterwards, the rest stays; any range of the disk */
+	int (*give_back)(struct disk *disk, uint64_t offset, uint64_t bytes, uint64_t *ret_bytes);
 	int (*flush)(struct disk *disk);
 	int (*resize)(struct disk *disk, uint64_t size_bytes);
 	int (*range)(struct disk *disk, uint64_t offset, uint64_t bytes, struct disk_range *ret);
-	int (*check)(struct disk *disk, void (*report)(void *context, const char *line),
-		     void *context);
+	/* NULL, or: how much from there on the file has no room for, though range() says that it is
+	 * there; for who copies */
+	uint64_t (*hole)(const struct disk *disk, uint64_t offset, uint64_t bytes);
+	/* NULL, or: what of this file alone is wrong with what lies at an offset, or -errno and
+	 * *why; 0: nothing is, as far as its tables say */
+	int (*explain)(struct disk *disk, uint64_t offset, struct disk_error *why);
+	int (*check)(struct disk *disk, disk_fault_report *report, void *context);
 	void (*info)(const struct disk *disk, struct disk_info *ret);
-	/* disk_each_file(), but for disk->file; NULL: there are none */
-	int (*further_files)(const struct disk *disk, disk_file_report *report, void *context);
+	/* What the host says of each file beside disk->file; NULL: there are none */
+	int (*further_files)(const struct disk *disk,
+			     int (*report)(void *context, const struct file_stamp *stamp),
+			     void *context);
 	int (*close)(struct disk *disk);
 	/* NULL where the format has no place for them: then a side file has */
 	int (*read_item)(struct disk *disk, struct guid id, uint8_t **ret, size_t *ret_bytes);
@@ -52,6 +62,7 @@ struct disk {
 	struct disk_file file;
 	const struct disk_side_keeper *side_keeper; /* NULL: none */
 	bool write, items_only;
+	bool only_shrinks; /* write: for disk_shrink() alone */
 	bool in_use; /* somebody else writes it, and it was opened beside him */
 	struct file_stamp opened; /* of one in use */
 	uint64_t size_bytes;
@@ -77,15 +88,21 @@ struct disk {
 	bool opened_current; /* the digests, of a format without an identifier */
 };
 
+/* Where a stamp still holds, nobody has changed the files since it was taken. One taken within a
+ * clock tick of a change never does. */
+void disk_stamp_take(const struct disk *disk, struct file_stamp *ret);
+/* Another file that counts, before a byte of it is read. */
+void disk_stamp_add(const struct disk_file *file, struct file_stamp *all);
+/* Waits for the next tick where it has to, so that the stamp holds until a file is changed. */
+void disk_stamp_settle(const struct disk *disk, struct file_stamp *ret);
+bool disk_stamp_holds(const struct disk *disk, const struct file_stamp *stamp);
+
 /* detect.c: for messages only. False: like none. */
 bool disk_looks_like(const char *path, enum disk_format *ret);
 /* 0, or what is wrong with a range: -EINVAL, -ENOSPC. */
 int disk_check_request(const struct disk *disk, uint64_t offset, uint64_t bytes);
 /* 0, -EROFS, or the sticky error: nothing is written any more after a flush that failed. */
 int disk_may_write(const struct disk *disk);
-/* Fills *error ("PATH: ...") and returns `code`. */
-int disk_fail(struct disk_error *error, int code, const char *path, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
 
 /* raw.c, vhdx_open.c: disk->file is open; sets what it learns. */
 int raw_open(struct disk *disk, const struct disk_options *options, struct disk_error *error);

@@ -152,6 +152,16 @@ static int64_t os_size(void *context)
 	return end < 0 ? -errno : end;
 }
 
+static uint64_t os_hole(void *context, uint64_t offset, uint64_t bytes)
+{
+	off_t data = lseek(fd_of(context), (off_t)offset, SEEK_DATA);
+
+	if (data < 0)
+		return errno == ENXIO ? bytes : 0; /* that is: none up to the end */
+	assert((uint64_t)data >= offset);
+	return (uint64_t)data - offset < bytes ? (uint64_t)data - offset : bytes;
+}
+
 static void os_close(void *context)
 {
 	struct os_file *file = context;
@@ -223,34 +233,6 @@ void file_stamp_take(const struct disk_file *file, struct file_stamp *ret)
 		file->ops->stamp(file->context, ret);
 }
 
-/* The clock of files goes in ticks. */
-static uint64_t tick_ns(void)
-{
-	struct timespec now;
-
-	return clock_getres(CLOCK_REALTIME_COARSE, &now) ? 20000000 : in_ns(&now) + 1000000;
-}
-
-void file_stamp_settle(const struct disk_file *file, struct file_stamp *ret)
-{
-	file_stamp_take(file, ret);
-	if (!ret->taken_ns || ret->ctime_ns + tick_ns() < ret->taken_ns)
-		return;
-	nanosleep(&(struct timespec){ .tv_nsec = (long)tick_ns() }, NULL);
-	file_stamp_take(file, ret);
-}
-
-bool file_stamp_holds(const struct disk_file *file, const struct file_stamp *stamp)
-{
-	struct file_stamp now;
-
-	file_stamp_take(file, &now);
-	return stamp->taken_ns && stamp->taken_ns <= now.taken_ns &&
-	       stamp->ctime_ns + tick_ns() < stamp->taken_ns &&
-	       now.file_bytes == stamp->file_bytes && now.mtime_ns == stamp->mtime_ns &&
-	       now.ctime_ns == stamp->ctime_ns;
-}
-
 enum {
 	PERMISSION_READ,
 	PERMISSION_WRITE,
@@ -320,6 +302,7 @@ static const struct disk_file_ops os_ops = {
 	.size = os_size,
 	.close = os_close,
 	.stamp = os_stamp,
+	.hole = os_hole,
 	.lock = os_lock,
 	.descriptor = os_descriptor,
 };
@@ -337,6 +320,7 @@ static int os_finish(int fd, int direct, enum file_lock lock, struct disk_file *
 		error = os_lock(file, lock);
 	*ret = (struct disk_file){ .ops = &os_ops,
 				   .context = file,
+				   .direct = direct >= 0,
 				   .sync = PTHREAD_MUTEX_INITIALIZER };
 	if (!error)
 		return 0;
@@ -378,6 +362,12 @@ int disk_file_adopt(int fd, struct disk_file *ret)
 {
 	assert(fd >= 0);
 	return os_finish(fd, -1, FILE_ALONE, ret);
+}
+
+int disk_file_given(int fd, bool write, struct disk_file *ret)
+{
+	assert(fd >= 0);
+	return os_finish(fd, -1, write ? FILE_ALONE : FILE_SHARED, ret);
 }
 
 /* A name that a power cut takes away was never there. */

@@ -28,6 +28,8 @@ struct disk_file_ops {
 	int64_t (*size)(void *context);
 	void (*close)(void *context);
 	void (*stamp)(void *context, struct file_stamp *ret); /* NULL: never known */
+	/* how much from there on the file has no room for, and reads as zero; NULL: never known */
+	uint64_t (*hole)(void *context, uint64_t offset, uint64_t bytes);
 	int (*lock)(void *context, enum file_lock lock);              /* NULL: nobody else has it */
 	/* What to give to the host's asynchronous I/O for this transfer; NULL: there is none */
 	int (*descriptor)(void *context, uint64_t offset, const struct iovec *iov, int count);
@@ -44,6 +46,7 @@ struct disk_file {
 	const struct disk_file_ops *ops;
 	void *context;
 	bool no_sync;         /* a flush is nothing */
+	bool direct;          /* what is aligned goes past the host's cache */
 	int failed;           /* 0, or -errno of the flush that failed; atomic */
 	pthread_mutex_t sync; /* guards done */
 	uint64_t begun, done; /* flushes; begun: atomic */
@@ -59,6 +62,9 @@ int disk_file_stream(int fd, struct disk_file *ret);
 /* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never
  * written over. */
 int disk_file_create(const char *path, bool later, struct disk_file *ret);
+/* One that somebody else has opened, as it is used; the descriptor is the file's, also when it is
+ * locked by others. */
+int disk_file_given(int fd, bool write, struct disk_file *ret);
 /* One that somebody else has made, empty and with a durable name; the descriptor is the file's. */
 int disk_file_adopt(int fd, struct disk_file *ret);
 
@@ -120,6 +126,11 @@ static inline int64_t file_size(const struct disk_file *file)
 {
 	return file->ops->size(file->context);
 }
+/* 0: nothing, or not known. Not where only some calls may be made: it is one of its own. */
+static inline uint64_t file_hole(const struct disk_file *file, uint64_t offset, uint64_t bytes)
+{
+	return file->ops->hole ? file->ops->hole(file->context, offset, bytes) : 0;
+}
 static inline void file_close(struct disk_file *file) { file->ops->close(file->context); }
 
 /* Nobody else has a file without locks. */
@@ -133,9 +144,4 @@ static inline int file_lock(const struct disk_file *file, enum file_lock lock)
 int file_flush(struct disk_file *file);
 /* A failure beside the file, of what belongs to it, is as final as its own. The first one stays. */
 void file_fail(struct disk_file *file, int error);
-/* Where a stamp still holds, nobody has changed the file since it was taken. One taken within a
- * clock tick of a change never does. */
 void file_stamp_take(const struct disk_file *file, struct file_stamp *ret);
-/* Waits for the next tick where it has to, so that the stamp holds until the file is changed. */
-void file_stamp_settle(const struct disk_file *file, struct file_stamp *ret);
-bool file_stamp_holds(const struct disk_file *file, const struct file_stamp *stamp);

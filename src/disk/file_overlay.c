@@ -76,6 +76,8 @@ static void insert_at(struct file_overlay *overlay, size_t at, struct changed_ra
 
 static void remove_at(struct file_overlay *overlay, size_t at, size_t count)
 {
+	if (!count) /* then there may be no ranges at all */
+		return;
 	for (size_t n = at; n < at + count; n++)
 		if (overlay->ranges[n].data) {
 			overlay->data_bytes -= overlay->ranges[n].bytes;

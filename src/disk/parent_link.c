@@ -31,7 +31,7 @@ int link_encode(struct disk *parent, enum link_source source, struct link_items 
 
 	*ret = (struct link_items){ 0 };
 	/* before: what changes meanwhile makes it differ */
-	file_stamp_settle(&parent->file, &record.stamp);
+	disk_stamp_settle(parent, &record.stamp);
 	error = source == LINK_COMPUTED ? -ESTALE : digest_load(parent, &table);
 	if (error && source != LINK_KEPT)
 		error = digest_compute(parent, DIGEST_XXH3, &table);
@@ -107,7 +107,7 @@ int link_load(struct disk *child, struct link **ret)
 	error = count != sizeof(record) || record.magic != MAGIC ? -EBADMSG : 0;
 	free(bytes);
 	if (error || record.version != VERSION ||
-	    file_stamp_holds(&child->parent->file, &record.stamp))
+	    disk_stamp_holds(child->parent, &record.stamp))
 		return error;
 	known = calloc(1, sizeof(*known));
 	if (!known)

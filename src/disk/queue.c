@@ -230,7 +230,8 @@ void disk_queue_drain(struct disk_queue *queue)
 
 void disk_queue_move(struct disk_queue *queue, struct disk *disk)
 {
-	assert(!queue->used && disk_size_bytes(disk) == disk_size_bytes(queue->disk));
+	assert(!queue->used);
+	assert(!disk || !queue->disk || disk_size_bytes(disk) == disk_size_bytes(queue->disk));
 	queue->disk = disk; /* no thread has a request, and each next one comes by the lock */
 }
 

@@ -43,6 +43,7 @@ struct disk_queue_options { unsigned depth, threads; bool no_ring; struct disk_r
 int disk_ring_create(const struct disk_queue_options *options, struct disk_ring **ret);
 void disk_ring_destroy(struct disk_ring *ring);
 
+/* disk NULL: before disk_queue_move() none may be submitted. */
 int disk_queue_open(struct disk *disk, const struct disk_queue_options *options,
 		    struct disk_queue **ret);
 /* Collects everything, and ends; before the disk is closed. */
@@ -59,6 +60,7 @@ int disk_queue_fd(const struct disk_queue *queue);
 void disk_queue_wait(struct disk_queue *queue);
 /* Collects until nothing is under way. */
 void disk_queue_drain(struct disk_queue *queue);
-/* Requests go to another disk from now on: after disk_queue_drain(). */
+/* Requests go to another disk from now on: after disk_queue_drain(). NULL: none may be
+ * submitted. */
 void disk_queue_move(struct disk_queue *queue, struct disk *disk);
 bool disk_queue_has_ring(const struct disk_queue *queue);

@@ -83,15 +83,15 @@ int search_enter(struct parent_search *search, const char *path, struct disk_err
 	struct file_name file = { .inode = 0 };
 
 	if (search->depth > SEARCH_DEPTH_MAX)
-		return disk_fail(error, -ELOOP, path, "the chain is longer than %d",
-				 SEARCH_DEPTH_MAX);
+		return disk_refuse(error, REFUSAL_CHAIN_LONG, path, DISK_NOWHERE,
+				   "the chain is longer than %d", SEARCH_DEPTH_MAX);
 	if (file_name_of(path, &file))
 		for (unsigned n = 0; n < search->depth; n++)
 			if (file_name_equal(file, search->open[n]))
-				return disk_fail(error, -ELOOP, path,
-						 n + 1 == search->depth
-							 ? "names itself as its parent"
-							 : "is a parent of itself");
+				return disk_refuse(error, REFUSAL_CHAIN_LOOP, path, DISK_NOWHERE,
+						   n + 1 == search->depth
+							   ? "names itself as its parent"
+							   : "is a parent of itself");
 	search->open[search->depth++] = file;
 	CHECK(check_search(search));
 	return 0;
@@ -165,13 +165,15 @@ static int open_candidate(const char *path, enum disk_format format,
 	};
 
 	if (access(path, F_OK))
-		return disk_fail(error, -errno, path, "%s", strerror(errno));
+		return disk_refuse_as(error, REFUSAL_OPEN, -errno, path, DISK_NOWHERE, "%s",
+				      strerror(errno));
 	if (!is_allowed(path, options->parents))
-		return disk_fail(error, -EPERM, path, "a parent there is not allowed");
+		return disk_refuse(error, REFUSAL_PARENT_PLACE, path, DISK_NOWHERE,
+				   "a parent there is not allowed");
 	if (options->search->opens++ >= SEARCH_OPENS_MAX)
-		return disk_fail(error, -ELOOP, path,
-				 "more than %d files were opened to find its parents",
-				 SEARCH_OPENS_MAX);
+		return disk_refuse(error, REFUSAL_CHAIN_OPENS, path, DISK_NOWHERE,
+				   "more than %d files were opened to find its parents",
+				   SEARCH_OPENS_MAX);
 	return disk_open(path, &parent, ret, error);
 }
 
@@ -200,7 +202,8 @@ static int try_candidate(struct disk *child, const struct parent_query *query, c
 
 	assert(!child->parent);
 	if (!file_name_of(path, &file))
-		return disk_fail(error, -errno, path, "%s", strerror(errno));
+		return disk_refuse_as(error, REFUSAL_OPEN, -errno, path, DISK_NOWHERE, "%s",
+				      strerror(errno));
 	for (size_t n = 0; n < search->failure_count; n++)
 		if (file_name_equal(search->failures[n].file, file) &&
 		    search->failures[n].format == query->format) {
@@ -362,7 +365,7 @@ static int search_by_data(struct disk *child, const struct parent_query *query,
 	if (guid_is_zero(query->data_id))
 		return result;
 	if (read_places(search, options->parents))
-		return disk_fail(error, -ENOMEM, child->path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, child->path, "looking for its parent");
 	for (size_t n = 0; n < search->placed_count && result && !ends_search(result); n++)
 		if (has_data_of(&search->placed[n], query))
 			result =
@@ -394,7 +397,8 @@ static int search_everywhere(struct disk *child, const struct parent_query *quer
 {
 	int result = -ENOENT;
 
-	disk_fail(error, -ENOENT, child->path, "names no place where its parent is");
+	disk_refuse(error, REFUSAL_PARENT_NOWHERE, child->path, DISK_NOWHERE,
+		    "names no place where its parent is");
 	for (int n = 0; n < 4 && result && !ends_search(result); n++) {
 		struct disk_error why;
 		int tried = query->path[n]
@@ -440,7 +444,7 @@ int search_parent(struct disk *child, const struct parent_query *query,
 	}
 	copy = strdup(child->path);
 	if (!copy)
-		return disk_fail(error, -ENOMEM, child->path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, child->path, "looking for its parent");
 	own[0] = dirname(copy);
 	if (!options->parents)
 		own_place.parents = own;

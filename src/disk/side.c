@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lib/crc32c.h"
+#include "lib/write_all.h"
 #include "disk_internal.h"
 
 enum { MAGIC = 0x44495355, VERSION = 1, ITEMS_MAX = 1024 };
@@ -150,18 +151,6 @@ int side_read(const struct disk_side_keeper *keeper, const char *path, struct gu
 	return 0;
 }
 
-static int side_write_all(int fd, const struct side *side)
-{
-	for (size_t done = 0; done < side->count;) {
-		ssize_t n = write(fd, side->bytes + done, side->count - done);
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		done += n > 0 ? (size_t)n : 0;
-	}
-	return 0;
-}
-
 static int side_sync_directory(char *name)
 {
 	int fd = open(dirname(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -185,7 +174,7 @@ static int side_store(const char *path, const struct side *side, bool *ret_unsyn
 		error = side_path(path, ".new", &fresh);
 	if (!error) {
 		fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
-		error = fd < 0 ? -errno : side_write_all(fd, side);
+		error = fd < 0 ? -errno : write_all(fd, side->bytes, side->count);
 	}
 	if (!error && fsync(fd)) {
 		error = -errno;

@@ -113,7 +113,10 @@ void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes)
 	engine->driver->memory_written(engine, gpa, bytes);
 }
 
-void engine_trim(struct engine *engine) { engine->driver->trim(engine); }
+void engine_trim(struct engine *engine, unsigned idle_s)
+{
+	engine->driver->trim(engine, idle_s);
+}
 
 void engine_flush(struct engine *engine, uint64_t targets, const struct engine_gva_range *ranges,
 		  unsigned count, bool global)
@@ -132,6 +135,22 @@ uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty)
 {
 	return engine->driver->take_dirty(engine, dirty);
 }
+
+void engine_find_written(struct engine *engine, uint64_t *written)
+{
+	engine->driver->find_written(engine, written);
+}
+
+unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
+			  uint64_t *ret_lost)
+{
+	const unsigned count = engine->driver->take_code(engine, ret, most, ret_lost);
+
+	assert(count <= most);
+	return count;
+}
+
+void engine_leave_code(struct engine *engine) { engine->driver->leave_code(engine); }
 
 int engine_forked(struct engine *engine, int code_fd)
 {

@@ -90,6 +90,7 @@ enum engine_without {
 	ENGINE_WITHOUT_TRUST = 128,
 	ENGINE_WITHOUT_DEAD_FLAGS = 256, /* a fault finds all flags, whoever overwrites them */
 	ENGINE_WITHOUT_SHARING = 512,    /* each processor caches each address space for itself */
+	ENGINE_WITHOUT_TRIMS = 1024,     /* an idle machine gives nothing back */
 };
 struct engine_options {
 	uint64_t overhead_bytes;
@@ -97,6 +98,8 @@ struct engine_options {
 	unsigned without; /* enum engine_without */
 	/* of an address space: so many page tables may be written unseen before they are watched */
 	unsigned mmu_tables_left_open;
+	/* for engine_take_code(); translated code then lies in memory that a profiler can name */
+	bool notes_code;
 };
 
 /* The memory outlives the engine. NULL: the host is short of memory. */
@@ -175,10 +178,11 @@ size_t engine_statistics(const struct engine_cpu *cpu, char *text, size_t bytes)
 void engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
 
 /*
- * The machine is idle: what it has not executed for long goes back to the host, as often as it is
- * worth the trouble of making again what is still needed. From a thread that is no processor.
+ * The machine has been idle for so many seconds in a row, to be said every second: what it has
+ * translated goes back to the host, as often as that is worth the trouble of making again what is
+ * still needed. From a thread that is no processor.
  */
-void engine_trim(struct engine *engine);
+void engine_trim(struct engine *engine, unsigned idle_s);
 
 /* Pages of 4 KiB: [gva, gva + 4096 * pages). */
 struct engine_gva_range { uint64_t gva; uint32_t pages; };
@@ -200,6 +204,26 @@ void engine_place_overlay(struct engine *engine, struct guest_memory *memory, un
  * (overlays) are in none. From a thread that is no processor; as engine_flush().
  */
 uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
+/*
+ * Sets bit n of *written, as above, for each frame that was written since the engine was made,
+ * also where the log was taken meanwhile, and maybe for some that were not. While nobody writes.
+ */
+void engine_find_written(struct engine *engine, uint64_t *written);
+
+/*
+ * Host code at `hva`, in this process, made of the guest's at `gva`; ENGINE_CODE_OWN: the engine's
+ * own. Of user code that has several addresses, the first that it was made at.
+ */
+#define ENGINE_CODE_OWN UINT64_MAX
+struct engine_code { uint64_t hva, gva; uint32_t bytes; };
+/*
+ * Where options.notes_code: what was made since the last call, the oldest first; how many of
+ * `most`. *ret_lost: how many were made since the beginning of which nobody is told, since nobody
+ * came to take them. A place is told again when something else is made there. From one thread at a
+ * time. Not in what was forked: 0.
+ */
+unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
+			  uint64_t *ret_lost);
 
 /* ---- forks ---- */
 
@@ -210,3 +234,8 @@ uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
  * comes again for each processor. 0 or -errno: then nothing can be run.
  */
 int engine_forked(struct engine *engine, int code_fd);
+/*
+ * Instead, where nothing is run any more: nothing is left of the other's code. The rest can be
+ * looked at.
+ */
+void engine_leave_code(struct engine *engine);

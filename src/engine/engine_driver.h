@@ -26,12 +26,16 @@ struct engine_driver {
 	bool (*has_nmi)(const struct engine_cpu *cpu);
 	size_t (*statistics)(const struct engine_cpu *cpu, char *text, size_t bytes);
 	void (*memory_written)(struct engine *engine, uint64_t gpa, size_t bytes);
-	void (*trim)(struct engine *engine);
+	void (*trim)(struct engine *engine, unsigned idle_s);
 	void (*flush)(struct engine *engine, uint64_t targets,
 		      const struct engine_gva_range *ranges, unsigned count, bool global);
 	void (*place_overlay)(struct engine *engine, struct guest_memory *memory, unsigned overlay,
 			      uint64_t gpa, bool read_only);
 	uint64_t (*take_dirty)(struct engine *engine, uint64_t *dirty);
+	void (*find_written)(struct engine *engine, uint64_t *written);
+	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
+			      uint64_t *ret_lost);
+	void (*leave_code)(struct engine *engine);
 	int (*forked)(struct engine *engine, int code_fd);
 };
 

@@ -12,20 +12,23 @@
 #include <sys/socket.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "abi/agent_layout.h"
 #include "tree.h"
 
 enum {
-	VALID_SECONDS = 1, BLOCK_BYTES = 4096, OTHER_OWNER = 65534, STAT_BLOCK_BYTES = 512,
+	VALID_SECONDS = 1, ALONE_SECONDS = 3600, BLOCK_BYTES = 4096, OTHER_OWNER = 65534,
+	STAT_BLOCK_BYTES = 512,
 	ENTRIES_BYTES = 32 << 10, PAGES_MOST = FOLDER_DATA_BYTES / BLOCK_BYTES, MINOR_LEAST = 31,
-	NO_ANSWER = 1, REQUESTS_AT_ONCE = 16
+	NO_ANSWER = 1, REQUESTS_AT_ONCE = 16, SETTLED_SECONDS = 2
 };
 
 struct folder_server {
 	struct tree *tree;
 	uid_t owner;
+	unsigned valid_seconds; /* so long a guest believes what was said of a name or a file */
 	struct { struct fuse_out_header head; uint8_t body[FOLDER_MESSAGE_BYTES]; } answer;
 	uint8_t request[FOLDER_MESSAGE_BYTES];
 	size_t held; /* of a request that is on its way */
@@ -34,13 +37,14 @@ struct folder_server {
 /* What a request is about; body and bytes: behind its head and the least that it has to have. */
 struct request { struct fuse_in_header head; const uint8_t *least, *rest; size_t rest_bytes; };
 
-struct folder_server *folder_server_create(int folder, bool read_only)
+struct folder_server *folder_server_create(int folder, bool read_only, bool alone)
 {
 	struct folder_server *server = calloc(1, sizeof(*server));
 
 	if (!server)
 		return NULL;
 	server->owner = geteuid();
+	server->valid_seconds = alone ? ALONE_SECONDS : VALID_SECONDS;
 	server->tree = tree_create(folder, read_only);
 	if (server->tree)
 		return server;
@@ -81,8 +85,8 @@ static struct fuse_entry_out entry_of(const struct folder_server *server, uint64
 				      const struct stat *st)
 {
 	return (struct fuse_entry_out){ .nodeid = node,
-					.entry_valid = VALID_SECONDS,
-					.attr_valid = VALID_SECONDS,
+					.entry_valid = server->valid_seconds,
+					.attr_valid = server->valid_seconds,
 					.attr = attributes_of(server, st) };
 }
 
@@ -109,7 +113,7 @@ static int say_entry(struct folder_server *server, uint64_t parent, const char *
 
 static int say_attributes(struct folder_server *server, uint64_t node, uint64_t handle)
 {
-	struct fuse_attr_out out = { .attr_valid = VALID_SECONDS };
+	struct fuse_attr_out out = { .attr_valid = server->valid_seconds };
 	struct stat st;
 	const int error = tree_stat(server->tree, node, handle, &st);
 
@@ -159,7 +163,7 @@ static int begin(struct folder_server *server, const struct request *request)
 		.max_readahead = FOLDER_DATA_BYTES,
 		.flags = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_ATOMIC_O_TRUNC |
 			 FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-			 FUSE_MAX_PAGES,
+			 FUSE_MAX_PAGES | FUSE_AUTO_INVAL_DATA,
 		.max_background = REQUESTS_AT_ONCE, .max_write = FOLDER_DATA_BYTES,
 		.time_gran = 1, .max_pages = PAGES_MOST,
 	};
@@ -171,11 +175,14 @@ static int begin(struct folder_server *server, const struct request *request)
 	return say(server, &out, sizeof(out));
 }
 
+/* That a name is not there is believed as long as what is said of one that is. */
 static int lookup(struct folder_server *server, const struct request *request)
 {
+	const struct fuse_entry_out none = { .entry_valid = server->valid_seconds };
 	const char *name = text_of(request, NULL);
+	const int error = name ? say_entry(server, request->head.nodeid, name) : -EINVAL;
 
-	return name ? say_entry(server, request->head.nodeid, name) : -EINVAL;
+	return error == -ENOENT ? say(server, &none, sizeof(none)) : error;
 }
 
 static int forget(struct folder_server *server, const struct request *request)
@@ -348,15 +355,31 @@ static int add_name(struct folder_server *server, const struct request *request)
 	return error ? error : say_entry(server, request->head.nodeid, name);
 }
 
+/*
+ * What the guest has of its bytes from before is as good as what is said of its time and size, by
+ * which it notices a change; but for a file that may change once more within the same tick.
+ */
+static bool is_settled(const struct folder_server *server, uint64_t handle)
+{
+	struct timespec now;
+	struct stat st;
+
+	return !tree_stat(server->tree, 0, handle, &st) && !clock_gettime(CLOCK_REALTIME, &now) &&
+	       now.tv_sec - st.st_mtim.tv_sec >= SETTLED_SECONDS;
+}
+
 static int open_file(struct folder_server *server, const struct request *request)
 {
+	struct fuse_open_out out = { .open_flags = 0 };
 	struct fuse_open_in in;
-	uint64_t handle;
 	int error;
 
 	memcpy(&in, request->least, sizeof(in));
-	error = tree_open(server->tree, request->head.nodeid, (int)in.flags, &handle);
-	return error ? error : say_handle(server, handle);
+	error = tree_open(server->tree, request->head.nodeid, (int)in.flags, &out.fh);
+	if (error)
+		return error;
+	out.open_flags = is_settled(server, out.fh) ? FOPEN_KEEP_CACHE : 0;
+	return say(server, &out, sizeof(out));
 }
 
 static int make_file(struct folder_server *server, const struct request *request)
@@ -460,7 +483,6 @@ static int sync_file(struct folder_server *server, const struct request *request
 	return fsync(fd) ? -errno : 0;
 }
 
-/* What was written is with the host's kernel already. */
 static int nothing(struct folder_server *server, const struct request *request)
 {
 	(void)server;
@@ -598,7 +620,8 @@ static const struct operation operations[] = {
 	[FUSE_STATFS] = { 0, say_space },
 	[FUSE_RELEASE] = { sizeof(struct fuse_release_in), close_file },
 	[FUSE_FSYNC] = { sizeof(struct fuse_fsync_in), sync_file },
-	[FUSE_FLUSH] = { 0, nothing },
+	/* FUSE_FLUSH is none: what was written is with the host's kernel already, and a guest that
+	 * has heard so once does not ask again at each close() */
 	[FUSE_INIT] = { 16, begin },
 	[FUSE_OPENDIR] = { 0, open_folder },
 	[FUSE_READDIR] = { sizeof(struct fuse_read_in), list_names },

@@ -5,9 +5,12 @@
  *
  *   request  { u32 bytes, u32 operation, ... } body      the tree (tree.h)      answer
  *
- *  1. Who asks is the guest, or whoever has taken over its agent: lengths are checked against what
+ *   - Who asks is the guest, or whoever has taken over its agent: lengths are checked against what
  *     came, names and numbers in the tree. What is no request ends the service.
- *  2. One request at a time, in their order: nothing else has to be kept.
+ *   - One request at a time, in their order: nothing else has to be kept.
+ *
+ *   - What the guest may believe without asking, and how long, is said with each answer: names,
+ *     that there is none, attributes for a second, bytes as long as time and size are the same.
  *
  * Left out: locks, extended attributes, special files, notifications of what changes on the host
  * (the guest looks again after a second).
@@ -25,8 +28,8 @@ enum {
 
 struct folder_server;
 
-/* NULL: no memory. */
-struct folder_server *folder_server_create(int folder, bool read_only);
+/* alone: nobody else changes the folder, so that what is said of it holds long. NULL: no memory. */
+struct folder_server *folder_server_create(int folder, bool read_only, bool alone);
 void folder_server_destroy(struct folder_server *server);
 /*
  * One request of so many bytes: how many the answer has, in *ret; 0: there is none; -EBADMSG: it is

@@ -1,5 +1,5 @@
 /* See tree.h. */
-#include "tree.h"
+#include "tree_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,24 +12,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { BUCKETS = 1 << 14, PERMISSIONS = 0777, DEPTH_MOST = 1000 };
+#include "lib/check.h"
 
-struct node {
-	uint32_t parent, next; /* next: of its bucket, or of those that are free; 0: none */
-	uint32_t children;     /* nodes whose parent it is */
-	bool is_named;         /* in a bucket; what was removed is not */
-	uint64_t lookups;
-	char *name;
-};
-
-struct tree {
-	int folder;
-	bool read_only;
-	uint32_t free, made; /* nodes: free ones; how many were ever used */
-	uint32_t bucket[BUCKETS];
-	int handle[TREE_HANDLES]; /* a descriptor and 1; 0: free */
-	struct node node[TREE_NODES];
-};
+enum { PERMISSIONS = 0777, DEPTH_MOST = 1000 };
+/* A larger one is not looked at again and again. */
+enum { CHECKED_NODES = 512 };
 
 struct tree *tree_create(int folder, bool read_only)
 {
@@ -79,7 +66,7 @@ static uint32_t *bucket_of(struct tree *tree, uint32_t parent, const char *name)
 
 	for (; *name; name++)
 		sum = (sum ^ (uint8_t)*name) * 16777619u;
-	return &tree->bucket[(sum ^ sum >> 16) % BUCKETS];
+	return &tree->bucket[(sum ^ sum >> 16) % TREE_BUCKETS];
 }
 
 /* Where its number stands; *0: there is none. */
@@ -166,6 +153,48 @@ static int know(struct tree *tree, uint64_t parent, const char *name, uint64_t *
 	return 0;
 }
 
+/* How many nodes are free; each of those that are not is in the tree, and found by its name. */
+static uint32_t check_nodes(struct tree *tree)
+{
+	uint32_t children = 0;
+	uint32_t used = 0;
+	uint32_t free_nodes = 0;
+
+	for (uint32_t n = TREE_ROOT; n < tree->made; n++) {
+		const struct node *node = &tree->node[n];
+
+		children += node->children;
+		if (n == TREE_ROOT)
+			continue;
+		if (!node->name) {
+			assert(!node->lookups && !node->children && !node->is_named);
+			free_nodes++;
+			continue;
+		}
+		used++;
+		assert((node->lookups || node->children) && is_name(node->name));
+		assert(node->parent == TREE_ROOT ||
+		       (node->parent < tree->made && tree->node[node->parent].name));
+		assert(!node->is_named || *place_of(tree, node->parent, node->name) == n);
+	}
+	assert(children == used);
+	return free_nodes;
+}
+
+void check_tree(struct tree *tree)
+{
+	uint32_t listed = 0;
+
+	assert(tree->made > TREE_ROOT && tree->made <= TREE_NODES);
+	assert(tree->node[TREE_ROOT].lookups && !tree->node[TREE_ROOT].name);
+	for (uint32_t at = tree->free; at; at = tree->node[at].next) {
+		assert(at > TREE_ROOT && at < tree->made && !tree->node[at].name);
+		listed++;
+		assert(listed < tree->made);
+	}
+	assert(check_nodes(tree) == listed);
+}
+
 void tree_forget(struct tree *tree, uint64_t number, uint64_t times)
 {
 	struct node *node = node_of(tree, number);
@@ -174,6 +203,8 @@ void tree_forget(struct tree *tree, uint64_t number, uint64_t times)
 		return;
 	node->lookups -= times < node->lookups ? times : node->lookups;
 	release(tree, (uint32_t)number);
+	if (tree->made <= CHECKED_NODES)
+		CHECK(check_tree(tree));
 }
 
 /* How many folders it is below the root; -ENOENT: it was removed. */

@@ -5,14 +5,17 @@
  *   node   number -> parent and name; the path of a node is theirs, one after the other
  *   open   openat2() from the folder, beneath it, without following any link
  *
- *  1. Nothing outside of the folder is reached: no path is absolute, none has "..", the kernel
+ *  1. Nodes have a limit; names are of 1 to 255 bytes, and none of them leads anywhere else.
+ *  2. Each node is known to the guest, or the parent of one that is, and found by its name while it
+ *     has one; all others are free.
+ *
+ *   - Nothing outside of the folder is reached: no path is absolute, none has "..", the kernel
  *     refuses what leads out, and follows no symbolic link on the way or at the end.
- *  2. Only files, folders and symbolic links are there; a link is what it says, and never followed
+ *   - Only files, folders and symbolic links are there; a link is what it says, and never followed
  *     here. One that is made leads to a place within the folder, as long as it stays where it was
  *     made: one that is renamed to a place nearer the root, or whose folder is, may lead out, for
  *     whoever follows it on the host.
- *  3. Nodes and handles have limits; names are of at most 255 bytes.
- *  4. A folder that is shared read-only is changed by nothing.
+ *   - A folder that is shared read-only is changed by nothing.
  *
  * One thread. All functions: 0 (or what they say) or -errno.
  */

@@ -168,7 +168,7 @@ enum hv_status hv_call_spin_wait(struct hv_call *call)
 {
 	const struct hv_host *host = call->cpu->partition->host;
 
-	host->yield(host->context);
+	host->yield(host->context, call->cpu->index);
 	return HV_SUCCESS;
 }
 

@@ -52,7 +52,8 @@ struct hv_host {
 	bool (*holds)(void *context, uint64_t gpa, uint64_t bytes);
 	uint64_t (*now_100ns)(void *context);
 	uint64_t (*runtime_100ns)(void *context, uint32_t vp_index);
-	void (*yield)(void *context);
+	/* This processor waits for another one, or for work of this host's. */
+	void (*yield)(void *context, uint32_t vp_index);
 
 	void (*place_overlay)(void *context, unsigned overlay, uint64_t gpa, bool read_only);
 	void (*raise)(void *context, uint32_t vp_index, uint8_t vector);
@@ -111,6 +112,11 @@ bool hv_parse_features(const char *text, uint64_t *ret_features, const char **re
 
 /* Leaves 0x40000000 and up that the features include; false for others. */
 bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
+/*
+ * Zeros; reading it has the machine look at the guest's monitor page at once. CPUID is what a
+ * program without privileges can call a hypervisor by.
+ */
+enum { HV_UMBRA_LEAF_LOOK = 0x40000103 };
 /* 0, or -EINVAL where the TLFS has #GP. *ret_armed: the timers of this processor have changed. */
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret_value);
 int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_armed);

@@ -162,6 +162,8 @@ struct hv_call_definition {
 };
 
 const struct hv_call_definition *hv_find_call(uint16_t code);
+/* That the table is sorted, and that each row's fields go with its flags. */
+void hv_check_calls(void);
 /* Whether the handler of a rep call should return now; at least one element is done. */
 bool hv_call_must_yield(const struct hv_call *call);
 enum hv_status hv_refuse(struct hv_partition *partition, enum hv_status status);

@@ -137,6 +137,22 @@ static const struct hv_call_definition calls[] = {
 	},
 };
 
+void hv_check_calls(void)
+{
+	for (size_t n = 0; n < sizeof(calls) / sizeof(calls[0]); n++) {
+		const struct hv_call_definition *call = &calls[n];
+
+		assert(call->act && call->name && (!n || calls[n - 1].code < call->code));
+		assert(call->input_bytes + call->rep_input_bytes <= CALL_INPUT_BYTES);
+		assert(call->output_bytes <= CALL_OUTPUT_BYTES);
+		if (call->flags & CALL_REP)
+			assert(call->rep_input_bytes && !call->output_bytes);
+		else
+			assert(!call->rep_input_bytes && !call->rep_output_bytes);
+		assert(!(call->flags & CALL_UMBRA) == !call->newest);
+	}
+}
+
 struct decoded {
 	uint64_t control, input_gpa, output_gpa;
 	bool fast;

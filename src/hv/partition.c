@@ -36,6 +36,7 @@ struct hv_partition *hv_partition_create(const struct hv_host *host)
 	assert(host->cpus && host->cpus <= X86_MAX_PROCESSORS && host->tsc_hz);
 	if (!partition)
 		return NULL;
+	hv_check_calls();
 	partition->host = host;
 	partition->umbra_newest = UMBRA_NEWEST;
 	partition->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;

@@ -84,12 +84,36 @@ struct scan_options { bool files, digests; };
  * read the disk. */
 int image_scan(struct disk *disk, const struct scan_options *options, bool *ret_unchanged);
 
+/* ---- space.c ---- */
+/* What no file system on a disk uses: aligned to 4096 bytes, nothing twice. volumes: {start, bytes,
+ * kind, name, free or skipped}. */
+struct image_space {
+	struct disk_extent *range;
+	size_t ranges;
+	uint64_t free_bytes;
+	json_t *volumes;
+};
+/*
+ * Of partitions, and of volumes of LVM that lie on this disk alone: ext2 to ext4, XFS, NTFS; others
+ * are skipped. What a file system says is free is compared with everything that its files lie in.
+ * -EUCLEAN with *error: one of them is not clean, not sound, or not known well enough; -EBADMSG.
+ * Nothing is written. To be released.
+ */
+int image_find_space(struct disk *disk, struct image_space *ret, struct disk_error *error);
+void image_space_release(struct image_space *space);
+
 /* ---- boot.c ---- */
-struct image_boot { void *kernel, *initrd; size_t kernel_bytes, initrd_bytes; char root_uuid[37]; };
+/* root_subvolume: of btrfs, and not 0: the root is not the subvolume that is mounted by itself */
+struct image_boot {
+	void *kernel, *initrd;
+	size_t kernel_bytes, initrd_bytes;
+	char root_uuid[37];
+	uint64_t root_subvolume;
+};
 /*
  * The kernel that an image boots, the initial file system that belongs to it (NULL: none), and the
- * identifier of its root file system; to be freed. -ENOENT: none is found (ext2 to ext4 are looked
- * at); -EBADMSG.
+ * identifier of its root file system; to be freed. -ENOENT: none is found (ext2 to ext4, XFS and
+ * btrfs are looked at, also in volumes of LVM); -EBADMSG.
  */
 int image_find_boot(struct disk *disk, struct image_boot *ret);
 void image_free_boot(struct image_boot *boot);
@@ -135,7 +159,7 @@ struct image_opener { struct image_policies policies; const char *override, *by;
 /*
  * disk_open() for all of these actions (a set of IMAGE_ACTION()). Where a policy refuses: -EPERM,
  * and refusal->rule is not empty; everything else is disk_open()'s, or means that an override could
- * not be recorded, with *error.
+ * not be recorded, with *error. *ret is NULL where it is not open.
  */
 int image_open(const char *path, const struct disk_options *options, unsigned actions,
 	       const struct image_opener *who, struct disk **ret, struct image_refusal *refusal,

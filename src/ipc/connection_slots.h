@@ -15,11 +15,11 @@
  *   FINISHED  nothing more comes from this side
  *   GONE      the end, once from each side, and the last that it says of this connection
  *
- *  1. Each direction has at most one message under way: who does not read holds up nobody else, and
+ *   - Each direction has at most one message under way: who does not read holds up nobody else, and
  *     what a connection keeps is two slots.
- *  2. A connection is free again when both have said GONE and the first slot has come back empty.
- *  3. A message's head is copied before it is checked; its data may change at any time.
- *  4. A relay that ends is replaced by another, while the machine runs
+ *   - A connection is free again when both have said GONE and the first slot has come back empty.
+ *   - A message's head is copied before it is checked; its data may change at any time.
+ *   - A relay that ends is replaced by another, while the machine runs
  *     (process/supervisor_main.c). `generation` counts them. When the machine process sees another
  *     one every connection is at its end, without a word; it takes all slots back, empties both
  *     rings and says so in `accepted`; only then the new relay takes the first request. Both words

@@ -21,6 +21,8 @@
 #define MESSAGE_CONTROL_BYTES 40 /* in struct msghdr */
 #define PROGRAM_FILTER 8         /* in struct sock_fprog */
 #define SET_MODE_FILTER 1        /* SECCOMP_SET_MODE_FILTER */
+#define FOR_ALL_THREADS 1        /* SECCOMP_FILTER_FLAG_TSYNC */
+#define WAIT_PRIVATE 128         /* FUTEX_WAIT_PRIVATE */
 #define KILL 9                   /* SIGKILL */
 #define PAGE_BYTES 4096
 #define PROT_READ_WRITE 3
@@ -91,26 +93,6 @@ fork_place_take:
 	xor %eax, %eax
 	ret
 	.size fork_place_take, . - fork_place_take
-
-	/* rdi: the place. A thread goes on there; 0 < result, or -errno. */
-	.globl fork_place_clone
-	.type fork_place_clone, @function
-fork_place_clone:
-	endbr64
-	push %r12
-	mov %rdi, %r12
-	mov $FORKER_THREAD_FLAGS, %edi
-	mov FORK_PLACE_RSP(%r12), %rsi
-	xor %edx, %edx
-	xor %r10d, %r10d
-	mov FORK_PLACE_TLS(%r12), %r8
-	kernel __NR_clone
-	test %rax, %rax
-	jz 1f
-	pop %r12
-	ret
-1:	go_to_place
-	.size fork_place_clone, . - fork_place_clone
 
 	.section .text.forker, "ax", @progbits
 	.balign 4096
@@ -217,9 +199,27 @@ forked:	mov $FORKER_ASK_FD, %edi
 	say
 	jmp serve
 
-	/* what says where the filter is lies in new memory: nobody else has that */
 1:	close_all FORKER_ASK_FD, FORKER_SELF_FD
-	xor %edi, %edi
+	lea forker_places(%rip), %r13
+	mov $FORKER_THREADS_MOST, %ebp
+more:	mov (%r13), %rbx
+	test %rbx, %rbx
+	jz alone
+	mov $FORKER_THREAD_FLAGS, %edi
+	mov FORK_PLACE_RSP(%rbx), %rsi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	mov FORK_PLACE_TLS(%rbx), %r8
+	kernel __NR_clone
+	test %rax, %rax
+	jz thread
+	js stop
+	add $8, %r13
+	dec %ebp
+	jnz more
+
+	/* what says where the filter is lies in new memory: nobody else has that */
+alone:	xor %edi, %edi
 	mov $PAGE_BYTES, %esi
 	mov $PROT_READ_WRITE, %edx
 	mov $MAP_PRIVATE_ANONYMOUS, %r10d
@@ -233,7 +233,7 @@ forked:	mov $FORKER_ASK_FD, %edi
 	lea filter(%rip), %rax
 	mov %rax, PROGRAM_FILTER(%rdx)
 	mov $SET_MODE_FILTER, %edi
-	xor %esi, %esi
+	mov $FOR_ALL_THREADS, %esi
 	kernel __NR_seccomp
 	test %rax, %rax
 	jnz stop
@@ -241,9 +241,31 @@ forked:	mov $FORKER_ASK_FD, %edi
 	mov $PAGE_BYTES, %esi
 	kernel __NR_munmap
 	go_to_place
+
+	/*
+	 * It has the filter when it may not ask who it is. Where the processors have other work the
+	 * machine process's list may be there as well by then: that refuses it, too, and does not
+	 * end the process.
+	 */
+thread:	mov %rbx, %r12
+1:	kernel __NR_sched_yield
+	kernel __NR_getpid
+	test %rax, %rax
+	jns 1b
+2:	xor %eax, %eax
+	xchg %eax, FORK_PLACE_GOES(%r12)
+	test %eax, %eax
+	jnz 3f
+	lea FORK_PLACE_GOES(%r12), %rdi
+	mov $WAIT_PRIVATE, %esi
+	xor %edx, %edx
+	xor %r10d, %r10d
+	kernel __NR_futex
+	jmp 2b
+3:	go_to_place
 	.size forker_clone, . - forker_clone
 
-	/* clone() makes threads, and nothing else; what only the page needs is no call any more */
+	/* no process and no thread is made; what only the page needs is no call any more */
 	.macro bpf code, if_so, if_not, value
 	.2byte \code
 	.byte \if_so, \if_not
@@ -251,16 +273,15 @@ forked:	mov $FORKER_ASK_FD, %edi
 	.endm
 	.balign 8
 filter:	bpf 0x20, 0, 0, 0                       /* ld   the call's number */
-	bpf 0x15, 9, 0, __NR_pidfd_open         /* jeq  kill */
-	bpf 0x15, 8, 0, __NR_pidfd_send_signal
-	bpf 0x15, 7, 0, __NR_dup2
-	bpf 0x15, 6, 0, __NR_sendto
-	bpf 0x15, 5, 0, __NR_recvmsg
-	bpf 0x15, 4, 0, __NR_getpid
-	bpf 0x15, 0, 2, __NR_clone              /* jeq  clone, else to allow */
-	bpf 0x20, 0, 0, 16                      /* ld   argument 0, low */
-	bpf 0x45, 0, 1, FORKER_CLONE_THREAD     /* jset allow, else kill */
+	bpf 0x15, 8, 0, __NR_pidfd_open         /* jeq  kill */
+	bpf 0x15, 7, 0, __NR_pidfd_send_signal
+	bpf 0x15, 6, 0, __NR_dup2
+	bpf 0x15, 5, 0, __NR_sendto
+	bpf 0x15, 4, 0, __NR_recvmsg
+	bpf 0x15, 3, 0, __NR_clone
+	bpf 0x15, 1, 0, __NR_getpid             /* jeq  refuse */
 	bpf 0x06, 0, 0, 0x7fff0000              /* ret  SECCOMP_RET_ALLOW */
+	bpf 0x06, 0, 0, 0x00050001              /* ret  SECCOMP_RET_ERRNO | EPERM */
 	bpf 0x06, 0, 0, 0x80000000              /* ret  SECCOMP_RET_KILL_PROCESS */
 filter_end:
 	.org forker_clone + 4096 /* it is no longer than its page, and alone there */

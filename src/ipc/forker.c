@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -21,7 +22,7 @@ static_assert(FORKER_SELF_FLAGS == (CLONE_VM | CLONE_PARENT | SIGCHLD), "forker_
 static_assert(FORKER_THREAD_FLAGS == (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND |
 				      CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS),
 	      "forker_abi.h");
-static_assert(FORKER_CLONE_THREAD == CLONE_THREAD, "forker_abi.h");
+static_assert(offsetof(struct fork_place, goes) == FORK_PLACE_GOES, "forker_abi.h");
 static_assert(offsetof(struct fork_place, tls) == FORK_PLACE_TLS, "forker_abi.h");
 static_assert(offsetof(struct fork_place, r15) == FORK_PLACE_R15, "forker_abi.h");
 
@@ -31,28 +32,46 @@ static_assert(CMSG_SPACE(KIT_NUMBERS * sizeof(int)) <= FORKER_CONTROL_BYTES, "fo
 
 /* forker.S */
 long forker_clone(const struct sock_fprog *calls);
-long fork_place_clone(struct fork_place *place);
 
 /* The page's data. There is one machine in a process, and one page. */
 static uint8_t control[FORKER_CONTROL_BYTES] __attribute__((aligned(8)));
 extern uint8_t forker_byte;
-extern struct fork_place *forker_place;
+extern struct fork_place *forker_place, *forker_places[FORKER_THREADS_MOST];
 extern struct msghdr forker_message;
 extern int forker_started;
 
 uint8_t forker_byte = 1;
 static struct iovec byte_vector = { .iov_base = &forker_byte, .iov_len = 1 };
-struct fork_place *forker_place;
+struct fork_place *forker_place, *forker_places[FORKER_THREADS_MOST]; /* to the first NULL */
 struct msghdr forker_message = { .msg_iov = &byte_vector, .msg_iovlen = 1, .msg_control = control };
 int forker_started;
 
 uintptr_t forker_page(void) { return (uintptr_t)forker_clone; }
 
-int fork_place_revive(struct fork_place *place)
+int fork_place_enlist(struct fork_place *place)
 {
-	long thread = fork_place_clone(place);
+	for (unsigned n = 0; n < FORKER_THREADS_MOST; n++)
+		if (!forker_places[n] || forker_places[n] == place) {
+			forker_places[n] = place;
+			return 0;
+		}
+	return -ENOSPC;
+}
 
-	return thread < 0 ? (int)thread : 0;
+void fork_place_delist(const struct fork_place *place)
+{
+	unsigned n = 0;
+
+	while (n < FORKER_THREADS_MOST && forker_places[n] && forker_places[n] != place)
+		n++;
+	for (; n < FORKER_THREADS_MOST && forker_places[n]; n++)
+		forker_places[n] = n + 1 < FORKER_THREADS_MOST ? forker_places[n + 1] : NULL;
+}
+
+void fork_place_revive(struct fork_place *place)
+{
+	__atomic_store_n(&place->goes, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &place->goes, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 void forker_set_place(struct fork_place *place)
@@ -94,7 +113,7 @@ int forker_start(const struct sock_fprog *calls)
 	return error;
 }
 
-void forker_keep(uint64_t kept)
+void forker_keep(grant_set kept)
 {
 	for (int fd = 0; fd < FORKER_ASK_FD; fd++)
 		if (fd < GRANT_FIRST_FD || !(kept & GRANT(fd - GRANT_FIRST_FD)))

@@ -11,20 +11,19 @@
  * descriptors (the two sockets and the machine process's), its own list of calls, and executes
  * nothing but one page of the program (forker.S), in which it uses no stack and believes no memory.
  *
- *  1. Whoever writes to the memory cannot make the forker fork: only the broker writes to `ask`.
+ *   - Whoever writes to the memory cannot make the forker fork: only the broker writes to `ask`.
  *     Nor can he have it execute anything else: the page cannot be written, no call maps another
  *     that can be executed, and none takes it away or puts something in its place
  *     (CALL_OFF_PAGE). So the forker is there for as long as its machine, which it ends when the
  *     broker is gone; its data it may lose: it needs none for that.
- *  2. What is forked is in the same page until it has closed the forker's sockets, has taken its
- *     own descriptors from its kit, has made a forker of its own, and has given up, by a filter
- *     that lies in the page, the right to make processes, to name one, and to change or pass on
- *     descriptors.
- *  3. Then it goes on, on one thread, at the place that forker_set_place() was told: with the
+ *   - What is forked is in the same page until it has closed the forker's sockets, has taken its
+ *     own descriptors from its kit, has made a forker and its threads, no more than
+ *     FORKER_THREADS_MOST, and has given up, by a filter that lies in the page, the right to make
+ *     processes and threads, to name one, and to change or pass on descriptors. Its threads are in
+ *     the page until they have that filter.
+ *   - Then it goes on, on one thread, at the place that forker_set_place() was told: with the
  *     memory of that moment, apart from what is not inherited (MADV_DONTFORK), and with no
  *     descriptor but its kit's.
- *
- * Left out: threads of what is forked are not counted until it has given up the right to make them.
  */
 #pragma once
 
@@ -37,15 +36,23 @@
 #include "role.h"
 
 /* Where a thread can go on in a process that was forked meanwhile. */
-struct fork_place { uint64_t rbx, rbp, r12, r13, r14, r15, rsp, rip, tls; };
+struct fork_place {
+	uint64_t rbx, rbp, r12, r13, r14, r15, rsp, rip, tls;
+	uint32_t goes; /* a thread that waits to go on there may: a futex */
+};
 
 /*
  * 0; then 1 each time that a thread begins there. Who called it may not have returned by then;
  * what lies in its registers then, or was changed since, cannot be relied upon.
  */
 int fork_place_take(struct fork_place *place) __attribute__((returns_twice));
-/* In what was forked: the thread that took it goes on there, with its stack and its locals. */
-int fork_place_revive(struct fork_place *place);
+/*
+ * A thread goes on there in what is forked from now on, once fork_place_revive() lets it, with the
+ * stack and the locals of the one that took it. -ENOSPC: there are FORKER_THREADS_MOST.
+ */
+int fork_place_enlist(struct fork_place *place);
+void fork_place_delist(const struct fork_place *place);
+void fork_place_revive(struct fork_place *place);
 
 /*
  * Starts the forker of this process, which has given up its rights but the list of calls, and has
@@ -56,8 +63,8 @@ int forker_start(const struct sock_fprog *calls);
 uintptr_t forker_page(void);
 /* What is forked from now on goes on there. */
 void forker_set_place(struct fork_place *place);
-/* Once, in what was forked: closes what its kit was filled up with. kept: a set of grants. */
-void forker_keep(uint64_t kept);
+/* Once, in what was forked: closes what its kit was filled up with. */
+void forker_keep(grant_set kept);
 
 /* ---- the broker's side: at grant_fd(GRANT_FORK_ASK) and GRANT_FORK_KIT ---- */
 

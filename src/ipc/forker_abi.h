@@ -12,7 +12,6 @@
 #define FORKER_SELF_FLAGS 0x00008111
 /* CLONE_VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS. */
 #define FORKER_THREAD_FLAGS 0x000d0f00
-#define FORKER_CLONE_THREAD 0x00010000
 
 /* struct fork_place */
 #define FORK_PLACE_RBX 0
@@ -24,6 +23,10 @@
 #define FORK_PLACE_RSP 48
 #define FORK_PLACE_RIP 56
 #define FORK_PLACE_TLS 64
+#define FORK_PLACE_GOES 72
+
+/* Threads of what is forked, beside the one that it has. */
+#define FORKER_THREADS_MOST 96
 
 /* Room for the descriptors of a kit. */
 #define FORKER_CONTROL_BYTES 512

@@ -34,7 +34,13 @@ int lockdown(enum role role);
  * role_description.opening_calls, and of the files these. Afterwards, instead of
  * lockdown_before_threads(), lockdown_after_opening(); then lockdown() as everybody.
  */
-enum lockdown_access { LOCKDOWN_READ, LOCKDOWN_WRITE, LOCKDOWN_READ_BENEATH };
+enum lockdown_access {
+	LOCKDOWN_READ,
+	LOCKDOWN_WRITE,
+	LOCKDOWN_READ_BENEATH,
+	LOCKDOWN_MEET, /* of a folder: the same, and sockets are made and removed */
+	LOCKDOWN_EXECUTE,
+};
 
 struct lockdown_file { int fd; enum lockdown_access access; }; /* fd: O_PATH will do */
 
@@ -46,11 +52,16 @@ int lockdown_for_opening(enum role role, const struct lockdown_file *files, unsi
 			 int *ret_root);
 int lockdown_after_opening(enum role role, int root);
 /*
- * A process that starts others, while there is one thread: no new privileges, no signal and no
- * abstract socket beyond itself and these (Landlock), role_description.starting_calls and, where
- * it meets others, meeting_calls. What it executes has the same, once. 0 or -errno.
+ * A process that starts others (`started`), while there is one thread: no new privileges, no
+ * capability but for ports below 1024; no signal and no abstract socket beyond itself and these, no
+ * file but the program's own and `files` (Landlock); role_description.starting_calls and, where it
+ * meets others, meeting_calls. What it executes has the same, once, and an empty root at
+ * GRANT_ROOT. 0 or -errno.
  */
-int lockdown_to_start(enum role role, bool meets);
+int lockdown_to_start(enum role role, enum role started, bool meets,
+		      const struct lockdown_file *files, unsigned count);
+/* Of a process that only waits: no capability, and none comes back. 0 or -errno. */
+int lockdown_capabilities(void);
 /*
  * The same in two steps: what is compiled before is loaded by a process that may no longer compile
  * it. 0 or -errno.

@@ -8,12 +8,12 @@
  * are for frames that the guest sends (NET_SEND): what their reply says is not looked at. A slot
  * holds a struct net_frame and the frame: Ethernet, without a checksum of the link.
  *
- *  1. A server that ends is replaced by another, while the machine runs
+ *   - A server that ends is replaced by another, while the machine runs
  *     (process/supervisor_main.c). `generation` counts them. The machine process takes all slots
  *     back when it sees another one, empties both rings and says so in `accepted`; only then the
  *     new server takes the first request.
- *  2. The link is up while `serving` is `generation`: the server has begun.
- *  3. These words are hints of a hostile peer like the rest: they are compared, and nothing else.
+ *   - The link is up while `serving` is `generation`: the server has begun.
+ *   - These words are hints of a hostile peer like the rest: they are compared, and nothing else.
  */
 #pragma once
 

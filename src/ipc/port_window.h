@@ -10,14 +10,14 @@
  * by a line of its own, a descriptor or none. It is exchanged in every place at once as far as this
  * process's threads can tell, and then said to be (window_accepted).
  *
- *  1. A window is one pair's: no other machine ever has it, and none of the two has it again.
- *  2. Bytes of places that are kept are the same afterwards; in all others they are zeros.
- *  3. After it has been taken away the window has no bytes (process/joiner_main.c): a process that
+ *   - A window is one pair's: no other machine ever has it, and none of the two has it again.
+ *   - Bytes of places that are kept are the same afterwards; in all others they are zeros.
+ *   - After it has been taken away the window has no bytes (process/joiner_main.c): a process that
  *     kept it has nothing. Who still looks then, because it has not come to exchanging it, sees
  *     memory of its own (port_windows_guard()); what stood in its pages that are lent is lost with
  *     the window: they are pages of zeros, and its own, from then on.
  *     The guest's word for the window (abi/share.h) is 0 before any of it changes.
- *  4. What is kept and was taken away with the window is zeros, and port_window_take_lost() says
+ *   - What is kept and was taken away with the window is zeros, and port_window_take_lost() says
  *     that some of it was: it may not be used as if it was what stood there.
  *
  * Lock: the caller's, which keeps others from what is kept.
@@ -67,11 +67,11 @@ bool port_window_is_wanted(const struct port_window *window, const struct share_
  * port_window_accept() once nothing of the old one is left with it.
  */
 bool port_window_exchange(struct port_window *window, const struct share_memory *memory);
-/* Whether anything of what is kept has been lost since this was asked last: invariant 4. */
+/* Whether anything of what is kept has been lost since this was asked last. */
 bool port_window_take_lost(struct port_window *window);
 void port_window_accept(const struct port_window *window, struct share_memory *memory);
 /*
- * The process's ports', once all places are known and the engine has its handlers: invariant 3.
+ * The process's ports', once all places are known and the engine has its handlers.
  * ram: where pages that are lent lie in this process, of which nothing else is a file's.
  */
 void port_windows_guard(struct port_window *windows, unsigned count, uint8_t *ram,

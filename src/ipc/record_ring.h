@@ -17,6 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "block.h"
 #include "trace_ring.h"
 
 enum { RING_BYTES = 1 << 16, RING_RECORD_MAX_BYTES = 8192 };
@@ -49,7 +50,7 @@ enum {
 	RECORD_REFUSED, /* i32 errno, text: the machine could not be made */
 	RECORD_ENDED, /* i32 enum machine_end, i32 debug exit code, text of the crash */
 	RECORD_STATISTICS, /* text */
-	RECORD_SAVED, /* bytes of a saved machine */
+	RECORD_SAVED, /* bytes of a saved machine, or what RECORD_READ has asked for */
 	RECORD_SAVE_ENDED, /* i32: 0, and the machine stands still; or -errno, and it runs */
 	RECORD_STATE, /* struct record_state */
 	RECORD_STUCK, /* text: the guest can never go on */
@@ -62,7 +63,10 @@ enum {
 	RECORD_KEYS, /* text: what the guest says of itself, a line KEY=VALUE each */
 	RECORD_FROZEN, /* i32: 0 or -errno, of the last RECORD_FREEZE or RECORD_THAW */
 	RECORD_SHOWN, /* after RECORD_SHOW: a row of the screen, 3 bytes for a pixel */
+	RECORD_SERVES, /* struct record_serves: broker_memory.serves, and it can be read */
 	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, RECORD_SHOW or RECORD_COPY_* */
+	/* u64: of how much since the beginning nobody is told; then struct record_code, some */
+	RECORD_CODE,
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
@@ -82,12 +86,24 @@ enum {
 	RECORD_COPY_BEGIN, /* struct record_copy, then folder and name, each with its NUL */
 	RECORD_COPY_PIECE, /* bytes */
 	RECORD_COPY_END, /* u8: it is complete, or given up */
+	RECORD_DISK, /* struct record_disk; answered by RECORD_DONE as those above */
+	RECORD_READ, /* struct record_read; nothing else comes to one that serves */
 	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
 };
+
+/* Translated code in the machine process's memory; name: [A-Za-z0-9_.], and its NUL. */
+enum { RECORD_CODE_NAME_BYTES = 60 };
+struct record_code { uint64_t hva; uint32_t bytes; char name[RECORD_CODE_NAME_BYTES]; };
 
 /* width and height: after RECORD_SHOW. */
 struct record_done { int32_t error; uint32_t width, height; };
 struct record_copy { uint64_t bytes, replaces; };
+/* disk: of one that comes or grows. */
+enum { DISK_COMES, DISK_GOES, DISK_GROWS };
+struct record_disk { uint32_t what, number; struct block_disk disk; };
+/* error: 0 or -errno. bytes, parts_at: as machine_serve() has it. */
+struct record_serves { int64_t error; uint64_t bytes, parts_at; };
+struct record_read { uint64_t at, bytes; };
 
 enum {
 	STATE_ANSWERS = 1,
@@ -120,5 +136,7 @@ struct broker_memory {
 	struct ring_memory to_broker, to_machine;
 	char last_words[256];
 	uint8_t generation[16]; /* drawn by who makes it: the guest's generation id */
+	/* of one that is forked, 1: it is to be read, and never runs (vm/machine.h) */
+	uint32_t serves;
 	struct trace_memory trace;
 };

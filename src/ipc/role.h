@@ -35,9 +35,9 @@
  *   forker    two sockets of the broker's (forker.h)             the machine process's, whose
  *             memory it shares
  *
- *  1. A descriptor has the same number in every process: grant_fd(). What is not in a process's row
+ *   - A descriptor has the same number in every process: grant_fd(). What is not in a process's row
  *     is closed before it begins.
- *  2. A row of system calls is complete: any other call, or one whose arguments are not as its row
+ *   - A row of system calls is complete: any other call, or one whose arguments are not as its row
  *     says, ends the process.
  */
 #pragma once
@@ -127,6 +127,9 @@ enum grant {
 	GRANT_PAGER,       /* socket: a machine process and its pager (vm/demand.h), an end each */
 	GRANT_PAGES,       /* socket: what there is of a file that is being filled */
 	GRANT_FOLDER,      /* a folder of the user's, as a path */
+	/* of who starts others, and of these: an empty file system (lockdown_to_start()) */
+	GRANT_ROOT,
+	GRANT_EARLY, /* socket: the other descriptors are still to come (early.h) */
 	GRANTS,
 	/* umbra-wire has no plan: these are descriptors 3, 4 and 5 in any case */
 	GRANT_WIRE_CONNECTION = GRANT_PLAN, /* a socket of the Internet */
@@ -138,7 +141,9 @@ enum { GRANT_FIRST_FD = 3 };
 /* In a broker: where the processes lie that serve its machine, to be killed. */
 enum { HELPERS_MOST = 12, HELPERS_FIRST_FD = 240 };
 
-#define GRANT(grant) (1ull << (grant))
+/* Any of them: a bit each, of which there are as many as there may ever be grants (role.c). */
+typedef unsigned __int128 grant_set;
+#define GRANT(grant) ((grant_set)1 << (grant))
 static inline int grant_fd(enum grant grant) { return GRANT_FIRST_FD + (int)grant; }
 
 /* What has to be true of a call's arguments. */
@@ -188,11 +193,16 @@ enum call_condition {
 	CALL_CARDS, /* CALL_READABLE_BYTES, or argument 1 is about a tap's frames */
 };
 
-struct role_call { const char *name; enum call_condition condition; uint64_t grants; };
+struct role_call {
+	const char *name;
+	uint32_t number;
+	enum call_condition condition;
+	grant_set grants;
+};
 
 struct role_description {
 	const char *name;
-	uint64_t grants;
+	grant_set grants;
 	/*
 	 * How many of descriptors 0, 1, 2 it keeps, from the end: 3 all, 1 standard error, which is
 	 * grants.errors.
@@ -231,4 +241,4 @@ extern const struct role_call meeting_calls[];
 /* -ENOENT */
 int role_find(const char *name, enum role *ret);
 /* Which descriptors this process was given; before it opens anything. */
-uint64_t role_grants_here(void);
+grant_set role_grants_here(void);

@@ -8,14 +8,14 @@
  * packets that the guest sends (SHARE_SEND); result: 0, or why it was not delivered. A slot holds a
  * struct share_packet and its bytes.
  *
- *  1. A hub that ends is replaced by another, while the machine runs (process/joiner_main.c).
+ *   - A hub that ends is replaced by another, while the machine runs (process/joiner_main.c).
  *     `generation` counts the times a port has joined one. The machine process takes what the old
  *     hub has still brought, empties both rings, submits again what was not answered, and says so
  *     in `accepted`; only then the new hub takes the first request.
- *  2. A packet has a number, one more than that before it of the same side's life (`epoch`). Who
+ *   - A packet has a number, one more than that before it of the same side's life (`epoch`). Who
  *     receives passes over a number that it has had. A hub delivers before it answers: so a packet
  *     that is sent again is neither lost nor delivered twice.
- *  3. These words are hints of a hostile peer like the rest: they are compared, and nothing else.
+ *   - These words are hints of a hostile peer like the rest: they are compared, and nothing else.
  */
 #pragma once
 

@@ -93,7 +93,16 @@ static void take_rings(struct slot_client *client, short events)
 	}
 }
 
-bool slot_clients_sleep(struct slot_client *const *clients, unsigned count)
+/* By the one call of its kind that a machine process keeps. 0: without an end. */
+static int wait_for(struct pollfd *events, unsigned count, uint32_t timeout_us)
+{
+	const struct timespec timeout = { .tv_sec = timeout_us / 1000000,
+					  .tv_nsec = timeout_us % 1000000 * 1000 };
+
+	return ppoll(events, count, timeout_us ? &timeout : NULL, NULL);
+}
+
+bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint32_t timeout_us)
 {
 	struct pollfd events[SLOT_CLIENTS_MOST];
 	bool some = false;
@@ -106,7 +115,7 @@ bool slot_clients_sleep(struct slot_client *const *clients, unsigned count)
 		events[n] = (struct pollfd){ .fd = clients[n]->answer_fd, .events = POLLIN };
 	}
 	if (!some)
-		rung = poll(events, count, -1);
+		rung = wait_for(events, count, timeout_us);
 	set_sleeps(clients, count, 0);
 	for (unsigned n = 0; n < count && rung > 0; n++)
 		take_rings(clients[n], events[n].revents);

@@ -83,10 +83,10 @@ void slot_ignore(struct slot_client *client);
 /* Both sides begin anew; the server does nothing meanwhile. */
 void slot_restart(struct slot_client *client);
 /*
- * Sleeps until one of them may have a reply, or slot_wake(). The thread that collects. False: the
- * event of the first is gone.
+ * Sleeps until one of them may have a reply, or slot_wake(), or so much time has passed (0: any).
+ * The thread that collects. False: the event of the first is gone.
  */
-bool slot_clients_sleep(struct slot_client *const *clients, unsigned count);
+bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint32_t timeout_us);
 void slot_wake(struct slot_client *client);
 
 /* ---- the server ---- */

@@ -18,10 +18,11 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "lib/write_all.h"
+
 /* Where descriptors wait until their numbers are free. */
 enum { FIRST_FREE_FD = 80 };
 static_assert(GRANT_FIRST_FD + GRANTS <= FIRST_FREE_FD, "no number is taken before it is free");
-static_assert(GRANTS <= 64, "a set of them is a number");
 
 void grants_clear(struct grants *grants)
 {
@@ -32,7 +33,7 @@ void grants_clear(struct grants *grants)
 
 void grants_of_process(struct grants *ret)
 {
-	const uint64_t here = role_grants_here();
+	const grant_set here = role_grants_here();
 
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++)
@@ -66,14 +67,9 @@ int spawn_seal(const char *name, const void *data, size_t bytes)
 	assert(data && bytes);
 	if (fd < 0)
 		return -errno;
-	for (size_t done = 0; done < bytes;) {
-		ssize_t n = write(fd, (const char *)data + done, bytes - done);
-
-		if (n <= 0) {
-			close(fd);
-			return -ENOSPC;
-		}
-		done += (size_t)n;
+	if (write_all(fd, data, bytes)) {
+		close(fd);
+		return -ENOSPC;
 	}
 	if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)) {
 		close(fd);
@@ -107,7 +103,7 @@ bool spawn_is_share(int fd, size_t bytes)
 
 /* ---- in the process that becomes the role ---- */
 
-static int descriptors_move_up(uint64_t wanted, const struct grants *grants, struct grants *ret)
+static int descriptors_move_up(grant_set wanted, const struct grants *grants, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {

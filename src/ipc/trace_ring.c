@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lib/check.h"
 #include "record_ring.h"
 
 _Static_assert(!(TRACE_RECORDS & (TRACE_RECORDS - 1)), "indices wrap at 2^32");
@@ -87,6 +88,17 @@ void trace_want(struct trace *trace, uint32_t wanted)
 	__atomic_store_n(&trace->wanted, trace->memory ? wanted : 0, __ATOMIC_RELAXED);
 }
 
+void check_trace(const struct trace *trace)
+{
+	const struct trace_memory *memory = trace->memory;
+
+	assert(memory || !trace->wanted);
+	if (!memory)
+		return;
+	assert(trace->head - __atomic_load_n(&memory->tail, __ATOMIC_ACQUIRE) <= TRACE_RECORDS);
+	assert(memory->head == trace->head && memory->dropped == trace->dropped);
+}
+
 void trace_put(struct trace *trace, const struct trace_record *record)
 {
 	struct trace_memory *memory = trace->memory;
@@ -99,6 +111,7 @@ void trace_put(struct trace *trace, const struct trace_record *record)
 		memory->record[trace->head % TRACE_RECORDS] = *record;
 		__atomic_store_n(&memory->head, ++trace->head, __ATOMIC_RELEASE);
 	}
+	CHECK(check_trace(trace));
 	pthread_mutex_unlock(&trace->lock);
 }
 

@@ -5,10 +5,13 @@
  *
  *   struct trace_memory   head (producers'), tail (consumer's), dropped, record[TRACE_RECORDS]
  *
- *  1. What the machine process can write is hostile: the consumer trusts only its own index, copies
+ *  1. Between the consumer's index and the producers' lie TRACE_RECORDS at most, and what the
+ *     producers have in that memory is what they keep themselves.
+ *
+ *   - What the machine process can write is hostile: the consumer trusts only its own index, copies
  *     a record before it looks at it, and takes none of a kind or of a processor that there is not.
- *  2. A record that finds no room is counted in `dropped`, and gone: no producer waits.
- *  3. Off (no kind is wanted) it costs a load and a branch, which is always the same.
+ *   - A record that finds no room is counted in `dropped`, and gone: no producer waits.
+ *   - Off (no kind is wanted) it costs a load and a branch, which is always the same.
  *
  * A record is numbers; what they are called is said by trace_kind() alone. On the control socket
  * records go as they are here (umbra-control(7)).
@@ -87,6 +90,8 @@ static inline bool trace_wants(const struct trace *trace, enum trace_kind kind)
 }
 /* From any thread; takes its own lock only. */
 void trace_put(struct trace *trace, const struct trace_record *record);
+/* Invariant 1, of producers, with their lock. */
+void check_trace(const struct trace *trace);
 
 /* ---- the consumer ---- */
 

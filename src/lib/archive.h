@@ -2,10 +2,10 @@
  * State as bytes and back: one function of an object names its members in order, for both
  * directions.
  *
- *  1. Numbers are little-endian and as wide as their type; nothing is aligned or padded.
- *  2. What is loaded is hostile: no read passes the end, and every value goes through
+ *   - Numbers are little-endian and as wide as their type; nothing is aligned or padded.
+ *   - What is loaded is hostile: no read passes the end, and every value goes through
  *     archive_check() before it is used.
- *  3. The first error stays. After it loads leave their targets alone and saves write nothing, so
+ *   - The first error stays. After it loads leave their targets alone and saves write nothing, so
  *     that callers may look once, at the end.
  */
 #pragma once

@@ -5,16 +5,16 @@
  *
  *   (made) -> reset -> run <-> pause, resume -> stop -> destroy
  *
- *  1. Whatever is NULL the unit does not need. `self` is what it was made as.
- *  2. reset() comes once before run(), on one thread; restored() as well, where archive() has
+ *   - Whatever is NULL the unit does not need. `self` is what it was made as.
+ *   - reset() comes once before run(), on one thread; restored() as well, where archive() has
  *     loaded the unit, and everything else.
- *  3. A unit with run() has a thread of its own, on which it is called once the process has given
+ *   - A unit with run() has a thread of its own, on which it is called once the process has given
  *     up its rights; it returns soon after stop().
- *  4. Between pause() and resume() nothing of the guest's state changes by the unit's own doing.
+ *   - Between pause() and resume() nothing of the guest's state changes by the unit's own doing.
  *     Then, or before run(), archive().
- *  5. In a machine that was forked forked() comes between pause() and resume(), while there is one
+ *   - In a machine that was forked forked() comes between pause() and resume(), while there is one
  *     thread: it makes locks and conditions anew. Then run() is called again.
- *  6. tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
+ *   - tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
  *     and restored() with it.
  */
 #pragma once

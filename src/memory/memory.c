@@ -169,6 +169,8 @@ int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to,
 
 		if (!hva)
 			return -EFAULT;
+		/* gcc knows that n is small, and would take `rep movs`, which begins slowly */
+		__asm__("" : "+r"(n));
 		memcpy((uint8_t *)to + done, hva, n);
 		done += n;
 	}
@@ -203,6 +205,17 @@ int guest_memory_store(const struct guest_memory *memory, uint64_t gpa, uint32_t
 	return 0;
 }
 
+int guest_memory_take(const struct guest_memory *memory, uint64_t gpa, uint32_t *ret)
+{
+	int error = guest_memory_probe(memory, gpa, sizeof(*ret), true);
+	uint32_t *word = error ? NULL : word_at(memory, gpa);
+
+	if (!word)
+		return error ? error : -EFAULT;
+	*ret = __atomic_exchange_n(word, 0, __ATOMIC_ACQ_REL);
+	return 0;
+}
+
 int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const void *from,
 		       size_t bytes)
 {
@@ -215,6 +228,7 @@ int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const vo
 
 		if (!hva) /* an overlay went away since the probe */
 			return -EFAULT;
+		__asm__("" : "+r"(n)); /* as above */
 		memcpy(hva, (const uint8_t *)from + done, n);
 		done += n;
 	}

@@ -156,6 +156,8 @@ int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const vo
  */
 int guest_memory_load(const struct guest_memory *memory, uint64_t gpa, uint32_t *ret);
 int guest_memory_store(const struct guest_memory *memory, uint64_t gpa, uint32_t value);
+/* An aligned 32-bit word, and 0 in its place, in one step. The same errors. */
+int guest_memory_take(const struct guest_memory *memory, uint64_t gpa, uint32_t *ret);
 /*
  * 0, -EFAULT or -EROFS, as guest_memory_write() would; of more than 1 MiB also -EFAULT where it is
  * not in one piece of RAM. In bounded time.

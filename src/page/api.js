@@ -36,6 +36,22 @@ export async function ask(method, path, body, signal) {
 }
 
 export const get = (path, signal) => ask("GET", path, undefined, signal);
+
+/**
+ * f as it may be called whenever something has happened: it runs once more when it was called while it ran, and never twice at once, so
+ * that no older answer comes last.
+ */
+export function oneAtATime(f) {
+	let running = null, next = null;
+	const begin = () => running = f().finally(() => running = null);
+	return () => {
+		if (!running)
+			return begin();
+		next = next || running.catch(() => {}).then(() => { next = null; return begin(); });
+		return next;
+	};
+}
+
 export const query = (path, members) => `${path}?${new URLSearchParams(members)}`;
 export const machinePath = (name, verb) => `/v1/machines/${encodeURIComponent(name)}${verb ? `/${verb}` : ""}`;
 
@@ -84,7 +100,7 @@ export async function done(operation) {
 const listeners = new Set();
 let last = null;
 
-/** f(event) of each event from now on; returns what ends that. */
+/** f(event) of each event from now on, and of {kind: "linked"} when all may be new; returns what ends that. */
 export function listen(f) {
 	listeners.add(f);
 	return () => listeners.delete(f);
@@ -110,6 +126,8 @@ async function follow(linked) {
 	if (!answer.ok)
 		throw await failureOf(answer);
 	linked(true);
+	for (const f of listeners) /* nobody was told of what happened since the first look */
+		f({ kind: "linked" });
 	const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
 	let text = "";
 	for (;;) {

@@ -28,6 +28,6 @@ export function show(main) {
 			timer = setTimeout(look, EVERY_MS);
 	}
 	look();
-	const unlisten = listen((event) => (event.kind === "started" || event.kind === "ended") && look());
+	const unlisten = listen((event) => ["linked", "started", "ended"].includes(event.kind) && look());
 	return () => { ended = true; clearTimeout(timer); unlisten(); };
 }

@@ -1,5 +1,5 @@
 /* Who was forked from whom, and on what disks lie: what each has for itself and what it shares. */
-import { get, listen, query } from "./api.js";
+import { get, listen, oneAtATime, query } from "./api.js";
 import { bytes, element, fieldRow, state } from "./dom.js";
 import { link, watchUsage } from "./machines-view.js";
 
@@ -82,7 +82,7 @@ export function show(main) {
 	main.append(element("div", { class: "head" }, element("h1", {}, "Lineage")), element("h2", {}, "Forks"), trees, element("h2", {}, "Disks"), look, disks);
 
 	const draw = () => trees.replaceChildren(tree(machines, figures));
-	async function refresh() {
+	const refresh = oneAtATime(async () => {
 		machines = await get("/v1/machines");
 		draw();
 		const found = disksOf(machines), text = JSON.stringify([...found]);
@@ -90,7 +90,7 @@ export function show(main) {
 			return;
 		shown = text;
 		disks.replaceChildren(...found.size ? await Promise.all([...found].map(([file, format]) => disk(file, format))) : [element("p", { class: "empty" }, "No machine has a disk.")]);
-	}
+	});
 	refresh().catch(() => {});
 	const unlisten = listen((event) => event.kind === "operation" || refresh().catch(() => {}));
 	const unwatch = watchUsage((found) => { figures = found; draw(); }, true);

@@ -1,5 +1,5 @@
-/* One machine: what it is, what it uses, its console, a shell in it, its memory. */
-import { ask, get, listen, machinePath, openSocket, query } from "./api.js";
+/* One machine: what it is, what it uses, its console, a shell in it, its screen, its memory. */
+import { ask, get, listen, machinePath, oneAtATime, openSocket, query } from "./api.js";
 import { askFor, bytes, element, facts, say, state, table } from "./dom.js";
 import { chart } from "./chart.js";
 import { actions, link, percent, perSecond, watchUsage } from "./machines-view.js";
@@ -66,6 +66,16 @@ async function setMemory(machine) {
 		await ask("PUT", machinePath(machine.name, "memory"), { bytes: (said.mebibytes || 0) * 1048576 });
 }
 
+/** A canvas: the page's policy lets no image in but its own files. */
+async function screen(name) {
+	const { png } = await get(machinePath(name, "screenshot"));
+	const picture = await createImageBitmap(new Blob([Uint8Array.from(atob(png), (c) => c.charCodeAt(0))], { type: "image/png" }));
+	const shown = element("canvas", { class: "screen", width: picture.width, height: picture.height, role: "img", "aria-label": `The screen of ${name}` });
+	shown.getContext("2d").drawImage(picture, 0, 0);
+	picture.close();
+	return shown;
+}
+
 function registers(answer) {
 	const rows = answer.processors.map((one, n) => [String(n), one.state, one.rip, one.symbol || "–", String(one["last-exception"])]);
 	const counters = Object.entries(answer.counters).flatMap(([group, list]) => list.flatMap((one, n) =>
@@ -85,22 +95,23 @@ export function show(main, name) {
 		["Console", () => { stop(); closeStream = stream(place, `Console of ${name}`, machinePath(name, "console"), false); }],
 		["Shell", async () => { const path = await openShell(name); if (path) { stop(); closeStream = stream(place, `Shell in ${name}`, path, true); } }],
 		["Processors", async () => { stop(); place.replaceChildren(...registers(await get(machinePath(name, "registers")))); }],
+		["Screen", async () => { stop(); place.replaceChildren(await screen(name)); }],
 		["Set memory", () => setMemory(machine)]];
 	const buttons = tabs.map(([label, act]) => element("button", { type: "button", onclick: () => Promise.resolve(act()).catch(fail) }, label));
 	main.append(head, graphs, facts_, element("section", { class: "card", "aria-label": "Inside" }, element("h2", {}, "Inside"), element("div", { class: "actions", id: "inside" }, buttons), inner, place));
 
-	async function refresh() {
+	const refresh = oneAtATime(async () => {
 		machine = await get(machinePath(name));
 		head.replaceChildren(element("h1", {}, name), state(machine.state), element("span", { class: "grow" }), element("div", { class: "actions" }, actions(machine)));
 		facts_.replaceChildren(about(machine));
 		for (const button of buttons)
 			button.disabled = machine.state === "stopped";
-	}
+	});
 	refresh().catch((error) => {
 		main.replaceChildren(element("h1", {}, name), element("p", { class: "empty wrong" }, error.message));
 	});
 	ends.push(listen((event) => {
-		if (event.subject === name && event.kind !== "operation")
+		if (event.kind === "linked" || event.subject === name && event.kind !== "operation")
 			refresh().catch(() => { stop(); main.replaceChildren(element("h1", {}, name), element("p", { class: "empty" }, "It is not there any more. ", element("a", { href: "#/machines" }, "All machines"))); });
 	}));
 	ends.push(watchUsage((all) => {

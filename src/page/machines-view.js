@@ -1,5 +1,5 @@
 /* All machines, with what they use; what can be done with one (actions()) is also its own view's. */
-import { ask, done, get, listen, machinePath, query } from "./api.js";
+import { ask, done, get, listen, machinePath, oneAtATime, query } from "./api.js";
 import { askFor, bytes, element, say, state } from "./dom.js";
 
 const EVERY_MS = 2000;
@@ -131,7 +131,7 @@ export function show(main) {
 	main.append(element("div", { class: "head" }, element("h1", {}, "Machines"), element("span", { class: "grow" }), element("a", { class: "button", href: "#/create" }, "New machine")), list);
 
 	/* A card is made anew only when something of its machine is new: what has the focus stays. */
-	async function refresh() {
+	const refresh = oneAtATime(async () => {
 		const machines = await get("/v1/machines");
 		const now = machines.map((machine) => {
 			const text = JSON.stringify([machine.state, machine.cpus, machine.memory, machine.parent, machine.pid]);
@@ -144,7 +144,7 @@ export function show(main) {
 		if (!same)
 			list.replaceChildren(...now.length ? now : [element("p", { class: "empty" }, "No machine runs or is described. ", element("a", { href: "#/create" }, "Make one."))]);
 		showFigures(list, figures);
-	}
+	});
 	refresh().catch((error) => say(error.message, true));
 	const unlisten = listen((event) => event.kind === "operation" || refresh().catch(() => {}));
 	const unwatch = watchUsage((found) => { figures = found; showFigures(list, figures); });

@@ -9,9 +9,9 @@
  *   api.js      requests, events, operations, WebSockets
  *   dom.js, chart.js, terminal.js   elements, lines over time, a terminal
  *
- *  1. Nothing is asked for elsewhere, and no script or style stands in the text: the policy that is
+ *   - Nothing is asked for elsewhere, and no script or style stands in the text: the policy that is
  *     sent along (daemon/page_reply.c) would refuse it.
- *  2. Words of machines become text of elements, never markup.
+ *   - Words of machines become text of elements, never markup.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
 /* What takes long: operations that run, how far they are, and the last that ended. */
-import { ask, get, listen } from "./api.js";
+import { ask, get, listen, oneAtATime } from "./api.js";
 import { element, say, state, table, time } from "./dom.js";
 
 function row(operation) {
@@ -13,12 +13,12 @@ export function show(main) {
 	const list = element("section", { class: "card" });
 	main.append(element("div", { class: "head" }, element("h1", {}, "Work")), list);
 	let waits = false;
-	async function refresh() {
+	const refresh = oneAtATime(async () => {
 		waits = false;
 		const operations = await get("/v1/operations");
 		list.replaceChildren(operations.length ? table("Operations", ["Begun", "What", "Machine", "State", "How far", ""], operations.slice(0, 100).map(row)) : element("p", { class: "empty" }, "Nothing was begun yet."));
-	}
+	});
 	const soon = () => { if (!waits) { waits = true; setTimeout(() => refresh().catch(() => {}), 150); } };
 	refresh().catch((error) => say(error.message, true));
-	return listen((event) => event.kind === "operation" && soon());
+	return listen((event) => ["linked", "operation"].includes(event.kind) && soon());
 }

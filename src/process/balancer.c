@@ -17,6 +17,10 @@
 /* who has brought a machine stays, to hear of the balancer's end */
 enum { ASKERS = 8 + BALANCE_GUESTS };
 enum { BUSY_MS = 50, IDLE_MS = 250, STAYS_BUSY_MS = 2000, LONELY_MS = 5000 };
+/* of a host that has not much beyond its reserve: what one program can take within 250 ms */
+enum { CLOSE_MS = 20 };
+#define CLOSE_BYTES (2ull << 30)
+#define FALL_BYTES (64ull << 20)
 enum { HEAR_MS = 10, REQUEST_BYTES = 1024, OWN_FDS = 2 };
 enum { RESERVE_SHARE = 20, SAMPLE_MS = 1000 };
 #define RESERVE_LEAST_BYTES (256ull << 20)
@@ -54,6 +58,7 @@ struct balancer {
 	struct history history;
 	struct asker asker[ASKERS];
 	uint64_t reserve_bytes; /* as it was set; 0: of the host's size */
+	uint64_t turn_available_bytes; /* of the host, at the last turn */
 	int64_t turn_ms, busy_until_ms, lonely_ms, sample_ms;
 };
 
@@ -107,6 +112,7 @@ static void turn(struct balancer *balancer)
 
 	balancer->turn_ms = now;
 	look_at_host(balancer);
+	balancer->turn_available_bytes = balancer->host.available_bytes;
 	for (unsigned n = 0; n < BALANCE_GUESTS; n++) {
 		const uint64_t before = balancer->guest[n].resident;
 
@@ -298,6 +304,21 @@ static int64_t next_turn_ms(const struct balancer *balancer)
 	       (balancer->turn_ms < balancer->busy_until_ms ? BUSY_MS : IDLE_MS);
 }
 
+/* Whether what is left can be gone before the next turn. */
+static bool is_close(const struct balancer *balancer)
+{
+	const struct balance_host *host = &balancer->host;
+
+	return links(balancer) && host->available_bytes < host->reserve_bytes + CLOSE_BYTES;
+}
+
+/* The host alone is looked at, which costs less than a turn. */
+static bool has_fallen(struct balancer *balancer)
+{
+	look_at_host(balancer);
+	return balancer->host.available_bytes + FALL_BYTES < balancer->turn_available_bytes;
+}
+
 static void wait_and_turn(struct balancer *balancer)
 {
 	struct pollfd fds[OWN_FDS + ASKERS + BALANCE_GUESTS];
@@ -307,9 +328,11 @@ static void wait_and_turn(struct balancer *balancer)
 
 	if (!hears)
 		wait = balancer->turn_ms + HEAR_MS - now;
+	else if (wait > CLOSE_MS && is_close(balancer))
+		wait = CLOSE_MS;
 	set_events(balancer, fds, hears);
 	if (poll(fds, sizeof(fds) / sizeof(fds[0]), wait > 0 ? (int)wait : 0) <= 0) {
-		if (hears)
+		if (hears && (now_ms() >= next_turn_ms(balancer) || has_fallen(balancer)))
 			turn(balancer);
 		return;
 	}

@@ -18,10 +18,10 @@
  * Who has joined stays connected, and joins again when that ends (cli/balance_join.h): so it is
  * started again at once.
  *
- *  1. A machine without a balancer follows its own guest (device/dynamic_memory): what the balancer
+ *   - A machine without a balancer follows its own guest (device/dynamic_memory): what the balancer
  *     has advised goes with its connection.
- *  2. It looks every BUSY_MS while something moves, else every IDLE_MS, and when the host stalls.
- *  3. What a machine says of itself decides about itself, and about others by what it is given:
+ *   - It looks every BUSY_MS while something moves, else every IDLE_MS, and when the host stalls.
+ *   - What a machine says of itself decides about itself, and about others by what it is given:
  *     between its least and its most, which it was started with.
  */
 #pragma once

@@ -47,7 +47,8 @@ static bool take(struct server *server, const struct slot_request *request)
 	bool has_data = request->kind == BLOCK_READ || request->kind == BLOCK_WRITE;
 
 	assert(request->slot < BLOCK_SLOTS); /* slot_queue_take() has looked */
-	if (request->target >= server->service->count || request->kind >= BLOCK_KINDS ||
+	if (request->target >= server->service->count ||
+	    !server->service->disks[request->target] || request->kind >= BLOCK_KINDS ||
 	    (has_data && request->bytes > BLOCK_SLOT_BYTES))
 		return false;
 	*slot = (struct slot){ .server = server };
@@ -148,7 +149,8 @@ int block_serve(const struct block_service *service, int (*ready)(void *context)
 						.ring = service->rings[n] },
 					&server.queue[n]);
 	if (!error && service->layers_fd >= 0) {
-		server.layers = layers_begin(service->disks, server.queue, service->count);
+		server.layers = layers_begin(service->disks, server.queue, service->writes,
+					     service->count);
 		error = server.layers ? 0 : -ENOMEM;
 	}
 	if (!error)

@@ -5,16 +5,17 @@
 #include "disk/disk.h"
 
 /*
- * rings: of the disks' queues, made before (disk/queue.h). doorbell_fd: read; answer_fd: written;
+ * rings: of the places' queues, made before (disk/queue.h). doorbell_fd: read; answer_fd: written;
  * end_fd: readable, or closed at its other end, when the machine is gone.
  */
 struct block_service {
 	struct block_memory *memory;
-	struct disk **disks;
+	struct disk **disks; /* NULL: that place has none */
+	bool *writes;        /* which of them are written */
 	struct disk_ring **rings;
-	unsigned count;
+	unsigned count; /* of places */
 	int doorbell_fd, answer_fd, end_fd;
-	int layers_fd; /* whose news are layer.h's; -1: no layers come */
+	int layers_fd; /* whose news are layer.h's; -1: no layers come, and no disks */
 };
 
 /* What the machine is told of a disk; `write`: whether it was opened for that. */

@@ -24,21 +24,21 @@
 #include <unistd.h>
 
 #include "control/machine_control.h"
+#include "broker_disks.h"
 #include "broker_fork.h"
 #include "broker_trace.h"
+#include "errors.h"
 #include "life.h"
 #include "pager_left.h"
+#include "perf_map.h"
 #include "sanitized.h"
 #include "terminal.h"
-#include "terminal_filter.h"
 
 enum {
 	INPUT_BYTES = 512,
 	RECORDS_PER_TURN = 16,
 	RING_FULL_MS = 20,
 	SPARE_HELPER_MS = 3000,
-	ERRORS_CHUNK_BYTES = 4096,
-	SHOWN_PIECE_BYTES = 512,
 	OWN_FDS = 9,
 };
 
@@ -61,9 +61,6 @@ enum message {
 
 struct helper { enum role role; pid_t pid; int end_fd; };
 
-/* What helpers say: bytes that are text, of which the first BROKER_ERRORS_BYTES are shown. */
-struct errors { int read_fd, write_fd; size_t shown_bytes; struct terminal_filter filter; };
-
 struct broker {
 	struct broker_end *end;
 	struct broker_memory *memory;
@@ -74,6 +71,7 @@ struct broker {
 	bool adopted; /* the machine process is not its child */
 	bool shut_down_waits; /* until the guest goes on */
 	struct fork fork;
+	struct disk_work disks;
 	struct helper helper[HELPERS_MOST];
 	unsigned helpers, helper_ms;
 	struct errors errors;
@@ -85,6 +83,7 @@ struct broker {
 	struct terminal terminal;
 	struct control control;
 	struct tracer tracer;
+	struct perf_map perf_map;
 };
 
 static uint64_t now_ms(void)
@@ -171,6 +170,10 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_THAW: broker_say(b, SAY_THAW); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	case WISH_ASK: broker_say(b, SAY_ASK); break;
+	case WISH_DISK:
+		if (disk_work_begin(&b->disks))
+			broker_say(b, SAY_ASK);
+		break;
 	case WISH_TRACE:
 		tracer_changed(&b->tracer, &b->control, &b->memory->trace, now_ms());
 		broker_say(b, SAY_TRACE);
@@ -295,7 +298,7 @@ static bool take_done(struct broker *b, const uint8_t *data, uint32_t bytes)
 	if (bytes != sizeof(done))
 		return false;
 	memcpy(&done, data, sizeof(done));
-	return control_asked(&b->control, &done);
+	return disk_work_done(&b->disks, &done) || control_asked(&b->control, &done);
 }
 
 static bool take_keys(struct broker *b, const uint8_t *data, uint32_t bytes)
@@ -409,6 +412,16 @@ static void fork_turn(struct broker *b, bool socket, bool pipe)
 		take_ends(b); /* what nobody has waited for meanwhile */
 }
 
+/* The disk process has said something: of layers, or of a disk that comes, goes or grows. */
+static void layers_heard(struct broker *b)
+{
+	struct layer_answer answer;
+
+	fork_news(b, fork_hear_layers(&b->fork, &answer));
+	if (answer.news == LAYER_CHANGED && disk_work_heard(&b->disks, &answer))
+		broker_say(b, SAY_ASK);
+}
+
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -428,6 +441,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_DONE: return take_done(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
+	case RECORD_CODE: return perf_map_take(&b->perf_map, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
 	}
@@ -618,40 +632,6 @@ static void take_signal(struct broker *b)
 		ask_to_stop(b);
 }
 
-/* As far as whoever reads it takes it now: one that does not holds up nobody. */
-static void show_text(const uint8_t *text, size_t bytes)
-{
-	struct pollfd ready = { .fd = STDERR_FILENO, .events = POLLOUT };
-
-	for (size_t n; bytes && poll(&ready, 1, 0) > 0; text += n, bytes -= n) {
-		n = bytes < SHOWN_PIECE_BYTES ? bytes : SHOWN_PIECE_BYTES;
-		if (write(STDERR_FILENO, text, n) != (ssize_t)n)
-			return;
-	}
-}
-
-/* Nothing of a guest's, of a lost helper's or of a file's acts on the terminal. */
-static void show_errors(struct broker *b)
-{
-	uint8_t bytes[ERRORS_CHUNK_BYTES];
-	uint8_t shown[ERRORS_CHUNK_BYTES + FILTER_TOKEN_BYTES];
-	ssize_t got = read(b->errors.read_fd, bytes, sizeof(bytes));
-	size_t count;
-
-	for (ssize_t n = 0; n < got; n++)
-		if (bytes[n] < ' ' && bytes[n] != '\n')
-			bytes[n] = '.';
-	if (!got) { /* nobody is left to say something */
-		close(b->errors.read_fd);
-		b->errors.read_fd = -1;
-	}
-	count = terminal_filter(&b->errors.filter, bytes, got > 0 ? (size_t)got : 0, shown);
-	if (b->errors.shown_bytes + count > BROKER_ERRORS_BYTES)
-		return;
-	b->errors.shown_bytes += count;
-	show_text(shown, count);
-}
-
 /* Who holds nothing that could be lost does not hold up the end either. */
 static unsigned ms_to_end(const struct broker *b, enum role role)
 {
@@ -668,7 +648,7 @@ static void wait_for_helper(struct broker *b, unsigned number)
 
 	for (uint64_t now = now_ms(); !fds[0].revents && now < until_ms; now = now_ms()) {
 		if (poll(fds, 2, (int)(until_ms - now)) > 0 && fds[1].revents)
-			show_errors(b);
+			errors_show(&b->errors);
 		fds[1].fd = b->errors.read_fd;
 	}
 	if (!fds[0].revents)
@@ -692,7 +672,7 @@ void broker_end_helpers(struct broker *b, struct broker_end *end)
 			;
 		helper_gone(b, &b->helper[n], status, end);
 	}
-	show_errors(b);
+	errors_show(&b->errors);
 }
 
 /* Of the signals by which a user stops it; -errno. */
@@ -727,7 +707,7 @@ static bool wait_until_ready(struct broker *b, int ready_fd)
 		if (poll(fds, 3 + CONTROL_FDS, control_has_line(&b->control) ? 0 : -1) < 0)
 			continue;
 		if (fds[2].revents)
-			show_errors(b);
+			errors_show(&b->errors);
 		hear_peers(b, fds + 3);
 	}
 	close(fds[1].fd);
@@ -795,11 +775,11 @@ static void broker_turn(struct broker *b, bool *more)
 		read_input(b);
 	fork_turn(b, fds[3].revents, fds[4].revents);
 	if (fds[6].revents)
-		fork_news(b, fork_hear_layers(&b->fork));
+		layers_heard(b);
 	if (fds[5].revents)
 		b->machine_exited = true;
 	if (fds[7].revents)
-		show_errors(b);
+		errors_show(&b->errors);
 	console_push(&b->console);
 	control_turn(&b->control, fds + OWN_FDS, broker_grant, b);
 	*more = take_records(b);
@@ -827,6 +807,7 @@ void broker_serve(struct broker *b, struct broker_end *ret)
 	while (take_records(b))
 		; /* what it said before it ended: at most what the ring held */
 	console_finish(&b->console);
+	ret->unmapped = perf_map_missing(&b->perf_map);
 	if (b->life.state < LIFE_ENDED)
 		take_text(ret->text, (const uint8_t *)b->memory->last_words,
 			  strnlen(b->memory->last_words, sizeof(b->memory->last_words)));
@@ -849,17 +830,6 @@ static int signals_take(struct broker *b)
 	signal(SIGPIPE, SIG_IGN);
 	b->signals = signalfd(-1, &taken, SFD_CLOEXEC);
 	return b->signals < 0 ? -errno : 0;
-}
-
-static int errors_make(struct errors *errors)
-{
-	int ends[2];
-
-	if (pipe2(ends, O_CLOEXEC) || fcntl(ends[0], F_SETFL, O_NONBLOCK))
-		return -errno;
-	errors->read_fd = ends[0];
-	errors->write_fd = ends[1];
-	return 0;
 }
 
 int broker_errors_fd(const struct broker *b) { return b->errors.write_fd; }
@@ -910,6 +880,8 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 		     options->console_limit_bytes);
 	control_init(&b->control, options->control_fd, options->description);
 	fork_init(&b->fork, &b->control, options->forks, options->has_disks);
+	disk_work_init(&b->disks, &b->control);
+	b->control.disk_places = options->disk_places;
 	b->control.can_stand = options->forks;
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards);
@@ -998,6 +970,11 @@ void broker_open_occupied(struct broker *b)
 		if (b->control.occupied_fd[n] < 0) /* both or none */
 			b->control.occupied_fd[0] = -1;
 	}
+}
+
+int broker_open_perf_map(struct broker *b)
+{
+	return perf_map_open(&b->perf_map, b->control.process);
 }
 
 int broker_add_helper(struct broker *b, enum role role, const struct spawned *helper, int end_fd)

@@ -19,7 +19,7 @@
 
 struct broker;
 
-enum { BROKER_HELPER_MS = 60000, BROKER_ERRORS_BYTES = 64 << 10 };
+enum { BROKER_HELPER_MS = 60000 };
 
 struct broker_options {
 	enum console_kind console;
@@ -31,6 +31,7 @@ struct broker_options {
 	unsigned helper_ms;       /* how long a helper may take to end; 0: as BROKER_HELPER_MS */
 	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
 	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
+	unsigned disk_places; /* numbers that its disks can have */
 	unsigned cards;           /* network cards of the machine */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
 	int rings_fd, event_from_fd, event_to_fd;
@@ -51,6 +52,7 @@ struct broker_end {
 	int wait_status;               /* of the machine process, as waitpid() has it */
 	enum role helper;              /* the first that did not end with 0 */
 	int helper_status;             /* and how it ended; 0: all ended in order */
+	uint64_t unmapped;             /* blocks that are not in its perf map */
 	char text[RING_RECORD_MAX_BYTES + 1]; /* printable ASCII and line ends */
 	char statistics[RING_RECORD_MAX_BYTES + 1];
 };
@@ -68,6 +70,8 @@ void broker_give(const struct broker *broker, struct grants *grants);
  * while files can be opened.
  */
 void broker_open_occupied(struct broker *broker);
+/* As that; what its code is called is written there. 0 or -errno: then it is not. */
+int broker_open_perf_map(struct broker *broker);
 /* Once; from here on it can be killed, by its descriptor at grant_fd(GRANT_MACHINE). */
 int broker_set_machine(struct broker *broker, const struct spawned *machine);
 /* How much its pager has still to bring, in this memory (pager_left.h); 0 or -errno. */
@@ -85,7 +89,7 @@ int broker_add_helper(struct broker *broker, enum role role, const struct spawne
 		      int end_fd);
 /*
  * Where helpers write what they have to say: text of it is shown on standard error, up to
- * BROKER_ERRORS_BYTES. The caller closes it when they have it.
+ * ERRORS_MOST_BYTES. The caller closes it when they have it.
  */
 int broker_errors_fd(const struct broker *broker);
 /*

@@ -6,11 +6,24 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/check.h"
+
 void fork_init(struct fork *forking, struct control *control, bool has_forker, bool has_disks)
 {
 	*forking = (struct fork){ .control = control,
 				  .has_forker = has_forker,
 				  .has_disks = has_disks };
+}
+
+void check_fork(const struct fork *forking)
+{
+	assert(forking->state >= FORK_IDLE && forking->state <= FORK_HELD);
+	assert(forking->made <= forking->wanted && forking->wanted <= FORK_CHILDREN);
+	if (fork_is_making(forking))
+		assert(forking->made < forking->wanted);
+	if (forking->state == FORK_COPYING)
+		assert(forking->child > 0 && forking->kit[forking->made][KIT_READY] < 0);
+	assert(forking->answered <= forking->asked && forking->unsettled <= forking->answered);
 }
 
 static void kit_close(int kit[KIT_MOST_FDS])
@@ -34,6 +47,7 @@ void fork_begin(struct fork *forking, const int *kits, unsigned count)
 	forking->asked = forking->answered = forking->unsettled = 0;
 	forking->layer_error = forking->settle_error = 0;
 	forking->state = FORK_STANDING;
+	CHECK(check_fork(forking));
 }
 
 /* Nothing more is forked; the machine stands, until it is told to go on. */
@@ -44,6 +58,7 @@ static enum fork_news fork_done(struct fork *forking, int error)
 	forking->wanted = forking->made;
 	forking->state = FORK_HELD;
 	forking->error = error ? error : forking->settle_error;
+	CHECK(check_fork(forking));
 	return FORK_DONE;
 }
 
@@ -135,6 +150,7 @@ static enum fork_news layer_is_on(struct fork *forking, int error)
 		forking->unsettled++;
 	}
 	forking->answered++;
+	CHECK(check_fork(forking));
 	return layers_answered(forking);
 }
 
@@ -149,17 +165,19 @@ static void layer_is_settled(struct fork *forking, int error)
 		control_settled(forking->control, forking->settle_error);
 }
 
-enum fork_news fork_hear_layers(struct fork *forking)
+enum fork_news fork_hear_layers(struct fork *forking, struct layer_answer *ret)
 {
-	struct layer_answer answer;
-	int got = layer_hear(&answer);
+	int got = layer_hear(ret);
 
+	if (got <= 0)
+		ret->news = LAYER_NEWS;
 	if (!got)
 		return FORK_NOTHING_NEW;
-	if (got > 0 && answer.news == LAYER_ON)
-		return layer_is_on(forking, answer.error);
+	if (got > 0 && ret->news == LAYER_ON)
+		return layer_is_on(forking, ret->error);
 	if (got > 0) {
-		layer_is_settled(forking, answer.error);
+		if (ret->news == LAYER_SETTLED)
+			layer_is_settled(forking, ret->error);
 		return FORK_NOTHING_NEW;
 	}
 	/* its end ends the machine, too */
@@ -233,6 +251,7 @@ enum fork_news fork_hear(struct fork *forking)
 	/* what only it holds from now on: its end closes the pipe */
 	close(forking->kit[forking->made][KIT_READY]);
 	forking->kit[forking->made][KIT_READY] = -1;
+	CHECK(check_fork(forking));
 	return FORK_NOTHING_NEW;
 }
 

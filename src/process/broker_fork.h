@@ -5,11 +5,15 @@
  *           the machine   the disk      the        the child still         the machine may go on
  *           was told to   process was   forker was looks at the parent
  *
- *  1. While it is not idle the machine is told nothing but to go on: what it holds is copied.
- *  2. Who was forked is known by the kernel's word (forker_hear()), and is not waited for
+ *  1. Who is being made is one of those that were wanted, and what only he holds (his end of the
+ *     pipe) is not held here once he is known.
+ *  2. Of layers no more have answered than were asked, and no more settle than are on.
+ *
+ *   - While it is not idle the machine is told nothing but to go on: what it holds is copied.
+ *   - Who was forked is known by the kernel's word (forker_hear()), and is not waited for
  *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
- *  3. The first who speaks is the forker.
- *  4. Disks have their layers on (layer.h) before the first child is made, so that all that it is
+ *   - The first who speaks is the forker.
+ *   - Disks have their layers on (layer.h) before the first child is made, so that all that it is
  *     forked with is beneath them. They are settled while the machine goes on.
  */
 #pragma once
@@ -64,8 +68,8 @@ int fork_layers_socket(const struct fork *fork);
 /* The socket, or the pipe, has something. After FORK_CHILD: fork_next(). */
 enum fork_news fork_hear(struct fork *fork);
 enum fork_news fork_ready(struct fork *fork);
-/* The disk process has said something. */
-enum fork_news fork_hear_layers(struct fork *fork);
+/* The disk process has said something: *ret, which may be about something else. */
+enum fork_news fork_hear_layers(struct fork *fork, struct layer_answer *ret);
 /* The machine is gone, and so is the disk process: what that has said of settled layers. */
 void fork_hear_settled(struct fork *fork);
 enum fork_news fork_next(struct fork *fork);
@@ -73,3 +77,5 @@ enum fork_news fork_next(struct fork *fork);
 enum fork_news fork_not_taken(struct fork *fork);
 /* The machine goes on, or is gone. */
 void fork_end(struct fork *fork);
+/* Invariants 1 and 2. */
+void check_fork(const struct fork *fork);

@@ -15,6 +15,7 @@
 
 #include "broker.h"
 #include "ipc/block.h"
+#include "ipc/early.h"
 #include "ipc/forker.h"
 #include "ipc/group.h"
 #include "ipc/lockdown.h"
@@ -36,9 +37,11 @@ struct start {
 	struct grants grants;
 	/* of each network card who serves it has these ends, and the machine process the others */
 	int card_bell[NET_CARDS], card_answer[NET_CARDS];
+	/* of a broker that was begun early: these were, too; line -1: they were not */
+	struct early machine, pager;
 };
 
-static int fd_if(uint64_t grants, enum grant grant)
+static int fd_if(grant_set grants, enum grant grant)
 {
 	return grants & GRANT(grant) ? grant_fd(grant) : -1;
 }
@@ -47,7 +50,7 @@ static int fd_if(uint64_t grants, enum grant grant)
  * What this process was given, for those that it starts. The other numbers are taken as well: what
  * is opened later may not lie where a descriptor is put by its number (GRANT_MACHINE).
  */
-static int grants_take(uint64_t here, struct grants *ret)
+static int grants_take(grant_set here, struct grants *ret)
 {
 	grants_clear(ret);
 	for (unsigned n = 0; n < GRANTS; n++) {
@@ -59,7 +62,7 @@ static int grants_take(uint64_t here, struct grants *ret)
 	return 0;
 }
 
-static int broker_options_of(const struct plan *plan, uint64_t here, struct broker_options *ret)
+static int broker_options_of(const struct plan *plan, grant_set here, struct broker_options *ret)
 {
 	*ret = (struct broker_options){
 		.console = plan->console,
@@ -70,6 +73,7 @@ static int broker_options_of(const struct plan *plan, uint64_t here, struct brok
 		.description = plan->description,
 		.forks = plan->machine.forks,
 		.has_disks = plan->disks.count,
+		.disk_places = disk_places(&plan->disks),
 		.cards = plan->nets.count,
 		.adopts = plan->adopts,
 		.rings_fd = fd_if(here, GRANT_RINGS),
@@ -165,9 +169,9 @@ static int ports_make(const struct plan *plan, struct grants *grants)
 /* Closes what the broker itself has no use for. */
 static void grants_leave(const struct grants *grants)
 {
-	const uint64_t forker =
+	const grant_set forker =
 		GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) | GRANT(GRANT_LAYERS);
-	const uint64_t kept =
+	const grant_set kept =
 		GRANT(GRANT_MACHINE) | forker | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL);
 
 	for (unsigned n = 0; n < GRANTS; n++) {
@@ -179,15 +183,27 @@ static void grants_leave(const struct grants *grants)
 	}
 }
 
-static int role_start(enum role role, const struct plan *plan, struct grants *grants, int group,
+/* One that was begun early is in no group yet: what it has of memory is counted elsewhere. */
+static int role_go_on(enum role role, const struct grants *grants, int group, struct early *early,
 		      struct spawned *ret)
+{
+	int error = group >= 0 ? group_take_in(group, early->process.pid) : 0;
+
+	*ret = early->process;
+	return error ? error : early_give(early, role, grants);
+}
+
+/* early: NULL, or who may have been begun. */
+static int role_start(enum role role, const struct plan *plan, struct grants *grants, int group,
+		      struct early *early, struct spawned *ret)
 {
 	int error;
 
 	grants->fd[GRANT_PLAN] = plan_seal(plan, role);
 	if (grants->fd[GRANT_PLAN] < 0)
 		return grants->fd[GRANT_PLAN];
-	error = spawn_role(role, grants, group, ret);
+	error = early && early->line >= 0 ? role_go_on(role, grants, group, early, ret)
+					  : spawn_role(role, grants, group, ret);
 	close(grants->fd[GRANT_PLAN]);
 	return error;
 }
@@ -206,7 +222,7 @@ static int helper_start_by(struct broker *broker, enum role role, const struct s
 		return -errno;
 	grants.fd[GRANT_READY] = ready[1];
 	grants.fd[GRANT_END] = ending[0];
-	error = role_start(role, start->plan, &grants, -1, &helper);
+	error = role_start(role, start->plan, &grants, -1, NULL, &helper);
 	close(ready[1]);
 	close(ending[0]);
 	if (error)
@@ -443,7 +459,7 @@ static int pager_start(struct broker *broker, struct start *start)
 	if (error)
 		return error;
 	start->grants.fd[GRANT_PAGER] = line[1];
-	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &pager);
+	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &start->pager, &pager);
 	close(grants.fd[GRANT_SIDE]);
 	close(ending[0]);
 	close(line[0]);
@@ -466,7 +482,7 @@ static int machine_start(struct broker *broker, struct start *start)
 	grants = start->grants;
 	group = machine_group(start->plan);
 	broker_give(broker, &grants);
-	error = role_start(ROLE_MACHINE, start->plan, &grants, group, &machine);
+	error = role_start(ROLE_MACHINE, start->plan, &grants, group, &start->machine, &machine);
 	if (group >= 0)
 		close(group);
 	return error ? error : broker_set_machine(broker, &machine);
@@ -486,9 +502,10 @@ static int broker_lock_down(void)
 /* As grants_leave(): all of it lies where it was given. */
 static void grants_leave_adopted(const struct grants *grants)
 {
-	const uint64_t kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) | GRANT(GRANT_FORK_KIT) |
-			      GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) | GRANT(GRANT_TO_BROKER) |
-			      GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_LAYERS);
+	const grant_set kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
+			       GRANT(GRANT_FORK_KIT) | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) |
+			       GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
+			       GRANT(GRANT_LAYERS);
 
 	/* where the plan was something else lies by now */
 	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++) {
@@ -553,6 +570,16 @@ static int adopt(struct broker *broker, struct start *start, struct broker_end *
 	return error ? error : broker_lock_down();
 }
 
+/* The machine runs without one, too. */
+static void open_perf_map(struct broker *broker)
+{
+	const int error = broker_open_perf_map(broker);
+
+	if (error)
+		complain(0, strerror(-error), "the perf map in /tmp",
+			 "the machine goes on without it");
+}
+
 /* Everything that needs rights; 0, -errno, or -ECHILD with *end. */
 static int processes_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
@@ -583,18 +610,39 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (error)
 		return error;
 	broker_open_occupied(broker);
+	if (start->plan->machine.perf_map)
+		open_perf_map(broker);
 	return broker_lock_down();
+}
+
+/* Of a broker that is begun early: who it will need in any case, before it waits. 0 or -errno. */
+static int begin_early(struct start *start)
+{
+	struct grants grants;
+	int error;
+
+	if (!(role_grants_here() & GRANT(GRANT_EARLY)))
+		return 0;
+	grants_of_process(&grants);
+	error = early_begin(ROLE_PAGER, &grants, &start->pager);
+	if (!error)
+		error = early_begin(ROLE_MACHINE, &grants, &start->machine);
+	return error ? error : early_take();
 }
 
 int broker_main(void)
 {
 	static struct broker_end end;
-	uint64_t here = role_grants_here();
-	struct start start = { .plan = plan_of_process() };
+	struct start start = { .machine.line = -1, .pager.line = -1 };
 	struct broker_options options;
 	struct broker *broker;
-	int error;
+	grant_set here;
+	int error = begin_early(&start);
 
+	if (error) /* who began it hears of that */
+		return EXIT_FAULT;
+	here = role_grants_here();
+	start.plan = plan_of_process();
 	if (!start.plan || broker_options_of(start.plan, here, &options))
 		return complain(EXIT_USAGE, "it has no plan", "the broker",
 				"use umbra run: it starts the processes of a machine");

@@ -72,57 +72,74 @@ struct disk_options disk_search_options(const struct disk_search *search, enum d
 
 /* ---- errors ---- */
 
-static const char *error_remedy(int error)
+static int exit_code(int error)
 {
-	switch (error) {
-	case -ESTALE:
-		return "see what differs with umbra disk check --chain; open it with the parent it "
-		       "was made on, or accept this one with repair-link";
-	case -EPERM: return "allow the parent's place with --parents";
-	case -EROFS: return "thaw it with umbra disk freeze --undo, or use another file";
-	case -EMFILE:
-	case -ENFILE:
-		return "allow more open files with ulimit -n, or shorten the chain with stream";
-	case -ELOOP:
-		return "restore one of its parents from a copy, or shorten the chain with stream";
-	case -EAGAIN:
-	case -EBUSY: return "try again when it is free";
-	case -EUCLEAN: return "replay it with umbra disk replay";
-	case -ENOENT: return "name a file that is there, or the place of its parent with --parents";
-	case -EEXIST: return "name a new file";
-	case -EIO: return "look at the host's storage; what was not flushed before is lost";
-	case -ENODATA:
-	case -EBADMSG: return "restore it from a copy";
-	case -EMEDIUMTYPE:
-		return "say which format it has, with --format (of convert, --from; of a parent, "
-		       "--parent-format)";
-	case -ENOSPC:
-	case -EDQUOT: return "make room, or choose another place";
-	case -EACCES: return "use a file and a place that you may write, or only read it";
-	default: return "see umbra disk --help";
-	}
-}
-
-int disk_access_refused(int error, const struct disk_error *failure)
-{
-	fprintf(stderr, "umbra: %s; %s\n", failure->text, error_remedy(error));
 	if (error == -EPERM)
 		return EXIT_POLICY;
 	return error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE;
 }
 
+int disk_access_refused(int error, const struct disk_error *failure)
+{
+	fprintf(stderr, "umbra: %s\n", failure->text);
+	return exit_code(error);
+}
+
 int disk_access_failed(const char *path, int error)
 {
-	return complain(EXIT_UNUSABLE, disk_strerror(error), path, error_remedy(error));
+	struct disk_error failure;
+
+	disk_refuse_as(&failure, error == -ENOMEM ? REFUSAL_MEMORY : REFUSAL_HOST, error, path,
+		       DISK_NOWHERE, "%s", disk_strerror(error));
+	disk_access_refused(error, &failure);
+	return EXIT_UNUSABLE;
+}
+
+static void forbid(struct disk_error *failure, const char *path,
+		   const struct image_refusal *refusal)
+{
+	disk_refuse(failure, refusal->overridable ? REFUSAL_POLICY : REFUSAL_POLICY_FIRM, path,
+		    DISK_NOWHERE, "%.200s (rule %.40s of %.80s)", refusal->text, refusal->rule,
+		    refusal->who);
 }
 
 int disk_access_forbidden(const char *path, const struct image_refusal *refusal)
 {
-	fprintf(stderr, "umbra: %s: %s (rule %s of %s); %s\n", path, refusal->text, refusal->rule,
-		refusal->who,
-		refusal->overridable ? "say --override REASON, which is recorded"
-				     : "ask who set it");
-	return EXIT_POLICY;
+	struct disk_error failure;
+
+	forbid(&failure, path, refusal);
+	return disk_access_refused(-EPERM, &failure);
+}
+
+json_t *disk_refusal_json(const struct disk_error *failure)
+{
+	struct disk_refusal_parts parts;
+
+	disk_error_parts(failure, &parts);
+	return json_pack("{s:s, s:s%, s:o, s:s, s:s%, s:s, s:s}", "kind", parts.kind, "file",
+			 parts.path, strlen(parts.path), "offset",
+			 parts.offset == DISK_NOWHERE ? json_null()
+						      : json_integer((json_int_t)parts.offset),
+			 "structure", parts.structure, "found", parts.found, strlen(parts.found),
+			 "expected", parts.expected, "remedy", parts.remedy);
+}
+
+/* To who wants to know it, on the way that he has chosen. */
+static int refuse_open(const struct disk_search *search, int error,
+		       const struct disk_error *failure)
+{
+	if (search->refused) {
+		*search->refused = *failure;
+		return exit_code(error);
+	}
+	if (search->as_json) {
+		json_t *json = json_pack("{s:o}", "refusal", disk_refusal_json(failure));
+
+		json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		puts("");
+		json_decref(json);
+	}
+	return disk_access_refused(error, failure);
 }
 
 /* ---- history ---- */
@@ -211,18 +228,24 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	options.write = more.write;
 	options.accept_changed = more.accept_changed;
 	options.thaw = more.thaw;
+	options.to_shrink = more.to_shrink;
 	options.without_parents = more.without_parents;
 	options.direct = more.direct;
 	options.no_sync = more.no_sync;
 	options.beside_writer = more.beside_writer;
 	options.side_keeper = more.side_keeper;
 	error = image_open(path, &options, actions, &opener, ret, &refusal, &why);
-	if (error && refusal.rule[0])
-		return disk_access_forbidden(path, &refusal);
-	if (error == -ESTALE)
-		describe_last_change(path, &options, why.text + strlen(why.text),
-				     sizeof(why.text) - strlen(why.text));
-	return error ? disk_access_refused(error, &why) : 0;
+	if (error && refusal.rule[0]) {
+		forbid(&why, path, &refusal);
+		return refuse_open(search, -EPERM, &why);
+	}
+	if (error == -ESTALE) {
+		char text[200];
+
+		describe_last_change(path, &options, text, sizeof(text));
+		disk_error_add(&why, text);
+	}
+	return error ? refuse_open(search, error, &why) : 0;
 }
 
 int disk_access_close(struct disk *disk, int code)

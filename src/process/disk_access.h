@@ -21,6 +21,10 @@ struct disk_search {
 	const char *user_name;        /* NULL: looked up */
 	/* disk_search_open_catalog(); NULL: opened where it is asked */
 	struct catalog *open_catalog;
+	/* why disk_access_open() has refused a disk: as JSON on standard output, beside the line;
+	 * or here, and no line */
+	bool as_json;
+	struct disk_error *refused;
 };
 
 /* The texts of the place stay the caller's, as long as disks are open. */
@@ -39,6 +43,9 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 /* The last that is written to it; `code` when that is not 0. */
 int disk_access_close(struct disk *disk, int code);
 int disk_access_refused(int error, const struct disk_error *why);
+/* Its parts: kind, file, offset (null: in none of its bytes), structure, found, expected, remedy.
+ */
+json_t *disk_refusal_json(const struct disk_error *why);
 int disk_access_failed(const char *path, int error);
 int disk_access_forbidden(const char *path, const struct image_refusal *refusal);
 

@@ -36,6 +36,8 @@ static void add_disk(struct disk_files *files, const struct disk_plan *plan,
 	bool is_written = !disk->read_only || plan->place.override[0];
 	char *side;
 
+	if (!disk->path[0])
+		return;
 	add(files, disk->path, is_written ? LOCKDOWN_WRITE : LOCKDOWN_READ);
 	if (asprintf(&side, "%s.umbra", disk->path) >= 0) {
 		add(files, side, LOCKDOWN_READ);

@@ -31,7 +31,8 @@ struct process {
 	struct block_memory *memory;
 	struct disk *disk[BLOCK_DISKS];
 	struct disk_ring *ring[BLOCK_DISKS];
-	unsigned count;
+	bool writes[BLOCK_DISKS];
+	unsigned places; /* of those that it begins with, and that may come */
 	struct keeper_client keeper[BLOCK_DISKS];
 	pthread_mutex_t keeper_lock;
 };
@@ -51,32 +52,46 @@ static void identify(const char *path, struct block_disk *disk)
 	memcpy(disk->id + 8, &st.st_dev, 8);
 }
 
-static int open_one(struct process *process, const struct disk_choice *choice)
+/* A number without a disk, or a drive without a disc. */
+static void describe_nothing(const struct disk_choice *choice, struct block_disk *ret)
 {
+	*ret = (struct block_disk){ .size_bytes = 0 };
+	if (choice->is_dvd)
+		*ret = block_empty_drive();
+}
+
+static int open_one(struct process *process, unsigned n)
+{
+	const struct disk_choice *choice = &process->plan->disk[n];
+	struct block_disk *described = &process->memory->disk[n];
 	const unsigned actions = IMAGE_ACTION(choice->read_only ? ACTION_READ : ACTION_WRITE) |
 				 IMAGE_ACTION(ACTION_ATTACH);
 	const struct disk_options options = {
 		.write = !choice->read_only,
 		.direct = choice->direct,
-		.side_keeper = process->keeper[process->count].memory
-				       ? &process->keeper[process->count].side
-				       : NULL
+		.side_keeper = process->keeper[n].memory ? &process->keeper[n].side : NULL
 	};
-	struct disk **disk = &process->disk[process->count];
-	/* a layer will name it, when no path can be looked up any more */
-	char *path = realpath(choice->path, NULL);
-	int code = disk_access_open(&process->search, path ? path : choice->path, choice->format,
-				    actions, options, disk);
+	struct disk **disk = &process->disk[n];
+	char *path;
+	int code;
 
+	describe_nothing(choice, described);
+	if (!choice->path[0])
+		return 0;
+	/* a layer will name it, when no path can be looked up any more */
+	path = realpath(choice->path, NULL);
+	code = disk_access_open(&process->search, path ? path : choice->path, choice->format,
+				actions, options, disk);
 	free(path);
-	assert(process->count < BLOCK_DISKS && (code || *disk));
+	assert(n < BLOCK_DISKS && (code || *disk));
 	if (code)
 		return code;
+	process->writes[n] = !choice->read_only;
 	if (!choice->read_only)
 		disk_access_note(*disk, "attached", NULL);
-	block_describe(*disk, !choice->read_only, &process->memory->disk[process->count]);
-	identify(choice->path, &process->memory->disk[process->count]);
-	process->count++;
+	block_describe(*disk, !choice->read_only, described);
+	described->is_dvd = choice->is_dvd;
+	identify(choice->path, described);
 	return 0;
 }
 
@@ -85,16 +100,18 @@ static int open_all(struct process *process)
 	int code = 0;
 
 	for (unsigned n = 0; n < process->plan->count && !code; n++)
-		code = open_one(process, &process->plan->disk[n]);
-	process->memory->disks = process->count;
+		code = open_one(process, n);
+	process->memory->disks = process->plan->count;
 	return code;
 }
 
 /* The last that is written to them; the first code that is not 0. */
 static int close_all(struct process *process, int code)
 {
-	for (unsigned n = 0; n < process->count; n++) {
-		if (!process->plan->disk[n].read_only)
+	for (unsigned n = 0; n < process->places; n++) {
+		if (!process->disk[n])
+			continue;
+		if (process->writes[n])
 			disk_access_note(process->disk[n], "detached", NULL);
 		code = disk_access_close(process->disk[n], code);
 	}
@@ -136,7 +153,7 @@ static int make_rings(struct process *process)
 	const struct disk_queue_options options = { .depth = BLOCK_SLOTS };
 	int error = 0;
 
-	for (unsigned n = 0; n < process->plan->count && !error; n++)
+	for (unsigned n = 0; n < process->places && !error; n++)
 		error = disk_ring_create(&options, &process->ring[n]);
 	return error;
 }
@@ -167,8 +184,9 @@ static int serve_disks(struct process *process)
 	const struct block_service service = {
 		.memory = process->memory,
 		.disks = process->disk,
+		.writes = process->writes,
 		.rings = process->ring,
-		.count = process->count,
+		.count = process->places,
 		.doorbell_fd = grant_fd(GRANT_DOORBELL),
 		.answer_fd = grant_fd(GRANT_ANSWER),
 		.end_fd = grant_fd(GRANT_END),
@@ -212,6 +230,7 @@ int disk_main(void)
 	error = reaper_make(grant_fd(GRANT_END), REAPER_MS);
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "disks", "see umbra doctor");
+	process.places = disk_places(process.plan);
 	mallopt(M_ARENA_MAX, 1); /* more of them grow by mprotect(), which it does without */
 	process.memory = mmap(NULL, sizeof(*process.memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			      grant_fd(GRANT_SLOTS), 0);

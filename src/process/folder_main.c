@@ -24,7 +24,8 @@ int folder_main(void)
 	umask(0); /* the guest has its own */
 	error = lockdown_on_folder(ROLE_FOLDER, folder, !plan->folder_is_read_only);
 	/* it looks who it is, as this host's files say it from here on */
-	server = error ? NULL : folder_server_create(folder, plan->folder_is_read_only);
+	server = error ? NULL : folder_server_create(folder, plan->folder_is_read_only,
+					      plan->folder_is_alone);
 	if (!error)
 		error = server ? lockdown(ROLE_FOLDER) : -ENOMEM;
 	if (!error)

@@ -1,23 +1,23 @@
 /*
  * The joiner's main: joins one port of a machine to the user's hub, which it starts where there is
- * none, and joins it again when that has ended while the machine goes on. It keeps a list of calls
- * and the user's files, which the hub has not: so it brings the hub the user's rules whenever they
- * change, and a connection to his agent. It maps nothing that a guest or the hub can write, but for
- * two words that it only writes.
+ * none, and joins it again when that has ended while the machine goes on. It keeps a list of calls,
+ * and of the user's files his rules, which the hub has not: so it brings the hub these whenever
+ * they change, and a connection to his agent. It maps nothing that a guest or the hub can write,
+ * but for two words that it only writes.
  *
  *   hub -- WIRE_WINDOW {window} -> joiner -- line of the machine's -> machine (ipc/port_window.h)
  *
  * It makes windows, for the hub to give them to two machines, and takes all bytes out of those that
  * the hub has taken from them: the hub itself may do neither.
  *
- *  1. Each joining has a number, `generation` (ipc/share_port.h): it is another one before the hub
+ *   - Each joining has a number, `generation` (ipc/share_port.h): it is another one before the hub
  *     is told of the port.
- *  2. A hub that ends again soon is joined again later, and later each time.
- *  3. Rules that cannot be read are none: then nothing is allowed.
- *  4. When it ends another one goes on (standby.h). A machine whose joiner is another one than
+ *   - A hub that ends again soon is joined again later, and later each time.
+ *   - Rules that cannot be read are none: then nothing is allowed.
+ *   - When it ends another one goes on (standby.h). A machine whose joiner is another one than
  *     before has no window but its own: it is told so first.
- *  5. A window that was taken is ended by the hub, or after OLD_WINDOW_MS where that is gone.
- *  6. A hub that does not answer ends it: who goes on sees whether the machine is there still.
+ *   - A window that was taken is ended by the hub, or after OLD_WINDOW_MS where that is gone.
+ *   - A hub that does not answer ends it: who goes on sees whether the machine is there still.
  */
 #include <assert.h>
 #include <errno.h>
@@ -479,14 +479,34 @@ static int keep_joined(struct joiner *joiner)
 	return 0;
 }
 
+/* Of the user's files it keeps those beside his rules, and where the hub listens. */
+static int give_up_rights(const struct share_choice *choice)
+{
+	struct lockdown_file files[2];
+	unsigned count = 0;
+	int error;
+
+	for (unsigned n = 0; n < 2; n++) {
+		files[count].access = n ? LOCKDOWN_READ_BENEATH : LOCKDOWN_MEET;
+		files[count].fd = meeting_folder(n ? choice->rules : choice->hub);
+		count += files[count].fd >= 0;
+	}
+	error = lockdown_to_start(ROLE_JOINER, ROLE_HUB, true, files, count);
+	while (count)
+		close(files[--count].fd);
+	return error;
+}
+
 int joiner_main(void)
 {
 	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS, .window = -1, .old_window = -1 };
 	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
 	const struct plan *plan = plan_of_process();
-	int error = SANITIZED ? 0 : lockdown_to_start(ROLE_JOINER, true);
+	int error = 0;
 
+	if (plan && plan->shares.count && !SANITIZED)
+		error = give_up_rights(&plan->shares.port[plan->shares.mine]);
 	grants_of_process(&joiner.grants);
 	joiner.standby = (struct standby){ .role = ROLE_JOINER, .plan = plan,
 					   .grants = &joiner.grants, .pidfd = -1 };

@@ -14,7 +14,8 @@ bool keeper_has_side_file(const struct disk_plan *plan, uint32_t disk)
 {
 	const struct disk_choice *choice = &plan->disk[disk];
 
-	return choice->format != DISK_VHDX && (!choice->read_only || plan->place.override[0]);
+	return choice->path[0] && choice->format != DISK_VHDX &&
+	       (!choice->read_only || plan->place.override[0]);
 }
 
 bool keeper_is_needed(const struct disk_plan *plan)

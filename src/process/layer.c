@@ -13,8 +13,9 @@
 
 #include "control/protocol.h"
 #include "disk/queue.h"
+#include "disk_change.h"
 
-union ancillary { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; };
+union ancillary { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(LAYER_FILES * sizeof(int))]; };
 
 /* ---- the broker's side ---- */
 
@@ -25,24 +26,31 @@ int layer_make_socket(int ret[2])
 	return fcntl(ret[0], F_SETFL, O_NONBLOCK) ? -errno : 0;
 }
 
-int layer_ask(uint32_t disk, const char *path, int file)
+int layer_send(const struct layer_ask *ask, const int *files, unsigned count)
 {
-	union ancillary ancillary = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)),
+	union ancillary ancillary = { .head = { .cmsg_len = CMSG_LEN(count * sizeof(int)),
 						.cmsg_level = SOL_SOCKET,
 						.cmsg_type = SCM_RIGHTS } };
-	struct layer_ask ask = { .disk = disk };
-	struct iovec vector = { .iov_base = &ask, .iov_len = sizeof(ask) };
-	struct msghdr message = { .msg_iov = &vector,
-				  .msg_iovlen = 1,
-				  .msg_control = &ancillary,
-				  .msg_controllen = sizeof(ancillary) };
+	struct iovec vector = { .iov_base = (void *)(uintptr_t)ask, .iov_len = sizeof(*ask) };
+	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
+
+	assert(count <= LAYER_FILES && ask->kind < LAYER_KINDS);
+	if (count) {
+		message.msg_control = &ancillary;
+		message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+		memcpy(CMSG_DATA(&ancillary.head), files, count * sizeof(int));
+	}
+	return sendmsg(grant_fd(GRANT_LAYERS), &message, MSG_NOSIGNAL) == sizeof(*ask) ? 0
+										       : -errno;
+}
+
+int layer_ask(uint32_t disk, const char *path, int file)
+{
+	struct layer_ask ask = { .kind = LAYER_PUT_ON, .disk = disk };
 	int error = plan_set_text(ask.path, sizeof(ask.path), path);
 
 	assert(file >= 0);
-	if (error)
-		return error;
-	memcpy(CMSG_DATA(&ancillary.head), &file, sizeof(file));
-	return sendmsg(grant_fd(GRANT_LAYERS), &message, MSG_NOSIGNAL) == sizeof(ask) ? 0 : -errno;
+	return error ? error : layer_send(&ask, &file, 1);
 }
 
 int layer_hear(struct layer_answer *ret)
@@ -65,6 +73,7 @@ struct layers {
 	struct disk **disks;
 	struct disk_queue **queues;
 	unsigned count;
+	struct disk_changes *changes;
 	pthread_t settler;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
@@ -79,6 +88,14 @@ static void answer(enum layer_news news, int error)
 
 	assert(news < LAYER_NEWS && error <= 0);
 	(void)written; /* a broker that is gone ends this process */
+}
+
+static void answer_changed(int error, const struct block_disk *disk)
+{
+	const struct layer_answer a = { .news = LAYER_CHANGED, .error = error, .disk = *disk };
+	ssize_t written = write(grant_fd(GRANT_LAYERS), &a, sizeof(a));
+
+	(void)written;
 }
 
 /* The one beneath is for good as it is: its children need it so. */
@@ -128,19 +145,26 @@ static void *settle_when_asked(void *context)
 	return NULL;
 }
 
-struct layers *layers_begin(struct disk **disks, struct disk_queue **queues, unsigned count)
+struct layers *layers_begin(struct disk **disks, struct disk_queue **queues, bool *writes,
+			    unsigned count)
 {
 	struct layers *layers = calloc(1, sizeof(*layers));
 
 	assert(count <= BLOCK_DISKS);
 	if (!layers)
 		return NULL;
+	layers->changes = disk_changes_begin(disks, queues, writes, count);
+	if (!layers->changes) {
+		free(layers);
+		return NULL;
+	}
 	layers->disks = disks;
 	layers->queues = queues;
 	layers->count = count;
 	pthread_mutex_init(&layers->lock, NULL);
 	pthread_cond_init(&layers->changed, NULL);
 	if (pthread_create(&layers->settler, NULL, settle_when_asked, layers)) {
+		free(layers->changes);
 		free(layers);
 		return NULL;
 	}
@@ -152,27 +176,49 @@ struct layers *layers_begin(struct disk **disks, struct disk_queue **queues, uns
 	return layers;
 }
 
-/* Of one message: its file; -EAGAIN: there is none; -EBADMSG. */
-static int take_ask(struct layer_ask *ask)
+/* What one message brings. */
+struct brought { struct layer_ask ask; int file[LAYER_FILES]; unsigned files; };
+
+static void brought_close(const struct brought *brought)
+{
+	for (unsigned n = 0; n < brought->files; n++)
+		close(brought->file[n]);
+}
+
+/* A layer is one file, a file of a chain that and perhaps what lies beside it, the others none. */
+static bool is_whole(const struct brought *brought)
+{
+	switch (brought->ask.kind) {
+	case LAYER_PUT_ON: return brought->files == 1;
+	case LAYER_FILE: return brought->files == 1 || brought->files == 2;
+	case LAYER_DETACH:
+	case LAYER_RESIZE: return !brought->files;
+	default: return false;
+	}
+}
+
+/* 0; -EAGAIN: there is none; -EBADMSG. */
+static int take_ask(struct brought *ret)
 {
 	union ancillary ancillary;
-	struct iovec vector = { .iov_base = ask, .iov_len = sizeof(*ask) };
+	struct iovec vector = { .iov_base = &ret->ask, .iov_len = sizeof(ret->ask) };
 	struct msghdr message = { .msg_iov = &vector,
 				  .msg_iovlen = 1,
 				  .msg_control = &ancillary,
 				  .msg_controllen = sizeof(ancillary) };
 	ssize_t got = recvmsg(grant_fd(GRANT_LAYERS), &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-	int file = -1;
 
+	ret->files = 0;
 	if (got < 0)
 		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -EBADMSG;
-	if (message.msg_controllen && ancillary.head.cmsg_type == SCM_RIGHTS)
-		memcpy(&file, CMSG_DATA(&ancillary.head), sizeof(file));
-	if (file < 0)
-		return -EBADMSG;
-	if (got == sizeof(*ask) && memchr(ask->path, 0, sizeof(ask->path)))
-		return file;
-	close(file);
+	if (message.msg_controllen && ancillary.head.cmsg_type == SCM_RIGHTS) {
+		ret->files = (unsigned)((ancillary.head.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(ret->file, CMSG_DATA(&ancillary.head), ret->files * sizeof(int));
+	}
+	if (got == sizeof(ret->ask) && memchr(ret->ask.path, 0, sizeof(ret->ask.path)) &&
+	    is_whole(ret))
+		return 0;
+	brought_close(ret);
 	return -EBADMSG;
 }
 
@@ -183,8 +229,8 @@ static int put_on(struct layers *layers, const struct layer_ask *ask, int file)
 	int error = 0;
 
 	pthread_mutex_lock(&layers->lock);
-	if (ask->disk >= layers->count)
-		error = -EINVAL;
+	if (ask->disk >= layers->count || !layers->disks[ask->disk])
+		error = -ENODEV;
 	else if (layers->child[ask->disk])
 		error = -EBUSY;
 	pthread_mutex_unlock(&layers->lock);
@@ -205,16 +251,46 @@ static int put_on(struct layers *layers, const struct layer_ask *ask, int file)
 	return 0;
 }
 
+/* What is being settled is used. */
+static bool is_settling(struct layers *layers, uint32_t disk)
+{
+	bool settles;
+
+	pthread_mutex_lock(&layers->lock);
+	settles = disk < layers->count && layers->child[disk];
+	pthread_mutex_unlock(&layers->lock);
+	return settles;
+}
+
+static void change(struct layers *layers, const struct brought *brought)
+{
+	const struct layer_ask *ask = &brought->ask;
+	struct block_disk disk = { .size_bytes = 0 };
+	int error;
+
+	if (ask->kind == LAYER_FILE)
+		error = disk_changes_file(layers->changes, ask, brought->file[0],
+					  brought->files > 1 ? brought->file[1] : -1, &disk);
+	else if (is_settling(layers, ask->disk))
+		error = -EBUSY;
+	else if (ask->kind == LAYER_DETACH)
+		error = disk_changes_detach(layers->changes, ask->disk);
+	else
+		error = disk_changes_resize(layers->changes, ask, &disk);
+	answer_changed(error, &disk);
+}
+
 int layers_take(struct layers *layers)
 {
-	struct layer_ask ask;
-	int file = take_ask(&ask);
+	struct brought brought;
+	int error = take_ask(&brought);
 
-	if (file == -EAGAIN)
-		return 0;
-	if (file < 0)
-		return file;
-	answer(LAYER_ON, put_on(layers, &ask, file));
+	if (error)
+		return error == -EAGAIN ? 0 : error;
+	if (brought.ask.kind == LAYER_PUT_ON)
+		answer(LAYER_ON, put_on(layers, &brought.ask, brought.file[0]));
+	else
+		change(layers, &brought);
 	return 0;
 }
 
@@ -227,5 +303,6 @@ void layers_end(struct layers *layers)
 	pthread_join(layers->settler, NULL);
 	pthread_cond_destroy(&layers->changed);
 	pthread_mutex_destroy(&layers->lock);
+	disk_changes_end(layers->changes);
 	free(layers);
 }

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "assertion.h"
+#include "ipc/early.h"
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
 #include "ipc/port_window.h"
@@ -47,6 +48,7 @@ struct process {
 	unsigned ports;
 	unsigned cards;
 	struct ring_end to_broker, from_broker;
+	int rights_error; /* of giving them up */
 	struct machine *machine;
 	pthread_t listener, saver;
 	/* where threads go on in what is forked */
@@ -258,6 +260,22 @@ static void state(void *context, const struct machine_state *machine_state)
 	tell(context, RECORD_STATE, &record, sizeof(record));
 }
 
+static void code(void *context, uint64_t lost, const struct machine_code *codes, unsigned count)
+{
+	struct { uint64_t lost; struct record_code code[MACHINE_CODES]; } record = { .lost = lost };
+
+	_Static_assert((int)MACHINE_SYMBOL_BYTES <= (int)RECORD_CODE_NAME_BYTES, "it has room");
+	_Static_assert(sizeof(record) <= (size_t)RING_RECORD_MAX_BYTES, "all in one record");
+	assert(count <= MACHINE_CODES);
+	for (unsigned n = 0; n < count; n++) {
+		record.code[n].hva = codes[n].hva;
+		record.code[n].bytes = codes[n].bytes;
+		memcpy(record.code[n].name, codes[n].name, sizeof(codes[n].name));
+	}
+	tell(context, RECORD_CODE, &record,
+	     sizeof(record.lost) + count * sizeof(record.code[0]));
+}
+
 static void frozen(void *context, int error)
 {
 	int32_t told = error;
@@ -312,6 +330,26 @@ static void copy(struct process *process, uint32_t kind, uint8_t *data, uint32_t
 static void type(struct process *process, const uint8_t *data, uint32_t bytes)
 {
 	copied(process, machine_type(process->machine, data, bytes));
+}
+
+/* What takes its time is answered by the storage device. */
+static void change_disk(struct process *process, const uint8_t *data, uint32_t bytes)
+{
+	struct record_disk record;
+	int error = -EINVAL;
+
+	if (bytes == sizeof(record)) {
+		memcpy(&record, data, sizeof(record));
+		if (record.what == DISK_GOES)
+			error = machine_disk_goes(process->machine, record.number);
+		else if (record.what == DISK_COMES)
+			error = machine_disk_comes(process->machine, record.number, &record.disk);
+		else
+			error = machine_disk_grows(process->machine, record.number,
+						   record.disk.size_bytes);
+	}
+	if (error || record.what != DISK_GOES)
+		copied(process, error);
 }
 
 static void set_trace(struct process *process, const uint8_t *data, uint32_t bytes)
@@ -403,6 +441,8 @@ static void *listen_to_broker(void *context)
 				type(process, data, bytes);
 			else if (kind == RECORD_SHOW)
 				want(process, &process->show_wanted);
+			else if (kind == RECORD_DISK)
+				change_disk(process, data, bytes);
 			else if (kind == RECORD_TRACE)
 				set_trace(process, data, bytes);
 			else if (kind >= RECORD_COPY_BEGIN && kind <= RECORD_COPY_END)
@@ -471,7 +511,7 @@ static bool take_slots(struct process *process)
  * A file that the machine begins with, or what of it is the machine's. The user's own: one that is
  * made shorter meanwhile ends the process.
  */
-static bool grant_map_file(uint64_t here, enum grant grant, struct boot_file *ret)
+static bool grant_map_file(grant_set here, enum grant grant, struct boot_file *ret)
 {
 	struct saved_file file = { .machine_bytes = 0 };
 	struct stat st;
@@ -511,7 +551,7 @@ static bool take_connections(struct process *process)
 }
 
 /* What its devices share with those who serve them: the network cards from the first on. */
-static bool take_devices(struct process *process, uint64_t here)
+static bool take_devices(struct process *process, grant_set here)
 {
 	if (here & GRANT(GRANT_SLOTS) && !take_slots(process))
 		return false;
@@ -526,7 +566,7 @@ static bool take_devices(struct process *process, uint64_t here)
 }
 
 /* The ports that there are, from the first on. */
-static bool take_ports(struct process *process, uint64_t here, struct machine_options *options)
+static bool take_ports(struct process *process, grant_set here, struct machine_options *options)
 {
 	for (unsigned n = 0; n < SHARE_PORTS && here & GRANT(GRANT_PORTS + n); n++) {
 		struct machine_port *port = &options->port[options->ports++];
@@ -544,7 +584,7 @@ static bool take_ports(struct process *process, uint64_t here, struct machine_op
 	return true;
 }
 
-static bool take_grants(struct process *process, uint64_t here, struct machine_options *options)
+static bool take_grants(struct process *process, grant_set here, struct machine_options *options)
 {
 	if (!take_rings(process) || !take_devices(process, here))
 		return false;
@@ -576,6 +616,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->cpus = plan->cpus;
 	options->debug_exit = plan->debug_exit;
 	options->time_limit_s = plan->time_limit_s;
+	options->begun = plan->begun;
 	options->without = plan->without;
 	options->mmu_tables_left_open = plan->mmu_tables_left_open;
 	options->test_device = plan->test_device;
@@ -588,6 +629,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->stuck = stuck;
 	options->frozen = frozen;
 	options->copied = copied;
+	options->code = plan->perf_map ? code : NULL;
 	options->display = plan->display;
 	options->given_keys = plan->given_keys;
 	options->trace = &process->rings->trace;
@@ -642,6 +684,11 @@ static int prepare_forks(struct process *process)
 		return error;
 	prctl(PR_SET_TIMERSLACK, FORKED_TIMER_SLACK_NS); /* for who cannot say so later */
 	forker_set_place(&process->saver_place);
+	error = fork_place_enlist(&process->listener_place);
+	if (!error)
+		error = fork_place_enlist(&process->main_place);
+	if (error)
+		return error;
 	return forker_start(&forkers_calls);
 }
 
@@ -655,9 +702,9 @@ static void locks_make(struct process *process)
 }
 
 /* What a forked machine is given for its devices, of all that a kit has. */
-static uint64_t grants_of_devices(const struct process *process)
+static grant_set grants_of_devices(const struct process *process)
 {
-	uint64_t grants = 0;
+	grant_set grants = 0;
 
 	if (process->slots)
 		grants |= GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER);
@@ -669,23 +716,83 @@ static uint64_t grants_of_devices(const struct process *process)
 	return grants;
 }
 
+/* ---- one that is read ---- */
+
+static void send_bytes(struct process *process, const struct record_read *wanted)
+{
+	uint8_t data[RING_RECORD_MAX_BYTES];
+	uint64_t at = wanted->at;
+
+	for (uint64_t left = wanted->bytes; left;) {
+		const size_t bytes = left < sizeof(data) ? left : sizeof(data);
+
+		if (machine_serve_read(process->machine, at, data, bytes))
+			_exit(EXIT_FAULT);
+		tell(process, RECORD_SAVED, data, bytes);
+		at += bytes;
+		left -= bytes;
+	}
+}
+
+/* Until its reader is gone: with that its forker ends it. */
+static _Noreturn void serve(struct process *process)
+{
+	uint8_t data[RING_RECORD_MAX_BYTES];
+	struct record_read wanted;
+	uint32_t kind, bytes;
+	uint64_t count;
+
+	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
+		while (ring_get(&process->from_broker, &kind, data, &bytes) > 0)
+			if (kind == RECORD_READ && bytes == sizeof(wanted)) {
+				memcpy(&wanted, data, sizeof(wanted));
+				send_bytes(process, &wanted);
+			}
+	_exit(EXIT_FAULT);
+}
+
+/*
+ * It lets the one that it was forked from go on at once: it needs nothing of that but memory. Its
+ * other threads wait in the page for ever.
+ */
+static _Noreturn void go_on_serving(struct process *process)
+{
+	struct record_serves serves = { 0 };
+	const uint8_t byte = 1;
+
+	machine_leave_code(process->machine);
+	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+		_exit(EXIT_FAULT);
+	close(grant_fd(GRANT_CODE));
+	close(grant_fd(GRANT_READY));
+	if (lockdown_load(&process->calls))
+		_exit(EXIT_FAULT);
+	serves.error = machine_serve(process->machine, &serves.bytes, &serves.parts_at);
+	tell(process, RECORD_SERVES, &serves, sizeof(serves));
+	serve(process);
+}
+
 /*
  * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
  * on nothing of it is looked at.
  */
 static bool go_on_forked(struct process *process)
 {
-	const uint64_t of_devices = grants_of_devices(process);
+	const grant_set of_devices = grants_of_devices(process);
 	const uint8_t byte = 1;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
 		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | of_devices);
 	locks_make(process);
-	if (!take_rings(process) || !take_devices(process, of_devices) ||
-	    machine_forked(process->machine, grant_fd(GRANT_CODE)) ||
-	    fork_place_revive(&process->listener_place) ||
-	    fork_place_revive(&process->main_place) ||
-	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+	if (!take_rings(process) || !take_devices(process, of_devices))
+		return false;
+	if (process->rings->serves)
+		go_on_serving(process);
+	if (machine_forked(process->machine, grant_fd(GRANT_CODE)))
+		return false;
+	fork_place_revive(&process->listener_place);
+	fork_place_revive(&process->main_place);
+	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
 		return false;
 	close(grant_fd(GRANT_CODE));
 	close(grant_fd(GRANT_READY));
@@ -708,10 +815,10 @@ static void process_go_on_forked(struct process *process)
 static bool process_make_machine(struct process *process, const struct machine_options *options)
 {
 	const char *reason = "the host refused to take its rights";
-	int error = limit_memory(options);
+	int error = process->rights_error;
 
 	if (!error)
-		error = lockdown_before_threads(ROLE_MACHINE, NULL);
+		error = limit_memory(options);
 	if (!error)
 		error = prepare_forks(process);
 	if (!error)
@@ -748,8 +855,14 @@ static bool process_begin(struct process *process, struct machine_options *optio
 {
 	struct tm unused;
 	time_t now = 0;
+	int rights_error;
 
-	*process = (struct process){ .ring = PTHREAD_MUTEX_INITIALIZER,
+	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
+	rights_error = lockdown_before_threads(ROLE_MACHINE, NULL);
+	if (early_take())
+		return false;
+	*process = (struct process){ .rights_error = rights_error,
+				     .ring = PTHREAD_MUTEX_INITIALIZER,
 				     .saving = PTHREAD_MUTEX_INITIALIZER,
 				     .save_ready = PTHREAD_COND_INITIALIZER };
 	pthread_barrier_init(&process->listening, NULL, LISTENERS + 1);
@@ -757,7 +870,6 @@ static bool process_begin(struct process *process, struct machine_options *optio
 	if (!process->plan || !take_grants(process, role_grants_here(), options))
 		return false;
 	take_plan(process, options);
-	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
 	return true;
 }
 

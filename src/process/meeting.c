@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -89,6 +90,8 @@ static int start_locked(const char *path, enum role role, int program_fd)
 	unlink(path);
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = program_fd;
+	if (role_grants_here() & GRANT(GRANT_ROOT))
+		grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	grants.fd[GRANT_CONTROL] = listen_at(path);
 	if (grants.fd[GRANT_CONTROL] < 0)
 		return grants.fd[GRANT_CONTROL];
@@ -97,21 +100,27 @@ static int start_locked(const char *path, enum role role, int program_fd)
 	return error;
 }
 
-int meeting_start(const char *path, enum role role, int program_fd)
+int meeting_folder(const char *path)
 {
-	struct sockaddr_un at;
-	char folder[sizeof(at.sun_path)];
+	char folder[PATH_MAX];
 	const char *end = strrchr(path, '/');
-	int error;
-	int lock;
+	int fd;
 
 	if (!end || strlen(path) >= sizeof(folder))
 		return -EINVAL;
 	memcpy(folder, path, (size_t)(end - path));
 	folder[end - path] = 0;
-	lock = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int meeting_start(const char *path, enum role role, int program_fd)
+{
+	const int lock = meeting_folder(path);
+	int error;
+
 	if (lock < 0)
-		return -errno;
+		return lock;
 	error = flock(lock, LOCK_EX) ? -errno : start_locked(path, role, program_fd);
 	close(lock);
 	return error;

@@ -86,6 +86,10 @@ static int report_end(const struct broker_end *end, const struct plan *plan)
 int outcome_report(struct broker_end *end, const struct plan *plan)
 {
 	fputs(end->statistics, stderr);
+	if (end->unmapped)
+		fprintf(stderr, "umbra: the perf map lacks %lu blocks of code; what was last "
+				"translated is not in it\n",
+			end->unmapped);
 	if (end->outcome == BROKER_HELPER_ENDED || end->helper_status)
 		return report_helper(end);
 	switch (end->outcome) {

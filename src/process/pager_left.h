@@ -2,8 +2,8 @@
  * How much of a machine's memory its pager has still to bring: memory that the pager writes, and
  * the broker shows to who asks (control/machine_control.h).
  *
- *  1. One number, written and read at once: nobody waits, and nothing of it grows.
- *  2. A lost pager writes what it likes. The broker reads it once each time that it is asked for,
+ *   - One number, written and read at once: nobody waits, and nothing of it grows.
+ *   - A lost pager writes what it likes. The broker reads it once each time that it is asked for,
  *     and says no more than the machine has memory.
  */
 #pragma once

@@ -30,6 +30,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "ipc/early.h"
 #include "ipc/lockdown.h"
 #include "mains.h"
 #include "pager_left.h"
@@ -45,7 +46,7 @@ enum {
 	LARGE_FRAMES = 512,     /* what the host maps at once, where it may */
 	EMPTY_RANGES_MOST = 1024,
 	ZEROS_AT_ONCE = 16,
-	AHEAD_ENTRIES = 16, /* at once while nobody waits */
+	AHEAD_ENTRIES = 16, /* at once while nobody waits, after a while in which nobody did */
 };
 #define MEMORY_MOST_BYTES (1ull << 44)
 
@@ -58,6 +59,7 @@ struct pager {
 	struct pager_left *told; /* NULL: nobody hears of it */
 	uint32_t *owner;
 	uint32_t cursor; /* the entry that comes next while nobody waits */
+	uint32_t ahead;  /* so many then: who misses a page soon misses another one */
 	uint64_t waiting[WAITING_MOST];
 	unsigned waiters;
 	int line; /* of a file that is being filled; -1: all of it is there */
@@ -327,10 +329,11 @@ static uint32_t left_from(const struct pager *pager, uint32_t number, uint32_t m
 
 static void bring_next(struct pager *pager)
 {
-	const uint32_t left = left_from(pager, pager->cursor, AHEAD_ENTRIES);
+	const uint32_t left = left_from(pager, pager->cursor, pager->ahead);
 	const uint32_t done = left ? bring_entries(pager, pager->cursor, left) : 1;
 
 	pager->cursor = (pager->cursor + done) % pager->pages.entries;
+	pager->ahead = 2 * pager->ahead < AHEAD_ENTRIES ? 2 * pager->ahead : AHEAD_ENTRIES;
 }
 
 /* The first entry that ends behind this place. */
@@ -545,10 +548,13 @@ static void serve(struct pager *pager)
 {
 	leave_empty_ranges(pager);
 	pager->cursor = second_pass(&pager->pages);
+	pager->ahead = 1;
 	while (pager->left || pager->waiters) {
 		tell_left(pager, pager->left);
-		while (pager->waiters)
+		while (pager->waiters) {
 			bring(pager, pager->waiting[--pager->waiters]);
+			pager->ahead = 1;
+		}
 		if (pager->left)
 			wait_for_faults(pager);
 		take_events(pager);
@@ -578,9 +584,6 @@ static int map_left(struct pager *pager)
 static int begin(struct pager *pager)
 {
 	int error = map_left(pager);
-
-	if (!error)
-		error = lockdown_before_threads(ROLE_PAGER, NULL);
 
 	if (!error)
 		error = lockdown(ROLE_PAGER);
@@ -616,16 +619,20 @@ static int decline(struct pager *pager)
 int pager_main(void)
 {
 	static struct pager pager;
-	const struct plan *plan = plan_of_process();
-	const uint64_t here = role_grants_here();
+	const int rights_error = lockdown_before_threads(ROLE_PAGER, NULL);
+	const int taken_error = early_take();
+	const struct plan *plan = taken_error ? NULL : plan_of_process();
+	const grant_set here = role_grants_here();
 	int error;
 
+	if (taken_error == -ESRCH) /* there is no machine */
+		return 0;
 	if (!plan)
 		return complain(EXIT_USAGE, "it has no plan", "the pager",
 				"use umbra run: it starts the processes of a machine");
 	pager.source = plan->source;
 	pager.line = here & GRANT(GRANT_PAGES) ? grant_fd(GRANT_PAGES) : -1;
-	error = begin(&pager);
+	error = rights_error ? rights_error : begin(&pager);
 	if (!error)
 		error = begin_line(&pager);
 	if (error)

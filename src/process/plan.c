@@ -23,6 +23,7 @@ struct plan *plan_new(void)
 		return NULL;
 	plan->magic = PLAN_MAGIC;
 	plan->bytes = sizeof(*plan);
+	plan->machine.begun = machine_moment_now();
 	return plan;
 }
 

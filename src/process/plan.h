@@ -34,20 +34,23 @@ struct machine_plan {
 	uint64_t memory_bytes, start_memory_bytes, least_memory_bytes, overhead_bytes, hv_features;
 	uint32_t memory_buffer_percent, memory_weight;
 	uint32_t cpus, time_limit_s;
+	struct machine_moment begun; /* when the plan was */
 	uint32_t without, mmu_tables_left_open; /* engine.h */
 	uint16_t debug_exit;
 	bool has_bus, statistics, test_device, display;
 	bool forks; /* its broker may have it forked */
+	bool perf_map; /* perf_map.h */
 	struct cpu_model model;
 	struct cpu_host host;
 	char command_line[PLAN_LINE_BYTES];
 	char given_keys[PLAN_KEYS_BYTES]; /* for the guest, a line KEY=VALUE each */
 };
 
+/* path "": none of this number, or a drive without a disc. */
 struct disk_choice {
 	char path[PLAN_PATH_BYTES];
 	enum disk_format format;
-	bool read_only, direct;
+	bool read_only, direct, is_dvd;
 };
 
 /*
@@ -66,6 +69,16 @@ struct disk_plan {
 	struct disk_choice disk[BLOCK_DISKS];
 	struct disk_place place;
 };
+
+/* How many numbers its disks can have while it runs; a machine without disks gets none. */
+static inline unsigned disk_places(const struct disk_plan *plan)
+{
+	const unsigned places = plan->count + BLOCK_HOT_DISKS;
+
+	if (!plan->count)
+		return 0;
+	return places < BLOCK_DISKS ? places : BLOCK_DISKS;
+}
 
 enum net_choice_kind { NET_USER, NET_TAP, NET_SWITCH, NET_CHOICES };
 
@@ -109,7 +122,7 @@ struct plan {
 	struct share_plan shares;
 	enum console_kind console;
 	bool restores;
-	bool folder_is_read_only;                  /* that is shared with a guest */
+	bool folder_is_read_only, folder_is_alone; /* that is shared with a guest */
 	bool adopts;                               /* its machine process runs already */
 	int32_t machine_pid;                       /* then: which */
 	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */

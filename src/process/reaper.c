@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "ipc/lockdown.h"
 #include "ipc/role.h"
 
 /* Both behind what this process was given; nothing else, not even standard error. */
@@ -37,6 +38,8 @@ static void reap(int end_fd, int pidfd, int patience_ms)
 	struct pollfd ends[] = { { .events = POLLIN }, { .events = POLLIN } };
 
 	leave_all_but(&end_fd, &pidfd);
+	if (lockdown_capabilities())
+		_exit(EXIT_FAILURE);
 	ends[0].fd = pidfd;
 	ends[1].fd = end_fd;
 	wait_for(ends, 2, -1);

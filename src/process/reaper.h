@@ -7,11 +7,11 @@
  *     |                       v
  *     `-- disk process -- its reaper           waits for either end; kills the one it is of
  *
- *  1. It is made before the process reads anything that others made, and has nothing in common with
- *     it but a copy of its memory from then: it holds the pipe's end and the process, reads
- *     nothing, and nobody can write to it.
- *  2. The process cannot end it: neither of its lists has a call that names another (ipc/role.c).
- *  3. It ends when the process has ended.
+ *   - It is made before the process reads anything that others made, and has nothing in common with
+ *     it but a copy of its memory from then: it holds the pipe's end and the process, and no
+ *     capability, reads nothing, and nobody can write to it.
+ *   - The process cannot end it: neither of its lists has a call that names another (ipc/role.c).
+ *   - It ends when the process has ended.
  */
 #pragma once
 

@@ -1,6 +1,7 @@
 /* See standby.h. */
 #include "standby.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -9,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib/check.h"
 #include "plan.h"
 
 /* In the one that stands by. */
@@ -58,6 +60,13 @@ static bool has_ended(const struct standby *standby)
 	return poll(&end, 1, 0) == 1;
 }
 
+void check_standby(const struct standby *standby)
+{
+	assert(standby->role < ROLES && standby->grants);
+	assert(standby->pid >= 0 && !standby->pid == (standby->pidfd < 0));
+	assert(!standby->pid || standby->has_pipe);
+}
+
 void standby_keep(struct standby *standby)
 {
 	if (standby->pid && !has_ended(standby))
@@ -74,8 +83,9 @@ void standby_keep(struct standby *standby)
 	standby->pid = spawn_fork(&standby->pidfd);
 	if (!standby->pid)
 		stand_by(standby, standby->pipe[0]);
-	if (standby->pid > 0)
-		return;
-	standby->pid = 0;
-	standby->pidfd = -1;
+	if (standby->pid < 0) {
+		standby->pid = 0;
+		standby->pidfd = -1;
+	}
+	CHECK(check_standby(standby));
 }

@@ -8,7 +8,9 @@
  *
  *  1. One that stands by holds what the first was given, and does nothing with it.
  *  2. When it ends the first makes another.
- *  3. It is not killed with its parent, as the role may be: it ends when GRANT_END is closed.
+ *  3. While there is one there is a descriptor that tells its end, and the pipe that tells it of
+ *     the first one's; while there is none there is no such descriptor.
+ *  4. It is not killed with its parent, as the role may be: it ends when GRANT_END is closed.
  */
 #pragma once
 
@@ -28,3 +30,4 @@ struct standby {
 
 /* Makes one that stands by if there is none, or it has ended. One that cannot be made is not. */
 void standby_keep(struct standby *standby);
+void check_standby(const struct standby *standby);

@@ -1,15 +1,15 @@
 /*
  * The supervisor's main: starts the net process of one network card, or the relay of a machine, and
  * another one when that has ended while the machine goes on. It keeps what these need to begin: a
- * list of calls, and the user's files; so of what a guest or they can write it maps one word, which
- * it counts up, and reads nothing else.
+ * list of calls, the program and its libraries; so of what a guest or they can write it maps one
+ * word, which it counts up, and reads nothing else.
  *
- *  1. Each of them has a number, `generation` (ipc/net_card.h, connection_slots.h): it is another
+ *   - Each of them has a number, `generation` (ipc/net_card.h, connection_slots.h): it is another
  *     one from the moment at which its predecessor is seen to be gone, so that the link is down,
  *     and connections are at their end, at once.
- *  2. One that ends again soon is started again later, and later each time.
- *  3. One that does not end when the machine is gone is killed.
- *  4. When the supervisor ends, another one goes on (standby.h): what served ends with it. So does
+ *   - One that ends again soon is started again later, and later each time.
+ *   - One that does not end when the machine is gone is killed.
+ *   - When the supervisor ends, another one goes on (standby.h): what served ends with it. So does
  *     one that has waited for a switch that does not answer, and saw nothing of the machine's end.
  */
 #include <assert.h>
@@ -31,6 +31,7 @@
 #include "mains.h"
 #include "meeting.h"
 #include "net/switch/switch.h"
+#include "net/user/slirp.h"
 #include "plan.h"
 #include "report.h"
 #include "sanitized.h"
@@ -234,12 +235,23 @@ static enum role choose_role(const struct supervisor *supervisor)
 /* A sanitizer's memory is written and executed, and wants calls that nobody else does. */
 static int give_up_rights(const struct supervisor *supervisor)
 {
-	const struct net_plan *nets = &supervisor->plan->nets;
+	const struct net_choice *choice = &supervisor->plan->nets.card[supervisor->plan->nets.mine];
+	const bool meets = supervisor->role == ROLE_LINE && choice->kind == NET_SWITCH;
+	struct lockdown_file place = { .fd = -1, .access = LOCKDOWN_MEET };
+	int error;
 
-	return SANITIZED ? 0
-			 : lockdown_to_start(ROLE_SUPERVISOR,
-					     supervisor->role == ROLE_LINE &&
-						     nets->card[nets->mine].kind == NET_SWITCH);
+	if (SANITIZED)
+		return 0;
+	/* who is started opens the libraries that this process has, and no others */
+	if (supervisor->role == ROLE_NET && !slirp_load())
+		return -ELIBACC;
+	if (meets)
+		place.fd = meeting_folder(choice->path);
+	error = lockdown_to_start(ROLE_SUPERVISOR, supervisor->role, meets, &place,
+				  place.fd >= 0);
+	if (place.fd >= 0)
+		close(place.fd);
+	return error;
 }
 
 int supervisor_main(void)
@@ -258,6 +270,8 @@ int supervisor_main(void)
 		return complain(EXIT_USAGE, "it has no plan", "the supervisor",
 				"use umbra run: it starts the processes of a machine");
 	error = give_up_rights(&supervisor);
+	if (role_grants_here() & GRANT(GRANT_ROOT))
+		supervisor.grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "the supervisor", "see umbra doctor");
 	supervisor.answer_fd =

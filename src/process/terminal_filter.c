@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "lib/check.h"
+
 enum state {
 	TEXT,
 	UTF8,
@@ -248,6 +250,24 @@ static size_t filter_take(struct terminal_filter *filter, uint8_t byte, uint8_t 
 	}
 }
 
+void check_terminal_filter(const struct terminal_filter *filter)
+{
+	const uint8_t *token = filter->token;
+
+	assert(filter->state >= TEXT && filter->state <= STRING_ESCAPE);
+	assert(filter->used <= sizeof(filter->token));
+	assert(filter->string_bytes <= STRING_MAX_BYTES + 1);
+	if (filter->state == UTF8)
+		assert(filter->left && filter->used + filter->left ==
+						1u + utf8_following(token[0]));
+	if (filter->state == ESCAPE)
+		assert(filter->used == 1 && token[0] == ESC);
+	if (filter->state == CHARACTER_SET)
+		assert(filter->used == 2 && is_one_of(token[1], "()"));
+	if (filter->state == CONTROL)
+		assert(filter->used >= 2 && token[0] == ESC && token[1] == '[');
+}
+
 size_t terminal_filter(struct terminal_filter *filter, const uint8_t *in, size_t bytes,
 		       uint8_t *out)
 {
@@ -257,5 +277,6 @@ size_t terminal_filter(struct terminal_filter *filter, const uint8_t *in, size_t
 	for (size_t n = 0; n < bytes; n++)
 		put += filter_take(filter, in[n], out + put);
 	assert(put <= bytes + sizeof(filter->token));
+	CHECK(check_terminal_filter(filter));
 	return put;
 }

@@ -13,7 +13,7 @@
  *     the filter after any of them. So no
  *     title, clipboard, key definition, report, mouse or paste mode, printer or window operation
  *     can be reached, whatever bytes come in.
- *  2. Nothing is kept but one token.
+ *  2. Nothing is kept but one token, of FILTER_TOKEN_BYTES at most.
  */
 #pragma once
 
@@ -33,3 +33,5 @@ struct terminal_filter {
 /* out: room for bytes + FILTER_TOKEN_BYTES. How much is in it. */
 size_t terminal_filter(struct terminal_filter *filter, const uint8_t *in, size_t bytes,
 		       uint8_t *out);
+/* What can be seen of both: what is kept is the beginning of one of these. */
+void check_terminal_filter(const struct terminal_filter *filter);

@@ -105,7 +105,7 @@ static int snapshot(struct control *control, const char *file, struct disk_error
 	say(control, control_progress(control->id, 1, 2)); /* requests go to the child */
 	error = disk_settle(child);
 	if (error)
-		snprintf(failure->text, sizeof(failure->text), "%s: %s", file, strerror(-error));
+		disk_refuse_host(failure, error, file, "making its parent clean");
 	return error;
 }
 
@@ -116,7 +116,9 @@ static int act(struct control *control, const struct control_request *request,
 	struct disk *disk = control->served->top;
 	int error = control->served->read_only ? -EROFS : 0;
 
-	snprintf(failure->text, sizeof(failure->text), "%s: not possible", request->verb->name);
+	if (error)
+		disk_refuse_as(failure, REFUSAL_HOST, error, disk_path(disk), DISK_NOWHERE,
+			       "%s: it is served read only", request->verb->name);
 	if (!error && control->served->admit)
 		error = control->served->admit(disk, request->verb->name, failure);
 	if (error)
@@ -128,8 +130,7 @@ static int act(struct control *control, const struct control_request *request,
 	default: error = disk_resize(disk, control_number(request, "size")); break;
 	}
 	if (error)
-		snprintf(failure->text, sizeof(failure->text), "%s: %s", disk_path(disk),
-			 strerror(-error));
+		disk_refuse_host(failure, error, disk_path(disk), request->verb->name);
 	return error;
 }
 
@@ -155,7 +156,7 @@ static int act_alone(struct control *control, const struct control_request *requ
 static bool one_line(struct control *control, const char *text, size_t bytes)
 {
 	struct control_request request;
-	struct disk_error failure = { "" };
+	struct disk_error failure = { .kind = REFUSAL_NONE };
 	const char *reason;
 	bool good;
 	int error = control_parse(text, bytes, verbs, &request, &reason);

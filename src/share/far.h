@@ -9,8 +9,8 @@
  *   hello, request (of a write: its data)      -->
  *                                              <--  welcome, done (of a read: its data)
  *
- *  1. Both sides are hostile to each other: a frame is checked whole before any of it is used.
- *  2. What is done has a record of the last SHARE_DISK_SPAN numbers of a session: a request that is
+ *   - Both sides are hostile to each other: a frame is checked whole before any of it is used.
+ *   - What is done has a record of the last SHARE_DISK_SPAN numbers of a session: a request that is
  *     asked again is answered from it, and not done again; but a read, which changes nothing.
  *     Whoever asks for another session begins another record.
  */

@@ -237,12 +237,18 @@ static void take_line(struct hub *hub, struct port *port)
 		port_leave(hub, port);
 }
 
+void hub_add_line(struct hub *hub, int line)
+{
+	if (!new_port(hub, line))
+		close(line);
+}
+
 static void accept_line(struct hub *hub)
 {
 	int fd = accept4(hub->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
-	if (fd >= 0 && !new_port(hub, fd))
-		close(fd);
+	if (fd >= 0)
+		hub_add_line(hub, fd);
 }
 
 /* ---- packets ---- */
@@ -400,7 +406,7 @@ static void serve_port(struct hub *hub, struct port *port)
 {
 	int error = 0;
 
-	/* of the one that is to come it takes nothing: its device begins anew (hub_hold.c, 1) */
+	/* of the one that is to come it takes nothing: its device begins anew (hub_hold.c) */
 	if (port->is_held || !has_begun(port) ||
 	    __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE) != port->generation)
 		return;
@@ -477,12 +483,31 @@ static void want_agent(struct hub *hub)
 	}
 }
 
+static void measure(struct rate *rate, uint64_t count, int64_t took_ms)
+{
+	rate->per_s = (count - rate->before) * 1000 / (uint64_t)took_ms;
+	rate->before = count;
+}
+
+static void measure_rates(struct hub *hub, int64_t took_ms)
+{
+	for (unsigned n = 0; n < HUB_PORTS; n++) {
+		struct port *port = &hub->port[n];
+
+		if (!port->memory)
+			continue;
+		measure(&port->packets_rate, port->packets, took_ms);
+		measure(&port->bytes_rate, port->bytes, took_ms);
+	}
+}
+
 static void look_again(struct hub *hub)
 {
 	const int64_t now = hub_now_ms();
 
 	if (now - hub->looked_ms < HUB_LOOK_MS)
 		return;
+	measure_rates(hub, now - hub->looked_ms);
 	hub->looked_ms = now;
 	want_agent(hub);
 	join_all(hub);
@@ -499,7 +524,7 @@ static int watched_bell(const struct port *port)
 	return port->is_held ? HUB_NOBODY : port->bell;
 }
 
-static bool hub_turn(struct hub *hub)
+bool hub_turn(struct hub *hub)
 {
 	struct pollfd polls[2 * HUB_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
 	int lines[HUB_PORTS];
@@ -532,16 +557,16 @@ static bool hub_turn(struct hub *hub)
 	return hub->ports || hub_now_ms() - hub->lonely_ms < LONELY_MS;
 }
 
-int hub_serve(int listen_fd, int pid)
+struct hub *hub_create(int listen_fd, int pid)
 {
 	struct hub *hub = calloc(1, sizeof(*hub));
 
 	if (!hub)
-		return -ENOMEM;
+		return NULL;
 	hub->agent = agent_create();
 	if (!hub->agent) {
 		free(hub);
-		return -ENOMEM;
+		return NULL;
 	}
 	hub->listen_fd = listen_fd;
 	hub->pid = pid;
@@ -551,9 +576,28 @@ int hub_serve(int listen_fd, int pid)
 					      .answer = HUB_NOBODY, .end = HUB_NOBODY };
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)
 		hub->window[n].fd = HUB_NOBODY;
-	while (hub_turn(hub))
-		;
+	return hub;
+}
+
+void hub_destroy(struct hub *hub)
+{
+	for (unsigned n = 0; n < HUB_PORTS; n++)
+		if (hub->port[n].line != HUB_NOBODY)
+			port_leave(hub, &hub->port[n]);
+	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+		close_if(hub->window[n].fd);
 	agent_destroy(hub->agent);
 	free(hub);
+}
+
+int hub_serve(int listen_fd, int pid)
+{
+	struct hub *hub = hub_create(listen_fd, pid);
+
+	if (!hub)
+		return -ENOMEM;
+	while (hub_turn(hub))
+		;
+	hub_destroy(hub);
 	return 0;
 }

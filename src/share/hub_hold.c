@@ -7,10 +7,10 @@
  *                          machine's pipe ends, or time      time: as one that has just joined
  *                          leaves
  *
- *  1. Of a port that is held nothing is read and nothing written but that its peer is gone: its
+ *   - Of a port that is held nothing is read and nothing written but that its peer is gone: its
  *     device may be on its way to the next generation.
- *  2. It has no window: a joiner that is another one than before takes it away from its machine.
- *  3. A place is held for HUB_PATIENCE_MS at most, and so is who waits for it. A port that has just
+ *   - It has no window: a joiner that is another one than before takes it away from its machine.
+ *   - A place is held for HUB_PATIENCE_MS at most, and so is who waits for it. A port that has just
  *     joined has so long to begin, too: until then what another hub has said of it stays true.
  */
 #include <poll.h>

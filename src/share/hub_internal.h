@@ -55,6 +55,9 @@ struct decision {
 /* Of a rule's rate: what may pass yet, in thousandths. */
 struct bucket { int64_t filled_ms; uint64_t bytes, requests; };
 
+/* Of a count that grows: how fast it did between the last two looks (HUB_LOOK_MS). */
+struct rate { uint64_t before, per_s; };
+
 /* hub_window.c */
 enum window_state {
 	WINDOW_NONE,
@@ -99,6 +102,7 @@ struct port {
 	struct decision decision[RULE_ACTS];
 	struct bucket bucket;
 	uint64_t packets, bytes, lost, held;
+	struct rate packets_rate, bytes_rate; /* what it has sent, of late */
 };
 
 struct log_line {
@@ -122,6 +126,16 @@ struct hub {
 };
 
 int64_t hub_now_ms(void);
+
+/* ---- hub.c: what hub_serve() consists of ---- */
+
+/* NULL: no memory. */
+struct hub *hub_create(int listen_fd, int pid);
+void hub_destroy(struct hub *hub);
+/* One look at everything, and a sleep before it. False: it is of no use any more. */
+bool hub_turn(struct hub *hub);
+/* A line that somebody has opened, which is the hub's then. */
+void hub_add_line(struct hub *hub, int line);
 
 /* ---- hub_hold.c ---- */
 

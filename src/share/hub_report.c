@@ -65,9 +65,11 @@ static void add_port(struct text *text, const struct port *port, bool is_first)
 	    plain(port->join.class), port->join.side == SHARE_SERVES ? "serves" : "binds",
 	    state_of(port), port->peer ? plain(port->peer->join.machine) : "");
 	add(text, ", \"waiting\": %u, \"empty\": %u, \"packets\": %lu, \"bytes\": %lu, "
-		  "\"lost\": %lu, \"held\": %lu, \"bytes_per_s\": %lu, \"requests_per_s\": %lu}",
+		  "\"lost\": %lu, \"held\": %lu, \"bytes_per_s\": %lu, \"requests_per_s\": %lu",
 	    port->waiting.count, port->empty.count, port->packets, port->bytes, port->lost,
 	    port->held, pass->bytes_per_s, pass->requests_per_s);
+	add(text, ", \"passed_packets_per_s\": %lu, \"passed_bytes_per_s\": %lu}",
+	    port->packets_rate.per_s, port->bytes_rate.per_s);
 }
 
 static void add_decision(struct text *text, const struct log_line *line, bool is_first)

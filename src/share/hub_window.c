@@ -8,10 +8,10 @@
  *   taken   both joiners were told, or could be; until both machines have said that it is gone
  *   ended   a joiner is asked to leave no byte of it, until that is so
  *
- *  1. A window is common only while the rules let one of its two ports lend to the other, and both
+ *   - A window is common only while the rules let one of its two ports lend to the other, and both
  *     be joined; it is asked for only then.
- *  2. A port that joins with one that is taken, or has ended, is told at once that it has none.
- *  3. No port has it that was not joined with the other when it was given; who has not said within
+ *   - A port that joins with one that is taken, or has ended, is told at once that it has none.
+ *   - No port has it that was not joined with the other when it was given; who has not said within
  *     HUB_PATIENCE_MS that it has another one keeps nothing but a mapping of no bytes.
  */
 #include <errno.h>

@@ -3,8 +3,9 @@
 
 #include <errno.h>
 
-static int refuse_open(const char *where, void **ret_self)
+static int refuse_open(const char *where, const char *host, void **ret_self)
 {
+	(void)host;
 	(void)where;
 	(void)ret_self;
 	return -EPROTONOSUPPORT;

@@ -1,14 +1,16 @@
 /*
  * The store in a PostgreSQL database (store.h), for a fleet: daemons of many users and hosts may
- * have one. Each keeps what is its own under its owner, UID@HOST, and sees nothing else.
+ * have one. Each keeps what is its own under its owner, UID@HOST, and sees nothing else. HOST is
+ * what the caller says, and stays when the host is called otherwise; what was kept under its name
+ * before is taken over once.
  *
  * The connection is made anew when it was lost, at most once in AGAIN_MS; until then everything
  * fails with -EIO, and the daemon goes on with what it knows.
  *
  *  1. A statement is a transaction of its own, with a time for locks (STORE_WAIT_MS) and for
  *     itself.
- *  2. Only what may be done twice is tried again after a connection was lost: an event is not, or
- *     it could be told twice.
+ *  2. Everything may be done twice, as nobody knows whether a commit was done that was not
+ *     answered: an event is found again by its id, and has the number that it had.
  *  3. No statement takes the caller longer than SILENT_MS, whatever the server does: then the
  *     connection is dropped. (A new connection has CONNECT_S.)
  *  4. Whoever starts first makes the tables, under a lock. Another role needs no right to make
@@ -48,7 +50,10 @@ static const char schema[] =
 	" text text NOT NULL, PRIMARY KEY (owner, kind, key));"
 	"CREATE TABLE IF NOT EXISTS umbra_counter (owner text PRIMARY KEY, last bigint NOT NULL);"
 	"CREATE TABLE IF NOT EXISTS umbra_event (owner text, sequence bigint, text text NOT NULL,"
-	" PRIMARY KEY (owner, sequence));"
+	" id text, PRIMARY KEY (owner, sequence));"
+	/* a table of before, whose events have none */
+	"ALTER TABLE umbra_event ADD COLUMN IF NOT EXISTS id text;"
+	"CREATE UNIQUE INDEX IF NOT EXISTS umbra_event_id ON umbra_event (owner, id);"
 	/* what is no JSON is the oldest */
 	"DO $make$ BEGIN IF to_regprocedure('umbra_at(text)') IS NULL THEN"
 	" CREATE FUNCTION umbra_at(said text) RETURNS bigint LANGUAGE plpgsql AS $$"
@@ -68,11 +73,14 @@ static int64_t now_ms(void)
 /* By the begin of their SQLSTATE (PostgreSQL, appendix A); the longer ones stand first. */
 static int error_of_state(const char *state)
 {
-	static const struct { const char *begin; int error; } rows[] = {
-		{ "53100", -ENOSPC }, { "25006", -EROFS },  { "55P03", -EBUSY },
-		{ "57014", -EBUSY },  { "42501", -EACCES }, { "40", -EBUSY },
-		{ "53", -EBUSY },     { "28", -EACCES },    { "XX001", -EBADMSG },
-		{ "XX002", -EBADMSG },
+	static const struct {
+		const char *begin;
+		int error;
+	} rows[] = {
+		{ "53100", -ENOSPC },  { "25006", -EROFS },  { "55P03", -EBUSY },
+		{ "57014", -EBUSY },   { "42501", -EACCES }, { "40", -EBUSY },
+		{ "53", -EBUSY },      { "28", -EACCES },    { "XX001", -EBADMSG },
+		{ "XX002", -EBADMSG }, { "23505", -EBUSY },
 	};
 
 	for (size_t n = 0; state && n < sizeof(rows) / sizeof(rows[0]); n++)
@@ -261,7 +269,7 @@ static int make_tables(struct postgres_store *store)
 {
 	PGresult *result;
 	int error = execute(store,
-			    "SELECT to_regclass('umbra_event') IS NOT NULL"
+			    "SELECT to_regclass('umbra_event_id') IS NOT NULL"
 			    " AND to_regprocedure('umbra_at(text)') IS NOT NULL",
 			    NULL, 0, &result);
 	const bool is_made = !error && *PQgetvalue(result, 0, 0) == 't';
@@ -291,19 +299,51 @@ static int connect_to(struct postgres_store *store, const char *where)
 	return set_times(store->connection);
 }
 
-static int postgres_store_open(const char *where, void **ret_self)
+/*
+ * Owners were called by the host's name. Whoever is the first of a host that has another word has
+ * what stands there; nothing, where it has something already.
+ */
+static int take_over(struct postgres_store *store, const char *before)
+{
+	const char *const values[] = { store->owner, before };
+	PGresult *result;
+	int error;
+
+	if (!strcmp(store->owner, before))
+		return 0;
+	error = execute(store,
+			"WITH is_new AS (SELECT WHERE NOT EXISTS"
+			" (SELECT FROM umbra_document WHERE owner = $1) AND NOT EXISTS"
+			" (SELECT FROM umbra_counter WHERE owner = $1)),"
+			" counters AS (UPDATE umbra_counter SET owner = $1 WHERE owner = $2"
+			" AND EXISTS (SELECT FROM is_new)),"
+			" events AS (UPDATE umbra_event SET owner = $1 WHERE owner = $2"
+			" AND EXISTS (SELECT FROM is_new))"
+			" UPDATE umbra_document SET owner = $1 WHERE owner = $2"
+			" AND EXISTS (SELECT FROM is_new)",
+			values, 2, &result);
+	PQclear(result);
+	return error;
+}
+
+static int postgres_store_open(const char *where, const char *host, void **ret_self)
 {
 	struct postgres_store *store = calloc(1, sizeof(*store));
-	char host[HOST_BYTES] = "";
+	char name[HOST_BYTES] = "";
+	char before[OWNER_BYTES];
 	int error;
 
 	if (!store)
 		return -ENOMEM;
-	gethostname(host, sizeof(host) - 1);
-	snprintf(store->owner, sizeof(store->owner), "%u@%s", (unsigned)getuid(), host);
+	gethostname(name, sizeof(name) - 1);
+	snprintf(before, sizeof(before), "%u@%s", (unsigned)getuid(), name);
+	snprintf(store->owner, sizeof(store->owner), "%u@%s", (unsigned)getuid(),
+		 host ? host : name);
 	error = connect_to(store, where);
 	if (!error)
 		error = make_tables(store);
+	if (!error)
+		error = take_over(store, before);
 	if (error)
 		postgres_store_close(store);
 	else
@@ -349,9 +389,8 @@ static int postgres_store_drop(void *self, const char *kind, const char *key)
 	struct postgres_store *store = self;
 	const char *const values[] = { store->owner, kind, key };
 
-	return run(store,
-		   "DELETE FROM umbra_document WHERE owner = $1 AND kind = $2 AND key = $3", values,
-		   3);
+	return run(store, "DELETE FROM umbra_document WHERE owner = $1 AND kind = $2 AND key = $3",
+		   values, 3);
 }
 
 static int postgres_store_each(void *self, const char *kind, store_taker *take, void *context)
@@ -394,19 +433,29 @@ static int postgres_store_trim(void *self, const char *kind, int64_t before, uin
 
 /* ---- events ---- */
 
-static int postgres_store_append(void *self, const char *text, uint64_t *ret_sequence)
+/*
+ * A session that was lost may still be at it: who is later waits for the counter's row, and then
+ * finds the id taken, which is an error; the next time it is known.
+ */
+static int postgres_store_append(void *self, const char *id, const char *text,
+				 uint64_t *ret_sequence)
 {
 	struct postgres_store *store = self;
-	const char *const values[] = { store->owner, text };
+	const char *const values[] = { store->owner, text, id };
 	PGresult *result;
-	int error =
-		execute(store,
-			"WITH next AS (INSERT INTO umbra_counter (owner, last) VALUES ($1, 1)"
-			" ON CONFLICT (owner) DO UPDATE SET last = umbra_counter.last + 1"
-			" RETURNING last) INSERT INTO umbra_event (owner, sequence, text)"
-			" SELECT $1, last, $2 FROM next RETURNING sequence",
-			values, 2, &result);
+	int error = execute_again(
+		store,
+		"WITH known AS (SELECT sequence FROM umbra_event WHERE owner = $1 AND id = $3),"
+		" next AS (INSERT INTO umbra_counter (owner, last) SELECT $1, 1"
+		" WHERE NOT EXISTS (SELECT FROM known) ON CONFLICT (owner)"
+		" DO UPDATE SET last = umbra_counter.last + 1 RETURNING last),"
+		" made AS (INSERT INTO umbra_event (owner, sequence, text, id)"
+		" SELECT $1, last, $2, $3 FROM next RETURNING sequence)"
+		" SELECT sequence FROM known UNION ALL SELECT sequence FROM made",
+		values, 3, &result);
 
+	if (!error && PQntuples(result) != 1)
+		error = -EIO;
 	if (!error)
 		*ret_sequence = strtoull(PQgetvalue(result, 0, 0), NULL, 10);
 	PQclear(result);
@@ -436,6 +485,21 @@ static int postgres_store_since(void *self, uint64_t sequence, unsigned most,
 	return error;
 }
 
+static int postgres_store_last(void *self, uint64_t *ret_sequence)
+{
+	struct postgres_store *store = self;
+	const char *const values[] = { store->owner };
+	PGresult *result;
+	int error = execute_again(store, "SELECT last FROM umbra_counter WHERE owner = $1", values,
+				  1, &result);
+
+	if (!error)
+		*ret_sequence = PQntuples(result) ? strtoull(PQgetvalue(result, 0, 0), NULL, 10)
+						  : 0;
+	PQclear(result);
+	return error;
+}
+
 static int postgres_store_forget(void *self, uint64_t keep)
 {
 	struct postgres_store *store = self;
@@ -459,5 +523,6 @@ const struct store_driver store_postgres = {
 	.trim = postgres_store_trim,
 	.append = postgres_store_append,
 	.since = postgres_store_since,
+	.last = postgres_store_last,
 	.forget = postgres_store_forget,
 };

@@ -18,7 +18,7 @@
 
 enum { STORE_VERSION = 1 };
 
-enum statement { PUT, GET, DROP, EACH, TRIM, APPEND, SINCE, FORGET, STATEMENTS };
+enum statement { PUT, GET, DROP, EACH, TRIM, APPEND, SINCE, LAST, FORGET, STATEMENTS };
 
 static const char *const statement_texts[STATEMENTS] = {
 	[PUT] = ("INSERT INTO document (kind, key, text) VALUES (?1, ?2, ?3)"
@@ -35,6 +35,7 @@ static const char *const statement_texts[STATEMENTS] = {
 		" ROWS UNBOUNDED PRECEDING)) WHERE at < ?2 OR place > ?3 OR bytes > ?4)"),
 	[APPEND] = "INSERT INTO event (text) VALUES (?1)",
 	[SINCE] = "SELECT sequence, text FROM event WHERE sequence > ?1 ORDER BY sequence LIMIT ?2",
+	[LAST] = "SELECT seq FROM sqlite_sequence WHERE name = 'event'",
 	[FORGET] = "DELETE FROM event WHERE sequence <= (SELECT MAX(sequence) FROM event) - ?1",
 };
 
@@ -147,11 +148,13 @@ static int prepare(struct sqlite_store *store, const char *path)
 	return error;
 }
 
-static int sqlite_store_open(const char *where, void **ret_self)
+/* The file is one user's of one host. */
+static int sqlite_store_open(const char *where, const char *host, void **ret_self)
 {
 	struct sqlite_store *store = calloc(1, sizeof(*store));
 	int error = store ? prepare(store, where) : -ENOMEM;
 
+	(void)host;
 	if (error && store)
 		sqlite_store_close(store);
 	else if (!error)
@@ -239,11 +242,13 @@ static int sqlite_store_trim(void *self, const char *kind, int64_t before, uint6
 	return run(statement);
 }
 
-static int sqlite_store_append(void *self, const char *text, uint64_t *ret_sequence)
+/* What did not succeed was not kept (3): nobody is between who may lose an answer. */
+static int sqlite_store_append(void *self, const char *id, const char *text, uint64_t *ret_sequence)
 {
 	struct sqlite_store *store = self;
 	int error = run(bind_texts(store, APPEND, &text, 1));
 
+	(void)id;
 	if (!error)
 		*ret_sequence = (uint64_t)sqlite3_last_insert_rowid(store->base);
 	return error;
@@ -266,6 +271,20 @@ static int sqlite_store_since(void *self, uint64_t sequence, unsigned most, stor
 	return error_of(code);
 }
 
+static int sqlite_store_last(void *self, uint64_t *ret_sequence)
+{
+	struct sqlite_store *store = self;
+	sqlite3_stmt *statement = store->statement[LAST];
+	const int code = sqlite3_step(statement);
+
+	if (code == SQLITE_ROW)
+		*ret_sequence = (uint64_t)sqlite3_column_int64(statement, 0);
+	else if (code == SQLITE_DONE)
+		*ret_sequence = 0;
+	sqlite3_reset(statement);
+	return error_of(code);
+}
+
 static int sqlite_store_forget(void *self, uint64_t keep)
 {
 	struct sqlite_store *store = self;
@@ -284,5 +303,6 @@ const struct store_driver store_sqlite = {
 	.trim = sqlite_store_trim,
 	.append = sqlite_store_append,
 	.since = sqlite_store_since,
+	.last = sqlite_store_last,
 	.forget = sqlite_store_forget,
 };

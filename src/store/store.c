@@ -18,7 +18,7 @@ static const struct store_driver *driver_of(const char *where)
 	return &store_sqlite;
 }
 
-int store_open(const char *where, struct store **ret)
+int store_open(const char *where, const char *host, struct store **ret)
 {
 	struct store *store = calloc(1, sizeof(*store));
 	int error;
@@ -26,7 +26,7 @@ int store_open(const char *where, struct store **ret)
 	if (!store)
 		return -ENOMEM;
 	store->driver = driver_of(where);
-	error = store->driver->open(where, &store->self);
+	error = store->driver->open(where, host, &store->self);
 	if (error) {
 		free(store);
 		return error;
@@ -70,15 +70,21 @@ int store_trim(struct store *store, const char *kind, int64_t before, uint64_t k
 	return store->driver->trim(store->self, kind, before, keep, keep_bytes);
 }
 
-int store_append(struct store *store, const char *text, uint64_t *ret_sequence)
+int store_append(struct store *store, const char *id, const char *text, uint64_t *ret_sequence)
 {
-	return store->driver->append(store->self, text, ret_sequence);
+	assert(id && *id && text);
+	return store->driver->append(store->self, id, text, ret_sequence);
 }
 
 int store_since(struct store *store, uint64_t sequence, unsigned most, store_event_taker *take,
 		void *context)
 {
 	return store->driver->since(store->self, sequence, most, take, context);
+}
+
+int store_last(struct store *store, uint64_t *ret_sequence)
+{
+	return store->driver->last(store->self, ret_sequence);
 }
 
 int store_forget(struct store *store, uint64_t keep)

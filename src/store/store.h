@@ -6,10 +6,12 @@
  * database (postgresql://...). A driver is a table of functions (struct store_driver), so that
  * another engine is one file more.
  *
- *  1. What store_put() or store_append() has returned 0 for is found after a crash of the process.
+ *   - What store_put() or store_append() has returned 0 for is found after a crash of the process.
  *     (After a crash of the host the last seconds may be missing, and nothing else.)
- *  2. Nothing waits for longer than STORE_WAIT_MS for somebody else's lock.
- *  3. A text of a kind that is trimmed is a JSON object whose "at" says when it was made.
+ *   - Nothing waits for longer than STORE_WAIT_MS for somebody else's lock.
+ *   - An event that could not be appended, as far as its answer says, and is appended again under
+ *     the same id, is kept once.
+ *   - A text of a kind that is trimmed is a JSON object whose "at" says when it was made.
  *
  * Errors: -EBUSY locked by another process, -ENOSPC no room, -EBADMSG not a store or damaged,
  * -EROFS, -EACCES, -ENOENT no such document, -ENOTCONN no such server, -EPROTONOSUPPORT built
@@ -30,7 +32,7 @@ typedef bool store_event_taker(void *context, uint64_t sequence, const char *tex
 
 /* As the functions below. */
 struct store_driver {
-	int (*open)(const char *where, void **ret_self);
+	int (*open)(const char *where, const char *host, void **ret_self);
 	void (*close)(void *self);
 	int (*put)(void *self, const char *kind, const char *key, const char *text);
 	int (*get)(void *self, const char *kind, const char *key, char **ret_text);
@@ -38,16 +40,20 @@ struct store_driver {
 	int (*each)(void *self, const char *kind, store_taker *take, void *context);
 	int (*trim)(void *self, const char *kind, int64_t before, uint64_t keep,
 		    uint64_t keep_bytes);
-	int (*append)(void *self, const char *text, uint64_t *ret_sequence);
+	int (*append)(void *self, const char *id, const char *text, uint64_t *ret_sequence);
 	int (*since)(void *self, uint64_t sequence, unsigned most, store_event_taker *take,
 		     void *context);
+	int (*last)(void *self, uint64_t *ret_sequence);
 	int (*forget)(void *self, uint64_t keep);
 };
 
 extern const struct store_driver store_sqlite, store_postgres;
 
-/* Made if it is not there. 0 or an error; *ret is closed with store_close(). */
-int store_open(const char *where, struct store **ret);
+/*
+ * Made if it is not there. host: by what this host's users are told from others' where many have
+ * the same store; NULL: its name. 0 or an error; *ret is closed with store_close().
+ */
+int store_open(const char *where, const char *host, struct store **ret);
 void store_close(struct store *store);
 /* Puts a document, or replaces it. */
 int store_put(struct store *store, const char *kind, const char *key, const char *text);
@@ -63,9 +69,15 @@ int store_each(struct store *store, const char *kind, store_taker *take, void *c
  */
 int store_trim(struct store *store, const char *kind, int64_t before, uint64_t keep,
 	       uint64_t keep_bytes);
-int store_append(struct store *store, const char *text, uint64_t *ret_sequence);
+/*
+ * id: no other event has it. Where the same was appended before, and nobody knows whether it was
+ * kept, *ret_sequence is what it has.
+ */
+int store_append(struct store *store, const char *id, const char *text, uint64_t *ret_sequence);
 /* Events after this number, `most` at most. */
 int store_since(struct store *store, uint64_t sequence, unsigned most, store_event_taker *take,
 		void *context);
+/* The number of the event that was appended last, also where it was dropped since; 0: none was. */
+int store_last(struct store *store, uint64_t *ret_sequence);
 /* All events but the last `keep` are dropped. */
 int store_forget(struct store *store, uint64_t keep);

@@ -9,7 +9,9 @@
 
 #define NS_PER_S 1000000000ull
 #define UNITS_100NS_PER_S 10000000ull
-enum { CLOCK_LOOKS = 16, MEASURE_NS = 20000000, TSC_HZ_STEP = 10000 };
+enum { CLOCK_LOOKS = 64, TSC_HZ_STEP = 10000 };
+/* Looks are some 20 ns apart at worst: 5 parts in a million. Longer ago the host may have slept. */
+enum { MEASURE_NS = 8000000, MEASURE_MOST_S = 60 };
 
 uint64_t clock_monotonic_ns(void)
 {
@@ -21,13 +23,11 @@ uint64_t clock_monotonic_ns(void)
 
 uint64_t clock_tsc(void) { return __builtin_ia32_rdtsc(); }
 
-struct moment { uint64_t ns, tsc; };
-
-/* Both clocks at one moment: of several looks the one that was interrupted least. */
-static struct moment look_at_clocks(void)
+/* Of several looks the one that was interrupted least. */
+struct machine_moment machine_moment_now(void)
 {
 	uint64_t least = UINT64_MAX;
-	struct moment best = { 0 };
+	struct machine_moment best = { 0 };
 
 	for (int n = 0; n < CLOCK_LOOKS; n++) {
 		uint64_t before = clock_tsc();
@@ -36,20 +36,28 @@ static struct moment look_at_clocks(void)
 
 		if (took < least) {
 			least = took;
-			best = (struct moment){ .ns = ns, .tsc = before + took / 2 };
+			best = (struct machine_moment){ .ns = ns, .tsc = before + took / 2 };
 		}
 	}
 	return best;
 }
 
-uint64_t clock_measure_tsc_hz(void)
+static bool can_measure_from(const struct machine_moment *begun, const struct machine_moment *now)
 {
-	const struct timespec pause = { .tv_nsec = MEASURE_NS };
-	struct moment begin = look_at_clocks();
-	struct moment end;
+	return begun->ns && begun->ns < now->ns && begun->tsc < now->tsc &&
+	       now->ns - begun->ns < MEASURE_MOST_S * NS_PER_S;
+}
 
-	nanosleep(&pause, NULL);
-	end = look_at_clocks();
+uint64_t clock_measure_tsc_hz(const struct machine_moment *begun)
+{
+	struct machine_moment end = machine_moment_now();
+	const struct machine_moment begin = can_measure_from(begun, &end) ? *begun : end;
+
+	if (end.ns - begin.ns < MEASURE_NS) {
+		nanosleep(&(struct timespec){ .tv_nsec = (long)(begin.ns + MEASURE_NS - end.ns) },
+			  NULL);
+		end = machine_moment_now();
+	}
 	assert(end.ns > begin.ns && end.tsc > begin.tsc);
 	return (uint64_t)((unsigned __int128)(end.tsc - begin.tsc) * NS_PER_S /
 			  (end.ns - begin.ns)) /

@@ -92,9 +92,10 @@ bool demand_is_served(struct machine *machine)
 bool demand_seems_whole(const struct machine *machine)
 {
 	struct pollfd line = { .fd = machine->options.pager_fd, .events = POLLIN };
+	const struct timespec now = { 0 };
 
 	/* its word waits, or its line has ended */
-	return !machine->demand.is_on || poll(&line, 1, 0) > 0;
+	return !machine->demand.is_on || ppoll(&line, 1, &now, NULL) > 0;
 }
 
 int demand_wait_whole(struct machine *machine)

@@ -12,14 +12,14 @@
  *   a page is missed ................................> is brought
  *                                              <--     DEMAND_WHOLE: all of it is there
  *
- *  1. The machine process keeps the descriptor, and has no call for it: while it lives a pager that
+ *   - The machine process keeps the descriptor, and has no call for it: while it lives a pager that
  *     has died leaves pages missing, so that who touches one waits, and is never given zeros. The
  *     broker then ends the machine.
- *  2. The kernel itself does not touch RAM in a machine process's name: faults of programs alone
+ *   - The kernel itself does not touch RAM in a machine process's name: faults of programs alone
  *     are asked for, which every user may.
- *  3. Memory that the machine gives back while it is not all there is told to the pager, too: it is
+ *   - Memory that the machine gives back while it is not all there is told to the pager, too: it is
  *     zeros from then on.
- *  4. A machine is saved or forked when all of it is there.
+ *   - A machine is saved or forked when all of it is there.
  */
 #pragma once
 
@@ -34,7 +34,7 @@ enum { DEMAND_SERVES = 'S', DEMAND_WHOLE = 'W' };
 
 struct demand {
 	bool is_asked, is_on, is_whole;
-	int pages_fd; /* the kernel's, as invariant 1 says */
+	int pages_fd; /* the kernel's; kept, and no call for it */
 };
 
 /* With options.pager_fd, before lock-down, on untouched RAM. Failing, it is off. */

@@ -34,6 +34,10 @@
 enum { QUEUES = 2 + NET_CARDS + SHARE_PORTS };
 /* a processor serves a channel for 50 us, then leaves the rest to the devices' thread */
 enum { SLICES_PER_SECOND = 20000 };
+/* of a look at the monitor page to the next */
+enum { MONITOR_LEAST_US = 50, MONITOR_MOST_US = 1600 };
+/* of a look whether a card can be renewed */
+enum { RENEWAL_US = 2000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
 #define UNITS_100NS_PER_S 10000000ull
 
@@ -66,6 +70,7 @@ struct devices {
 	struct file_copy_host file_copy_host;
 	struct file_copy *file_copy;
 	struct video *video; /* NULL: there is none */
+	uint32_t monitor_us; /* how long the thread sleeps at most; 0: until it is woken */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
 	bool stands;        /* it does; with the lock */
 	pthread_mutex_t lock;
@@ -110,6 +115,12 @@ int devices_message(void *context, uint32_t connection, uint32_t type, const uin
 int devices_event(void *context, uint32_t connection, uint16_t flag)
 {
 	return bus_event(((struct machine *)context)->devices->bus, connection, flag);
+}
+
+void devices_look(struct devices *devices)
+{
+	if (devices)
+		bus_monitor(devices->bus);
 }
 
 static void partition_messages_taken(void *context)
@@ -182,11 +193,22 @@ static void file_answered(void *context, int error)
 
 /* ---- the devices ---- */
 
+static void disk_released(void *context)
+{
+	const struct machine *machine = context;
+
+	if (machine->options.copied)
+		machine->options.copied(machine->options.context, 0);
+}
+
 static void *make_storage(struct devices *devices, unsigned number)
 {
 	(void)number;
-	return devices->storage = storage_create(
-		       devices->bus, devices->machine->options.disks.memory, &devices->block);
+	devices->storage = storage_create(
+		devices->bus, devices->machine->options.disks.memory, &devices->block);
+	if (devices->storage)
+		storage_on_release(devices->storage, disk_released, devices->machine);
+	return devices->storage;
 }
 
 static void *make_balloon(struct devices *devices, unsigned number)
@@ -338,7 +360,7 @@ static const struct row {
 
 /*
  * Behind cards and ports: a machine that was saved before there were these knows the others by
- * their places.
+ * their places. So both tables are whole, and what is new is made last in make_later().
  */
 static const struct row later_rows[] = {
 	{ .unit = &keyboard_unit, .make = make_keyboard },
@@ -410,12 +432,39 @@ static void collect_ports(struct devices *devices)
 			share_collect(devices->share[n]);
 }
 
+/*
+ * How long to sleep now: of a monitor page nobody hears that it has changed. Where nothing comes
+ * it is looked at less and less often.
+ */
+static uint32_t look_at_monitor(struct devices *devices)
+{
+	const enum bus_monitor found = bus_monitor(devices->bus);
+
+	if (found == BUS_MONITOR_NONE)
+		return devices->monitor_us = 0;
+	if (found == BUS_MONITOR_BUSY || !devices->monitor_us)
+		return devices->monitor_us = MONITOR_LEAST_US;
+	if (devices->monitor_us < MONITOR_MOST_US)
+		devices->monitor_us *= 2;
+	return devices->monitor_us;
+}
+
 /* One after the other: a guest calls them eth0, eth1 as they come. */
-static void renew_cards(struct devices *devices)
+static bool renew_cards(struct devices *devices)
 {
 	for (unsigned n = 0; n < devices->machine->options.cards; n++)
 		if (!network_renew(devices->network[n]))
-			return;
+			return false;
+	return true;
+}
+
+static uint32_t look_again(struct devices *devices)
+{
+	const uint32_t monitor_us = look_at_monitor(devices);
+
+	if (renew_cards(devices) || (monitor_us && monitor_us < RENEWAL_US))
+		return monitor_us;
+	return RENEWAL_US;
 }
 
 /* What a machine that was restored finds: other networks, and nobody whom sockets lead to. */
@@ -444,9 +493,9 @@ static void devices_run(void *self)
 			hvsock_collect(devices->hvsock);
 		collect_ports(devices);
 		bus_run(devices->bus);
-		renew_cards(devices);
 		if (!failed)
-			failed = !slot_clients_sleep(devices->queue, devices->queues);
+			failed = !slot_clients_sleep(devices->queue, devices->queues,
+						     look_again(devices));
 	}
 	if (!failed)
 		return;
@@ -490,7 +539,7 @@ static void connect_hosts(struct devices *devices)
 
 	devices->bus_host = (struct bus_host){
 		.post = host_post, .signal = host_signal, .memory_written = host_memory_written,
-		.defer = host_defer, .context = machine,
+		.defer = host_defer, .now_100ns = machine_now_100ns, .context = machine,
 		.lock = &machine->lock, .memory = &machine->memory, .cpus = options->cpus,
 		.slice_tsc = machine->clock.tsc_hz / SLICES_PER_SECOND,
 	};
@@ -632,6 +681,23 @@ int machine_copy_piece(struct machine *machine, const uint8_t *data, size_t byte
 int machine_copy_end(struct machine *machine, bool is_complete)
 {
 	return is_there(machine) ? file_copy_end(machine->devices->file_copy, is_complete)
+				 : -ENOTCONN;
+}
+
+int machine_disk_comes(struct machine *machine, unsigned number, const struct block_disk *disk)
+{
+	return is_there(machine) ? storage_attach(machine->devices->storage, number, disk)
+				 : -ENOTCONN;
+}
+
+int machine_disk_goes(struct machine *machine, unsigned number)
+{
+	return is_there(machine) ? storage_detach(machine->devices->storage, number) : -ENOTCONN;
+}
+
+int machine_disk_grows(struct machine *machine, unsigned number, uint64_t size_bytes)
+{
+	return is_there(machine) ? storage_resize(machine->devices->storage, number, size_bytes)
 				 : -ENOTCONN;
 }
 

@@ -3,11 +3,11 @@
  * that were forked of one, or restored from one file, this is. Who is told so draws random numbers
  * anew, asks for another address, drops what it has taken for its own.
  *
- *  1. It is another one before the first instruction of a machine that was forked or restored, and
+ *   - It is another one before the first instruction of a machine that was forked or restored, and
  *     the event that says so (a GPE, chipset/generation.asl) is pending by then.
- *  2. It is random, and comes from outside: whoever started the machine, or had it forked, has
+ *   - It is random, and comes from outside: whoever started the machine, or had it forked, has
  *     drawn it.
- *  3. A guest whose tables do not have it (it was saved before there was one) is left alone.
+ *   - A guest whose tables do not have it (it was saved before there was one) is left alone.
  */
 #include <string.h>
 

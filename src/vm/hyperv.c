@@ -1,7 +1,6 @@
 /* What the Hyper-V interface asks of the machine (hv.h says what is called under the lock). */
 #include <assert.h>
 #include <errno.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -76,10 +75,9 @@ static uint64_t runtime_100ns(void *context, uint32_t vp_index)
 	return vcpu_runtime_100ns(vcpu_of(context, vp_index));
 }
 
-static void hv_host_yield(void *context)
+static void hv_host_yield(void *context, uint32_t vp_index)
 {
-	(void)context;
-	sched_yield();
+	give_way(&vcpu_of(context, vp_index)->way);
 }
 
 static void place_overlay(void *context, unsigned overlay, uint64_t gpa, bool read_only)

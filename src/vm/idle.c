@@ -4,8 +4,6 @@
  */
 #include "machine_internal.h"
 
-enum { IDLE_LOOKS = 5 };
-
 static bool is_idle(const struct machine *machine)
 {
 	for (unsigned n = 0; n < machine->options.cpus; n++) {
@@ -19,12 +17,12 @@ static bool is_idle(const struct machine *machine)
 
 void idle_tick(struct machine *machine)
 {
-	bool is_for_long;
+	unsigned idle_s;
 
 	pthread_mutex_lock(&machine->lock);
 	machine->idle_looks = is_idle(machine) ? machine->idle_looks + 1 : 0;
-	is_for_long = machine->idle_looks >= IDLE_LOOKS;
+	idle_s = machine->idle_looks; /* it looks every second */
 	pthread_mutex_unlock(&machine->lock);
-	if (is_for_long)
-		engine_trim(machine->engine);
+	if (idle_s)
+		engine_trim(machine->engine, idle_s);
 }

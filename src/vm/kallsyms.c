@@ -16,9 +16,9 @@
  * themselves: that is what is looked for. Everything else is found from there, and each part is
  * checked by another.
  *
- *   1. Every byte comes from guest_memory_read(), by a walk of the two levels that map the window;
+ *    - Every byte comes from guest_memory_read(), by a walk of the two levels that map the window;
  *      what it says may change at any time and be anything.
- *   2. Every loop has a bound that does not come from the guest, and all of them together read so
+ *    - Every loop has a bound that does not come from the guest, and all of them together read so
  *      often, and so many bytes, and no more (struct kallsyms: reads_left, bytes_left).
  */
 #include "kallsyms.h"
@@ -63,7 +63,7 @@ static const char digits[] = "0\0001\0002\0003\0004\0005\0006\0007\0008\0009";
 static bool entry_at(const struct guest_memory *memory, uint64_t table_gpa, unsigned index,
 		     uint64_t *ret_entry)
 {
-	/* what is read again may be another, and is taken as such: invariant 1 */
+	/* what is read again may be another, and is taken as such */
 	guest_memory_begin();
 	return !guest_memory_read(memory, table_gpa + (uint64_t)index * ENTRY_BYTES, ret_entry,
 				  sizeof(*ret_entry)) &&
@@ -428,14 +428,19 @@ static size_t read_chunk(struct kallsyms *kallsyms, uint64_t gva, uint8_t *to)
 	return bytes;
 }
 
+void kallsyms_go_on(struct kallsyms *kallsyms)
+{
+	kallsyms->reads_left = READS_MOST;
+	kallsyms->bytes_left = READ_BYTES_MOST;
+}
+
 bool kallsyms_find(struct kallsyms *kallsyms, const struct guest_memory *memory, uint64_t cr3)
 {
 	uint8_t chunk[CHUNK_BYTES + PAGE_BYTES];
 
 	memset(kallsyms, 0, sizeof(*kallsyms));
 	kallsyms->memory = memory;
-	kallsyms->reads_left = READS_MOST;
-	kallsyms->bytes_left = READ_BYTES_MOST;
+	kallsyms_go_on(kallsyms);
 	if (!find_window(kallsyms, cr3))
 		return false;
 	for (uint64_t at = WINDOW; at - WINDOW < WINDOW_BYTES && kallsyms->reads_left &&

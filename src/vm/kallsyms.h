@@ -28,6 +28,8 @@ struct kallsyms {
  * have another form. Looks through at most a GiB of addresses; any time, from any thread.
  */
 bool kallsyms_find(struct kallsyms *ret, const struct guest_memory *memory, uint64_t cr3);
+/* Before more names are asked for: it may read as much again as it could at first. */
+void kallsyms_go_on(struct kallsyms *symbols);
 /* Whether the address is where a kernel's own functions are. */
 bool kallsyms_may_name(uint64_t gva);
 /* "name+0x12" of what the address is in; empty: nothing. */

@@ -212,8 +212,9 @@ void machine_go(struct machine *machine)
 		machine_finish(machine, MACHINE_REFUSED);
 	else
 		machine_move(machine, LIFE_RUNNING);
-	pthread_mutex_unlock(&machine->lock);
+	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
+	pthread_mutex_unlock(&machine->lock);
 }
 
 enum machine_end machine_wait(struct machine *machine)

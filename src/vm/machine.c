@@ -10,7 +10,7 @@
 #include "boot/multiboot.h"
 #include "chipset/acpi.h"
 
-enum { LARGE_PAGE_BYTES = 2 << 20 };
+enum { LARGE_PAGE_BYTES = 2 << 20, BELOW_IMAGES_BYTES = 1 << 20 };
 #define LOW_MEMORY_MAX 0xc0000000ull
 
 uint64_t machine_start_bytes(const struct machine_options *options)
@@ -23,6 +23,7 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	enum { PROGRAM_BYTES = 24 << 20, BYTES_PER_VCPU = 12 << 20, BYTES_PER_PAGE = 12 };
 	/* mmu/writers.h */
 	enum { BYTES_PER_PAGE_AND_VCPU = 16 };
+	enum { CODE_NAMES_BYTES = 8 << 20 }; /* notes, what waits for its name, a thread */
 
 	uint64_t memory_bytes = guest_memory_footprint_bytes(options->memory_bytes);
 	/* what they share (mmu/common.h) is as much as one has */
@@ -31,7 +32,8 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options)
 	return memory_bytes +
 	       memory_bytes / GUEST_PAGE_BYTES *
 		       (BYTES_PER_PAGE + sets * BYTES_PER_PAGE_AND_VCPU) +
-	       options->overhead_bytes + PROGRAM_BYTES + sets * BYTES_PER_VCPU;
+	       options->overhead_bytes + PROGRAM_BYTES + sets * BYTES_PER_VCPU +
+	       (options->code ? CODE_NAMES_BYTES : 0);
 }
 
 uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes)
@@ -108,7 +110,8 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_VICTIMS == (int)ENGINE_WITHOUT_VICTIMS &&
 		       (int)MACHINE_WITHOUT_TRUST == (int)ENGINE_WITHOUT_TRUST &&
 		       (int)MACHINE_WITHOUT_DEAD_FLAGS == (int)ENGINE_WITHOUT_DEAD_FLAGS &&
-		       (int)MACHINE_WITHOUT_SHARING == (int)ENGINE_WITHOUT_SHARING,
+		       (int)MACHINE_WITHOUT_SHARING == (int)ENGINE_WITHOUT_SHARING &&
+		       (int)MACHINE_WITHOUT_TRIMS == (int)ENGINE_WITHOUT_TRIMS,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)
@@ -118,6 +121,7 @@ static int make_engine(struct machine *machine)
 		.cpus = machine->options.cpus,
 		.without = machine->options.without,
 		.mmu_tables_left_open = machine->options.mmu_tables_left_open,
+		.notes_code = machine->options.code,
 	};
 
 	assert(!machine->engine && machine->options.cpus <= MACHINE_MAX_CPUS);
@@ -151,6 +155,8 @@ static int make_units(struct machine *machine)
 		error = machine_make_test_device(machine);
 	if (!error)
 		error = machine_make_ticker(machine);
+	if (!error && machine->options.code)
+		error = machine_make_code_names(machine);
 	if (!error)
 		error = make_partition(machine);
 	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
@@ -190,19 +196,40 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 	return error;
 }
 
+/*
+ * What was written without the engine's knowing it, so that from here on it knows of all that was
+ * (engine_find_written()).
+ */
+static void tell_engine(struct machine *machine, const struct boot_extent *image)
+{
+	const uint64_t module_bytes = machine->options.initrd.bytes;
+
+	engine_memory_written(machine->engine, 0, BELOW_IMAGES_BYTES);
+	if (image->end_gpa > image->gpa)
+		engine_memory_written(machine->engine, image->gpa, image->end_gpa - image->gpa);
+	if (module_bytes)
+		engine_memory_written(machine->engine,
+				      boot_module_gpa(&machine->memory, module_bytes),
+				      module_bytes);
+	machine->knows_written = true;
+}
+
 static int load_kernel(struct machine *machine, const char **ret_reason)
 {
 	const struct machine_options *options = &machine->options;
 	struct guest_memory *memory = &machine->memory;
 	struct engine_state state = { .nmi_pending = false };
+	struct boot_extent image = { 0 };
 	int error;
 
 	if (boot_is_multiboot(options->kernel))
 		error = boot_multiboot(memory, options->kernel, options->initrd,
-				       options->command_line, &state.x86, ret_reason);
+				       options->command_line, &image, &state.x86, ret_reason);
 	else
 		error = boot_linux(memory, options->kernel, options->initrd, options->command_line,
-				   &state.x86, ret_reason);
+				   &image, &state.x86, ret_reason);
+	if (!error)
+		tell_engine(machine, &image);
 	if (!error)
 		engine_set(machine->vcpus[0].cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
 	return error;
@@ -239,7 +266,8 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	int error = saved_read_head(&machine->options.saved, &head, ret_reason);
 
 	if (!error)
-		error = saved_check_rate(head.tsc_hz, clock_measure_tsc_hz(), ret_reason);
+		error = saved_check_rate(head.tsc_hz, clock_measure_tsc_hz(&machine->options.begun),
+					 ret_reason);
 	if (error)
 		return error;
 	machine->options.memory_bytes = head.memory_bytes;
@@ -289,7 +317,8 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 	machine->options = *options;
 	trace_init(&machine->trace, options->trace);
 	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason)
-					  : make_parts(machine, clock_measure_tsc_hz());
+					  : make_parts(machine,
+						       clock_measure_tsc_hz(&options->begun));
 	if (!*ret_error)
 		return machine;
 	machine_destroy(machine);

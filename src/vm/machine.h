@@ -14,6 +14,7 @@
 #include "x86/cpu_model.h"
 
 struct block_memory;
+struct block_disk;
 struct machine;
 struct trace_memory;
 
@@ -91,6 +92,10 @@ struct machine_registers {
 	char symbol[MACHINE_SYMBOL_BYTES];
 };
 
+enum { MACHINE_CODES = 64 };
+/* Host code at `hva` in this process, and what it is of the guest's: [A-Za-z0-9_.]. */
+struct machine_code { uint64_t hva; uint32_t bytes; char name[MACHINE_SYMBOL_BYTES]; };
+
 enum {
 	MACHINE_WITHOUT_SPACES = 1,
 	MACHINE_WITHOUT_TABLES = 2,
@@ -101,12 +106,17 @@ enum {
 	MACHINE_WITHOUT_VICTIMS = 64,
 	MACHINE_WITHOUT_TRUST = 128,
 	MACHINE_WITHOUT_DEAD_FLAGS = 256,
-	MACHINE_WITHOUT_SHARING = 512
+	MACHINE_WITHOUT_SHARING = 512,
+	MACHINE_WITHOUT_TRIMS = 1024
 };
 
 /* What memory is added in, while a machine runs. */
 enum { MACHINE_REGION_BYTES = 128 << 20, MACHINE_DEFAULT_BUFFER_PERCENT = 20 };
 enum { MACHINE_GENERATION_BYTES = 16 };
+
+/* The host's monotonic clock and its TSC at one moment; zero: none. */
+struct machine_moment { uint64_t ns, tsc; };
+struct machine_moment machine_moment_now(void);
 
 struct machine_options {
 	uint64_t memory_bytes; /* at most */
@@ -156,6 +166,11 @@ struct machine_options {
 	bool test_device; /* chipset/test_device.h */
 	bool display; /* a screen, where there is a bus; of a saved machine what it says */
 	unsigned time_limit_s; /* while it runs; 0: none */
+	/*
+	 * Some milliseconds ago: from then on the host's TSC is measured, which otherwise takes
+	 * that long
+	 */
+	struct machine_moment begun;
 	uint16_t debug_exit; /* I/O port whose writes end the machine; 0: none */
 	/* Called under the machine's lock with what the guest prints. */
 	void (*console)(void *context, const uint8_t *data, size_t bytes);
@@ -166,8 +181,16 @@ struct machine_options {
 	void (*state)(void *context, const struct machine_state *state);
 	/* Of machine_freeze(): once, without the lock. NULL. */
 	void (*frozen)(void *context, int error);
-	/* Likewise of each machine_copy_*(). */
+	/* Likewise of each machine_copy_*(), and of a disk that goes. */
 	void (*copied)(void *context, int error);
+	/*
+	 * Which translated code there is, as it is made, at most MACHINE_CODES of it at a time;
+	 * lost: of how much since the beginning nobody is told. Without the lock; not in what is
+	 * forked.
+	 * NULL: nobody wants to know, and code lies in other memory (engine.h, notes_code).
+	 */
+	void (*code)(void *context, uint64_t lost, const struct machine_code *codes,
+		     unsigned count);
 	const char *given_keys; /* NULL: none */
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
@@ -269,6 +292,13 @@ int machine_copy_begin(struct machine *machine, const char *folder, const char *
 int machine_copy_piece(struct machine *machine, const uint8_t *data, size_t bytes);
 int machine_copy_end(struct machine *machine, bool is_complete);
 /*
+ * A disk that comes, goes or is larger now (storage.h). 0 or -errno; of one that goes
+ * options.copied() says once nothing of it is under way.
+ */
+int machine_disk_comes(struct machine *machine, unsigned number, const struct block_disk *disk);
+int machine_disk_goes(struct machine *machine, unsigned number);
+int machine_disk_grows(struct machine *machine, unsigned number, uint64_t size_bytes);
+/*
  * What is on the guest's screen, row by row, 3 bytes for a pixel. 0; -ENODEV: it has none;
  * -ENOTCONN: no driver of the guest's uses it; -EFAULT: its picture is not in its memory.
  */
@@ -323,6 +353,17 @@ int machine_fork_begin(struct machine *machine);
  */
 int machine_forked(struct machine *machine, int code_fd);
 void machine_fork_go(struct machine *machine);
+/*
+ * served.c. Instead of machine_forked(), of a machine that never runs: it can be read as if
+ * machine_save() had written it, *ret_bytes, of which those from *ret_parts_at on, and the first
+ * MACHINE_SAVED_HEAD_BYTES, are what it begins with. From one thread, which has lost all rights
+ * but memory. 0; -EOPNOTSUPP as machine_save(); -ENOMEM.
+ */
+int machine_serve(struct machine *machine, uint64_t *ret_bytes, uint64_t *ret_parts_at);
+/* 0, or -EINVAL: there is nothing. */
+int machine_serve_read(struct machine *machine, uint64_t at, void *to, size_t bytes);
+/* Before: nothing is left of the code of the process that it was forked from. */
+void machine_leave_code(struct machine *machine);
 /* After MACHINE_REFUSED: why, and in *ret_error the negative errno. */
 const char *machine_refusal(const struct machine *machine, int *ret_error);
 /* After MACHINE_DEBUG_EXIT: (value & 0x7f) << 1 | 1, as QEMU's isa-debug-exit has it. */

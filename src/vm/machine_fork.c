@@ -7,12 +7,12 @@
  *   ... the process is forked ...          machine_fork_go()  they go on
  *   machine_resume()
  *
- *  1. From machine_fork_begin() on nobody changes anything of the machine, so that its memory is a
+ *   - From machine_fork_begin() on nobody changes anything of the machine, so that its memory is a
  *     machine at an instruction boundary whenever it is looked at. Who gives it input or has wishes
  *     keeps them back until it runs again.
- *  2. What belongs to a thread of the host's (timers, signal stacks, CPU time) is made anew in what
+ *   - What belongs to a thread of the host's (timers, signal stacks, CPU time) is made anew in what
  *     was forked; what belongs to the guest is as it was. Both have the same clocks.
- *  3. Locks and conditions are made anew: their holders and sleepers were threads of the other.
+ *   - Locks and conditions are made anew: their holders and sleepers were threads of the other.
  */
 #include "machine_internal.h"
 
@@ -48,13 +48,11 @@ static void locks_make(struct machine *machine)
 /* They come as far as where they stand still. */
 static int processors_revive(struct machine *machine)
 {
-	int error = 0;
-
-	for (unsigned n = 0; n < machine->options.cpus && !error; n++) {
+	for (unsigned n = 0; n < machine->options.cpus; n++) {
 		vcpu_forked(&machine->vcpus[n]);
-		error = thread_revive(&machine->vcpus[n].thread);
+		thread_revive(&machine->vcpus[n].thread);
 	}
-	return error ? error : machine_meet_processors(machine);
+	return machine_meet_processors(machine);
 }
 
 int machine_forked(struct machine *machine, int code_fd)
@@ -65,10 +63,13 @@ int machine_forked(struct machine *machine, int code_fd)
 	machine->is_forked = true;
 	locks_make(machine);
 	error = engine_forked(machine->engine, code_fd);
-	if (!error)
-		error = units_forked(&machine->units);
-	return error ? error : processors_revive(machine);
+	if (error)
+		return error;
+	units_forked(&machine->units);
+	return processors_revive(machine);
 }
+
+void machine_leave_code(struct machine *machine) { engine_leave_code(machine->engine); }
 
 void machine_fork_go(struct machine *machine)
 {

@@ -7,6 +7,7 @@
  *   lifecycle.c      created, running ... ended
  *   unit_list.c      the list of its parts
  *   interrupt.c      interrupts to and between processors
+ *   code_names.c     what translated code there is, by the guest's names
  *   deadline.c       when a processor has to look at its clocks
  *   clock.c          TSC and reference time
  *   platform.c, hyperv.c, devices.c       what the parts ask of the machine
@@ -30,6 +31,7 @@
 #include "engine/engine.h"
 #include "hv/hv.h"
 #include "ipc/trace_ring.h"
+#include "lib/give_way.h"
 #include "lib/speculation.h"
 #include "demand.h"
 #include "unit_list.h"
@@ -68,6 +70,7 @@ struct vcpu {
 	bool look_wanted;
 	struct machine_registers registers; /* when it last looked */
 	struct spin spin;
+	struct give_way way; /* on its own thread */
 	uint64_t exits[TRACE_KINDS]; /* written on its own thread */
 	uint64_t devices_asked; /* ports and memory of devices, how often */
 	uint64_t runtime_100ns;        /* when it last stood still */
@@ -84,6 +87,7 @@ enum life {
 struct machine_clock { uint64_t tsc_hz, scale, offset_100ns; };
 
 struct devices;
+struct served;
 struct ticker;
 
 struct machine {
@@ -109,6 +113,8 @@ struct machine {
 	pthread_cond_t looked;   /* a processor (look.c) */
 	pthread_barrier_t prepared; /* the processors' threads */
 	bool is_forked;
+	bool knows_written;      /* what no engine_find_written() finds is zeros */
+	struct served *served;   /* machine_serve(); NULL */
 	enum machine_end end;    /* of LIFE_ENDED */
 	int refusal;             /* of what it begins with: -errno, and why */
 	const char *refusal_text;
@@ -175,7 +181,8 @@ void check_lifecycle(const struct machine *machine);
 
 uint64_t clock_monotonic_ns(void);
 uint64_t clock_tsc(void);
-uint64_t clock_measure_tsc_hz(void);
+/* Of the host's TSC; `begun` (machine_options.begun) has it wait less. */
+uint64_t clock_measure_tsc_hz(const struct machine_moment *begun);
 /*
  * After machine_connect_hv(). Reference time is reference_100ns where the partition's TSC is
  * partition_tsc.
@@ -201,6 +208,8 @@ void machine_destroy_devices(struct machine *machine);
 /* hv_host's, for what is on the bus. */
 int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload,
 		    size_t bytes);
+/* A guest says that there may be something in its monitor page. NULL: there are no devices. */
+void devices_look(struct devices *devices);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
 /* Until their thread stands still, or the machine ends; it waits for devices_let_go(). */
 void devices_hold(struct devices *devices);
@@ -218,6 +227,11 @@ bool devices_hold_pages(const struct devices *devices, uint64_t gpa, uint64_t by
 int machine_make_ticker(struct machine *machine);
 /* Tells what has changed of the guest's state soon, and not at the next tick. Under any lock. */
 void ticker_look(struct machine *machine);
+
+/* ---- code_names.c ---- */
+
+/* A unit that tells options.code() what is translated, where that is wanted. 0 or -ENOMEM. */
+int machine_make_code_names(struct machine *machine);
 
 /*
  * ---- machine_msr.c; under the lock, and not those of the Hyper-V interface ----

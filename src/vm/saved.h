@@ -10,16 +10,16 @@
  *               (saved_pages.h, process/pager_main.c)
  *   host part   of whoever has asked for it (vm/saved_file.h): not looked at here
  *
- *  1. Memory is written while the machine runs, pages that change again, until few do. What is
+ *   - Memory is written while the machine runs, pages that change again, until few do. What is
  *     left, and everything that is not memory, is written while it stands still. Of a page the last
  *     one counts.
- *  2. It is read by a process that has no rights any more, before the first instruction. Everything
+ *   - It is read by a process that has no rights any more, before the first instruction. Everything
  *     in it is checked, and what is refused has changed nothing outside of a machine that never
  *     runs.
- *  3. A version that is not known is refused, never guessed (-ENOTSUP).
- *  4. Time stands still while a machine is saved: TSC, reference time and timers go on where they
+ *   - A version that is not known is refused, never guessed (-ENOTSUP).
+ *   - Time stands still while a machine is saved: TSC, reference time and timers go on where they
  *     were. The clock of the day does not.
- *  5. Nothing of the host is in it: no addresses, descriptors or names.
+ *   - Nothing of the host is in it: no addresses, descriptors or names.
  */
 #pragma once
 
@@ -39,6 +39,9 @@ enum {
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
 	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
 	SECTION_CHIPSET = UNIT_SECTION('C', 'H', 'I', 'P'),
+	SECTION_BUS = UNIT_SECTION('B', 'U', 'S', ' '),
+	SECTION_NETWORK = UNIT_SECTION('N', 'E', 'T', ' '),
+	SECTION_STORAGE = UNIT_SECTION('S', 'T', 'O', 'R'),
 	SECTION_VERSION = 1, /* of every section but these */
 	/* with processor models, and their registers in the processors' parts */
 	SECTION_MACHINE_VERSION = 2,
@@ -46,6 +49,11 @@ enum {
 	SECTION_CPU_VERSION = 2,
 	/* the generation id, and its event */
 	SECTION_CHIPSET_VERSION = 2,
+	/* drives that read discs, and what the guest is told once; 3: sub-channels */
+	SECTION_STORAGE_VERSION = 3,
+	/* sub-channels */
+	SECTION_BUS_VERSION = 2,
+	SECTION_NETWORK_VERSION = 2,
 	/* where the parts and the index begin */
 	SECTION_END_VERSION = 2,
 };
@@ -56,6 +64,9 @@ static inline uint32_t saved_section_version(uint32_t name)
 	case SECTION_MACHINE: return SECTION_MACHINE_VERSION;
 	case SECTION_CPU: return SECTION_CPU_VERSION;
 	case SECTION_CHIPSET: return SECTION_CHIPSET_VERSION;
+	case SECTION_STORAGE: return SECTION_STORAGE_VERSION;
+	case SECTION_BUS: return SECTION_BUS_VERSION;
+	case SECTION_NETWORK: return SECTION_NETWORK_VERSION;
 	case SECTION_END: return SECTION_END_VERSION;
 	default: return SECTION_VERSION;
 	}

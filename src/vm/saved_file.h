@@ -8,10 +8,10 @@
  *   end - 32      u8 magic[8] "UMBRAHST"  u32 version  u32 checksum of the host part
  *                 u64 bytes of the machine  u64 bytes of the host part
  *
- *  1. Of a machine without a bus there is no host part: such files are as they were. Whether there
+ *   - Of a machine without a bus there is no host part: such files are as they were. Whether there
  *     is a bus its broker says; a file whose head says anything else is none.
- *  2. The machine process maps the machine alone: it learns no names of files.
- *  3. The host part is found from the end of the file, which umbra save has written: nothing that a
+ *   - The machine process maps the machine alone: it learns no names of files.
+ *   - The host part is found from the end of the file, which umbra save has written: nothing that a
  *     machine process says is taken for one.
  */
 #pragma once

@@ -22,26 +22,36 @@ static void *thread_body(void *context)
 
 int thread_start(struct thread *thread, void (*run)(void *context), void *context)
 {
+	int error;
+
 	*thread = (struct thread){ .run = run, .context = context };
 	locks_make(thread);
-	return -pthread_create(&thread->id, NULL, thread_body, thread);
+	error = fork_place_enlist(&thread->place);
+	if (!error)
+		error = -pthread_create(&thread->id, NULL, thread_body, thread);
+	return error;
 }
 
-int thread_revive(struct thread *thread)
+void thread_revive(struct thread *thread)
 {
 	thread->revived = true;
 	locks_make(thread);
-	return fork_place_revive(&thread->place);
+	fork_place_revive(&thread->place);
 }
 
-void thread_join(struct thread *thread)
+static void wait_for_end(struct thread *thread)
 {
-	if (!thread->revived) {
-		pthread_join(thread->id, NULL);
-		return;
-	}
 	pthread_mutex_lock(&thread->lock);
 	while (!thread->ended)
 		pthread_cond_wait(&thread->change, &thread->lock);
 	pthread_mutex_unlock(&thread->lock);
+}
+
+void thread_join(struct thread *thread)
+{
+	if (thread->revived)
+		wait_for_end(thread);
+	else
+		pthread_join(thread->id, NULL);
+	fork_place_delist(&thread->place); /* not before: it may be forked meanwhile */
 }

@@ -20,9 +20,9 @@ struct thread {
 	pthread_cond_t change;
 };
 
-/* 0 or -errno. */
+/* 0 or -errno. One at a time: the list of who is brought back has no lock. */
 int thread_start(struct thread *thread, void (*run)(void *context), void *context);
-/* In what was forked, where there is no thread but the calling one. 0 or -errno. */
-int thread_revive(struct thread *thread);
-/* Until it has returned from run(). */
+/* In what was forked, where every other thread waits to go on. */
+void thread_revive(struct thread *thread);
+/* Until it has returned from run(). By who has started it. */
 void thread_join(struct thread *thread);

@@ -5,9 +5,24 @@
 
 #include "lib/check.h"
 
+static enum unit_stage stage_of(const struct unit_list *list)
+{
+	return __atomic_load_n(&list->stage, __ATOMIC_ACQUIRE);
+}
+
+/* Invariant 3. */
+static void units_move(struct unit_list *list, enum unit_stage from, enum unit_stage to)
+{
+	enum unit_stage stage = from;
+
+	if (!__atomic_compare_exchange_n(&list->stage, &stage, to, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_ACQUIRE))
+		assert(stage == UNITS_STOPPED);
+}
+
 void check_units(const struct unit_list *list)
 {
-	assert(list->count <= UNITS_MAX);
+	assert(list->count <= UNITS_MAX && stage_of(list) < UNIT_STAGES);
 	for (unsigned n = 0; n < list->count; n++) {
 		const struct unit *unit = &list->unit[n];
 
@@ -26,6 +41,7 @@ void check_units(const struct unit_list *list)
 void unit_add(struct unit_list *list, const struct unit_ops *ops, void *self, uint32_t number)
 {
 	assert(list->count < UNITS_MAX && (ops->numbered || !number));
+	assert(stage_of(list) == UNITS_MADE);
 	list->unit[list->count++] =
 		(struct unit){ .ops = ops, .self = self, .number = number, .list = list };
 	CHECK(check_units(list));
@@ -50,6 +66,7 @@ bool unit_is_numbered(const struct unit_list *list, uint32_t section)
 
 void units_reset(struct unit_list *list)
 {
+	assert(stage_of(list) == UNITS_MADE);
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->reset)
 			list->unit[n].ops->reset(list->unit[n].self);
@@ -81,6 +98,7 @@ int units_start(struct unit_list *list)
 	int error = 0;
 
 	check_units(list);
+	units_move(list, UNITS_MADE, UNITS_STARTED);
 	barriers_make(list);
 	for (unsigned n = 0; n < list->count && !error; n++) {
 		struct unit *unit = &list->unit[n];
@@ -93,26 +111,31 @@ int units_start(struct unit_list *list)
 	return error;
 }
 
-int units_forked(struct unit_list *list)
+void units_forked(struct unit_list *list)
 {
-	int error = 0;
-
+	units_move(list, UNITS_PAUSED, UNITS_FORKED);
 	barriers_make(list);
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->forked)
 			list->unit[n].ops->forked(list->unit[n].self);
-	for (unsigned n = 0; n < list->count && !error; n++)
+	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->run)
-			error = thread_revive(&list->unit[n].thread);
-	if (!error)
-		pthread_barrier_wait(&list->started);
-	return error;
+			thread_revive(&list->unit[n].thread);
+	pthread_barrier_wait(&list->started);
 }
 
-void units_release(struct unit_list *list) { pthread_barrier_wait(&list->released); }
+void units_release(struct unit_list *list)
+{
+	if (stage_of(list) == UNITS_FORKED)
+		units_move(list, UNITS_FORKED, UNITS_PAUSED);
+	else
+		units_move(list, UNITS_STARTED, UNITS_RUN);
+	pthread_barrier_wait(&list->released);
+}
 
 void units_stop(struct unit_list *list)
 {
+	__atomic_store_n(&list->stage, UNITS_STOPPED, __ATOMIC_RELEASE);
 	for (unsigned n = list->count; n-- > 0;) {
 		struct unit *unit = &list->unit[n];
 
@@ -127,6 +150,7 @@ void units_stop(struct unit_list *list)
 
 void units_pause(struct unit_list *list)
 {
+	units_move(list, UNITS_RUN, UNITS_PAUSED);
 	for (unsigned n = list->count; n-- > 0;)
 		if (list->unit[n].ops->pause)
 			list->unit[n].ops->pause(list->unit[n].self);
@@ -134,6 +158,7 @@ void units_pause(struct unit_list *list)
 
 void units_resume(struct unit_list *list)
 {
+	units_move(list, UNITS_PAUSED, UNITS_RUN);
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->resume)
 			list->unit[n].ops->resume(list->unit[n].self);
@@ -141,6 +166,9 @@ void units_resume(struct unit_list *list)
 
 void units_destroy(struct unit_list *list)
 {
+	const enum unit_stage stage = stage_of(list);
+
+	assert(stage == UNITS_MADE || stage == UNITS_STARTED || stage == UNITS_STOPPED);
 	for (; list->count; list->count--) {
 		struct unit *unit = &list->unit[list->count - 1];
 

@@ -9,6 +9,13 @@
  *     devices, the Hyper-V partition, the processors; and what stops or pauses first is what makes
  *     others work.
  *  2. Every thread of a unit exists before one of them is in run().
+ *  3. All units are in one stage, and each call is right in some of them only, which it asserts:
+ *
+ *       made --start--> started --release--> run <--pause, resume--> paused
+ *                                                    paused --forked--> forked --release--> paused
+ *
+ *     and from each of them stopped, for good: who ends the machine waits for nobody, so what comes
+ *     on another thread at that moment finds it so, and changes nothing of the stage.
  */
 #pragma once
 
@@ -28,9 +35,15 @@ struct unit {
 	bool loaded;
 };
 
+enum unit_stage {
+	UNITS_MADE, UNITS_STARTED, UNITS_RUN, UNITS_PAUSED, UNITS_FORKED, UNITS_STOPPED,
+	UNIT_STAGES
+};
+
 struct unit_list {
 	struct unit unit[UNITS_MAX];
 	unsigned count;
+	enum unit_stage stage; /* atomic */
 	pthread_barrier_t started, released;
 };
 
@@ -42,13 +55,13 @@ bool unit_is_numbered(const struct unit_list *list, uint32_t section);
 void units_reset(struct unit_list *list);
 /* Makes their threads, which wait. 0, or -errno: then the process is to end. */
 int units_start(struct unit_list *list);
-/* They run from now on. */
+/* They run from now on. Waits for nothing that has the machine's lock. */
 void units_release(struct unit_list *list);
 /*
  * In a machine that was forked while all were paused: nobody holds a lock any more, and every
- * thread is there again and waits for units_release(). 0 or -errno.
+ * thread is there again and waits for units_release().
  */
-int units_forked(struct unit_list *list);
+void units_forked(struct unit_list *list);
 void units_pause(struct unit_list *list);
 void units_resume(struct unit_list *list);
 /* Returns when no thread of theirs is left. */
@@ -57,5 +70,5 @@ void units_destroy(struct unit_list *list);
 void units_restored(struct unit_list *list);
 void units_tick(struct unit_list *list, unsigned seconds);
 size_t units_statistics(const struct unit_list *list, char *text, size_t bytes);
-/* Invariant 1 as far as it can be seen, and what a list has to be. */
+/* Invariants 1 and 3 as far as they can be seen, and what a list has to be. */
 void check_units(const struct unit_list *list);

@@ -11,9 +11,9 @@
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it
  * touches more than the processor.
  *
- *  1. Every processor has its thread from the beginning. All but the first sleep there until INIT
+ *   - Every processor has its thread from the beginning. All but the first sleep there until INIT
  *     and SIPI (interrupt.c notes them, take_init_and_startup() obeys them).
- *  2. The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it
+ *   - The task priority is one value: apic.tpr, whose upper half is CR8; the engine asks for it
  *     (get_cr8, set_cr8).
  */
 #include "machine_internal.h"
@@ -193,8 +193,11 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t re
 	struct vcpu *vcpu = context;
 	struct engine_state state;
 
-	if (hv_cpuid(vcpu->hv, leaf, registers))
+	if (hv_cpuid(vcpu->hv, leaf, registers)) {
+		if (leaf == HV_UMBRA_LEAF_LOOK)
+			devices_look(vcpu->machine->devices);
 		return;
+	}
 	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
 	cpu_model_leaf(&vcpu->machine->model, leaf, subleaf, vcpu->index, state.x86.cr4,
 		       state.x86.xcr0, registers);

@@ -8,7 +8,8 @@
  *     One that was saved before there were the last channels has the others alone: its guest hears
  *     of these when it asks for offers again.
  *  3. Counters are not saved: they are the host's.
- *  4. Of late channels only is saved that they are there: what they lead to stays behind. Where the
+ *  4. Of version 1 there are no sub-channels.
+ *  5. Of late channels only is saved that they are there: what they lead to stays behind. Where the
  *     bus goes on they are taken away, and the guest sees its connections end.
  */
 #include "vmbus_internal.h"
@@ -110,7 +111,7 @@ static bool channel_restore(struct bus *bus, struct bus_channel *channel, uint32
 		return false;
 	if (out_index >= channel->out.bytes || out_index % RING_ALIGNMENT)
 		return false;
-	channel->in.index = in_index;
+	channel->in.index = channel->in.written = channel->in.kept = in_index;
 	channel->out.index = out_index;
 	return true;
 }
@@ -153,9 +154,9 @@ static void channel_archive(struct archive *archive, struct bus *bus, struct bus
 static void late_archive(struct archive *archive, struct bus *bus)
 {
 	uint32_t count = 0;
-	uint32_t before = BUS_CHANNELS;
+	uint32_t before = FIRST_LATE;
 
-	for (unsigned n = BUS_CHANNELS; n < CHANNELS; n++)
+	for (unsigned n = FIRST_LATE; n < FIRST_SUB; n++)
 		count += bus->channel[n].there;
 	archive_u32(archive, &count);
 	archive_check(archive, count <= BUS_LATE_CHANNELS && (bus->offered || !count));
@@ -165,11 +166,63 @@ static void late_archive(struct archive *archive, struct bus *bus)
 		while (!archive->loading && !bus->channel[relid - 1].there)
 			relid++;
 		archive_u32(archive, &relid);
-		if (!archive_check(archive, relid > before && relid <= CHANNELS))
+		if (!archive_check(archive, relid > before && relid <= FIRST_SUB))
 			return;
 		if (archive->loading)
 			late_restore(bus, relid);
 		before = relid;
+	}
+}
+
+/* Which are there, before the GPADLs that name them. */
+static void subs_archive(struct archive *archive, struct bus *bus)
+{
+	uint32_t count = 0;
+	uint32_t before = FIRST_SUB;
+
+	for (unsigned n = FIRST_SUB; n < FIRST_SUB + bus->subs; n++)
+		count += bus->channel[n].there;
+	archive_u32(archive, &count);
+	archive_check(archive, count <= bus->subs && (bus->offered || !count));
+	for (uint32_t n = 0; n < count && !archive->error; n++) {
+		uint32_t relid = before + 1;
+
+		while (!archive->loading && !bus->channel[relid - 1].there)
+			relid++;
+		archive_u32(archive, &relid);
+		if (!archive_check(archive, relid > before))
+			return;
+		if (archive->loading)
+			archive_check(archive, sub_restore(bus, relid));
+		before = relid;
+	}
+}
+
+static void wanted_archive(struct archive *archive, struct bus_channel *first)
+{
+	uint32_t wanted = first->subs_wanted;
+
+	if (!first->subs_allowed)
+		return;
+	archive_u32(archive, &wanted);
+	if (!archive_check(archive, wanted <= first->subs_allowed &&
+					    (!wanted || first->state != CHANNEL_CLOSED)))
+		return;
+	first->subs_wanted = wanted;
+}
+
+static void sub_states_archive(struct archive *archive, struct bus *bus)
+{
+	for (unsigned n = 0; n < bus->channels && !archive->error; n++)
+		wanted_archive(archive, &bus->channel[n]);
+	for (unsigned n = FIRST_SUB; n < FIRST_SUB + bus->subs && !archive->error; n++) {
+		struct bus_channel *channel = &bus->channel[n];
+
+		if (!channel->there)
+			continue;
+		channel_archive(archive, bus, channel);
+		if (archive->loading && !archive->error)
+			archive_check(archive, sub_restored(channel));
 	}
 }
 
@@ -180,15 +233,23 @@ void bus_archive(struct archive *archive, struct bus *bus)
 	assert(!archive->loading || (!bus->version && !bus->gpadl_pages));
 	connection_archive(archive, bus);
 	late_archive(archive, bus);
+	if (archive->version != 1)
+		subs_archive(archive, bus);
 	gpadls_archive(archive, bus);
 	archive_u32(archive, &channels);
 	archive_check(archive, channels <= bus->channels && (bus->version || !bus->gpadl_pages));
 	for (unsigned n = 0; n < channels && !archive->error; n++)
 		channel_archive(archive, bus, &bus->channel[n]);
+	if (archive->version != 1)
+		sub_states_archive(archive, bus);
 }
 
 void bus_restored(struct bus *bus)
 {
+	for (unsigned n = FIRST_SUB; n < FIRST_SUB + bus->subs; n++)
+		if (bus->channel[n].state == CHANNEL_OPEN)
+			__atomic_store_n(&bus->channel[n].again, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&bus->subs_due, true, __ATOMIC_SEQ_CST);
 	for (unsigned n = 0; n < bus->channels; n++)
 		if (bus->channel[n].state == CHANNEL_OPEN)
 			__atomic_store_n(&bus->channel[n].again, true, __ATOMIC_SEQ_CST);

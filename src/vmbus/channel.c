@@ -28,7 +28,7 @@ void check_channel(const struct bus_channel *channel)
 	assert(channel == &channel->bus->channel[channel->relid - 1]);
 	if (channel->state == CHANNEL_CLOSED)
 		return;
-	check_ring(&channel->in);
+	check_ring_of_guest(&channel->in);
 	check_ring(&channel->out);
 	assert(channel->out.gfn == channel->in.gfn + channel->host_ring_page);
 	assert(channel->vp_index < channel->bus->host->cpus);
@@ -39,14 +39,26 @@ void channel_move(struct bus_channel *channel, enum channel_state to)
 {
 	assert(may_become[channel->state] & TO(to));
 	channel->state = to;
+	__atomic_store_n(&channel->is_open, to == CHANNEL_OPEN, __ATOMIC_RELEASE);
 	CHECK(check_channel(channel));
 }
 
-void bus_channel_lock(struct bus_channel *channel) { pthread_mutex_lock(&channel->lock); }
-void bus_channel_unlock(struct bus_channel *channel) { pthread_mutex_unlock(&channel->lock); }
+void bus_channel_lock(struct bus_channel *channel) { pthread_mutex_lock(&channel->first->lock); }
+void bus_channel_unlock(struct bus_channel *channel)
+{
+	pthread_mutex_unlock(&channel->first->lock);
+}
 void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed)
 {
-	pthread_cond_wait(changed, &channel->lock);
+	pthread_cond_wait(changed, &channel->first->lock);
+}
+
+static void channel_defer(struct bus_channel *channel)
+{
+	const struct bus_host *host = channel->bus->host;
+
+	__atomic_store_n(&channel->again, true, __ATOMIC_SEQ_CST);
+	host->defer(host->context);
 }
 
 /* ---- opening and closing ---- */
@@ -79,6 +91,9 @@ uint32_t channel_open(struct bus *bus, const struct vmbus_open *open)
 	if (!gpadl || channel->state != CHANNEL_CLOSED ||
 	    !channel_is_division(gpadl, open->host_ring_page))
 		return STATUS_UNSUCCESSFUL;
+	/* there may be another one of its number by now */
+	if (channel->number && channel->rescinded)
+		return STATUS_UNSUCCESSFUL;
 	if (open->vp_index >= bus->host->cpus)
 		return STATUS_UNSUCCESSFUL;
 	bus_channel_lock(channel);
@@ -90,11 +105,14 @@ uint32_t channel_open(struct bus *bus, const struct vmbus_open *open)
 	channel_move(channel, CHANNEL_OPEN);
 	channel->service->opened(channel->service->context);
 	bus_channel_unlock(channel);
+	if (channel->service->is_monitored) /* bus_monitor() is called by whom this wakes */
+		channel_defer(channel);
 	return 0;
 }
 
 void channel_close(struct bus_channel *channel)
 {
+	sub_close(channel);
 	bus_channel_lock(channel);
 	if (channel->state != CHANNEL_CLOSED) {
 		channel->service->closed(channel->service->context);
@@ -108,6 +126,7 @@ void channel_signal(struct bus_channel *channel)
 	const struct bus_host *host = channel->bus->host;
 
 	channel->signals++;
+	__atomic_store_n(&channel->told, true, __ATOMIC_RELEASE);
 	pthread_mutex_lock(host->lock);
 	host->signal(host->context, channel->vp_index, channel->relid);
 	pthread_mutex_unlock(host->lock);
@@ -137,20 +156,14 @@ static int serve_packet(struct bus_channel *channel)
 	got = channel->service->packet(channel->service->context, &packet);
 	if (got || channel->state == CHANNEL_BROKEN) /* an answer may have broken it */
 		return -EBADMSG;
-	return bus_ring_taken(channel) ? -EBADMSG : 1;
+	if (bus_ring_keeps_much(channel) && bus_ring_taken(channel))
+		return -EBADMSG;
+	return 1;
 }
 
 static bool is_ready(const struct bus_channel *channel)
 {
 	return !channel->service->ready || channel->service->ready(channel->service->context);
-}
-
-static void channel_defer(struct bus_channel *channel)
-{
-	const struct bus_host *host = channel->bus->host;
-
-	__atomic_store_n(&channel->again, true, __ATOMIC_SEQ_CST);
-	host->defer(host->context);
 }
 
 /*
@@ -159,20 +172,19 @@ static void channel_defer(struct bus_channel *channel)
  */
 static int serve_packets(struct bus_channel *channel, uint64_t until_tsc, bool *ret_left)
 {
-	int got;
+	bool ready = true;
+	int got = 0;
 
 	*ret_left = false;
-	while ((got = serve_packet(channel)) > 0) {
-		bool ready = is_ready(channel);
-
+	while (!*ret_left && (got = serve_packet(channel)) > 0) {
+		ready = is_ready(channel);
 		*ret_left = !ready || __builtin_ia32_rdtsc() >= until_tsc;
-		if (!*ret_left)
-			continue;
-		if (ready)
-			channel_defer(channel);
-		return 0;
 	}
-	return got;
+	if (got < 0 || bus_ring_taken(channel))
+		return -EBADMSG;
+	if (*ret_left && ready)
+		channel_defer(channel);
+	return 0;
 }
 
 /*
@@ -214,9 +226,44 @@ static void run_locked(struct bus_channel *channel)
 	CHECK(check_channel(channel));
 }
 
+/* One that is not open has nothing in it, and of one that is broken nothing is taken any more. */
+static bool is_drained(struct bus_channel *channel)
+{
+	return channel->state != CHANNEL_OPEN || bus_ring_is_drained(channel);
+}
+
+bool bus_channel_is_drained(struct bus_channel *first)
+{
+	bool drained;
+
+	guest_memory_begin();
+	drained = is_drained(first);
+	for (unsigned n = 0; n < first->subs_allowed && drained; n++)
+		drained = !first->sub[n] || is_drained(first->sub[n]);
+	return drained;
+}
+
 void bus_channel_run(struct bus_channel *channel)
 {
 	bus_channel_lock(channel);
+	run_locked(channel);
+	for (unsigned n = 0; n < channel->subs_allowed; n++)
+		if (channel->sub[n])
+			run_locked(channel->sub[n]);
+	bus_channel_unlock(channel);
+}
+
+/*
+ * Whoever has the channel may be about to leave it, or copying megabytes: a processor does not wait
+ * for that
+ */
+void channel_serve(struct bus_channel *channel)
+{
+	if (__atomic_load_n(&channel->service->elsewhere, __ATOMIC_RELAXED) ||
+	    pthread_mutex_trylock(&channel->first->lock)) {
+		channel_defer(channel);
+		return;
+	}
 	run_locked(channel);
 	bus_channel_unlock(channel);
 }
@@ -231,25 +278,20 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag)
 		return -ENOENT;
 	if (flag)
 		return -EINVAL;
-	/*
-	 * whoever has the channel may be about to leave it, or copying megabytes: a processor does
-	 * not wait for that
-	 */
-	if (__atomic_load_n(&channel->service->elsewhere, __ATOMIC_RELAXED) ||
-	    pthread_mutex_trylock(&channel->lock)) {
-		channel_defer(channel);
-		return 0;
-	}
-	run_locked(channel);
-	bus_channel_unlock(channel);
+	channel_serve(channel);
 	return 0;
 }
 
 void bus_run(struct bus *bus)
 {
-	for (unsigned n = 0; n < CHANNELS; n++)
+	for (unsigned n = 0; n < FIRST_SUB + bus->subs; n++)
 		if (__atomic_load_n(&bus->channel[n].again, __ATOMIC_SEQ_CST))
 			bus_channel_run(&bus->channel[n]);
+	if (!__atomic_load_n(&bus->subs_due, __ATOMIC_SEQ_CST))
+		return;
+	pthread_mutex_lock(&bus->lock);
+	sub_offer(bus);
+	pthread_mutex_unlock(&bus->lock);
 }
 
 /* ---- packets to the guest ---- */

@@ -21,7 +21,7 @@
 
 #include "lib/check.h"
 
-enum { CONTACT_SINT_BITS = 0xffff, NO_MONITOR = 0xff };
+enum { CONTACT_SINT_BITS = 0xffff, NO_MONITOR = 0xff, MONITOR_TO_HOST = 1 };
 
 static const uint32_t versions[] = { VMBUS_2_4, VMBUS_3_0, VMBUS_4_0, VMBUS_4_1,
 				     VMBUS_5_0, VMBUS_5_1, VMBUS_5_2, VMBUS_5_3 };
@@ -40,7 +40,7 @@ void check_connection(const struct bus *bus)
 	assert(bus->version || !bus->offered);
 	assert(bus->channels <= BUS_CHANNELS && bus->vp_index < bus->host->cpus);
 	assert(bus->outbox_used <= OUTBOX_MESSAGES && bus->outbox_first < OUTBOX_MESSAGES);
-	for (unsigned n = 0; n < CHANNELS; n++) {
+	for (unsigned n = 0; n < FIRST_SUB + bus->subs; n++) {
 		const struct bus_channel *channel = &bus->channel[n];
 
 		assert(bus->version || channel->state == CHANNEL_CLOSED);
@@ -53,6 +53,9 @@ void check_bus(const struct bus *bus)
 	check_connection(bus);
 	check_gpadls(bus);
 	for (unsigned n = 0; n < bus->channels; n++)
+		check_channel(&bus->channel[n]);
+	check_subs(bus);
+	for (unsigned n = FIRST_SUB; n < FIRST_SUB + bus->subs; n++)
 		check_channel(&bus->channel[n]);
 }
 
@@ -71,7 +74,12 @@ static void post_waiting(struct bus *bus)
 	}
 }
 
-void bus_messages_taken(struct bus *bus) { post_waiting(bus); }
+void bus_messages_taken(struct bus *bus)
+{
+	post_waiting(bus);
+	if (__atomic_load_n(&bus->subs_due, __ATOMIC_SEQ_CST))
+		bus->host->defer(bus->host->context);
+}
 
 void bus_post(struct bus *bus, const void *payload, size_t bytes)
 {
@@ -102,10 +110,12 @@ bool bus_has_room(struct bus *bus, unsigned messages)
 
 static void disconnect(struct bus *bus)
 {
+	sub_release_all(bus);
 	for (unsigned n = 0; n < bus->channels; n++)
 		channel_close(&bus->channel[n]);
 	late_release_all(bus);
 	gpadl_drop_all(bus);
+	bus_set_monitor(bus, 0);
 	bus->version = 0;
 	bus->offered = false;
 }
@@ -135,20 +145,24 @@ static bool initiate_contact(struct bus *bus, const uint8_t *payload, size_t byt
 	response.supported = is_contact(bus, &contact);
 	response.connection = contact.version < VMBUS_5_0 ? contact.version : VMBUS_CONNECTION;
 	bus->version = response.supported ? contact.version : 0;
+	bus_set_monitor(bus, response.supported ? contact.monitor_page[MONITOR_TO_HOST] : 0);
 	bus_post(bus, &response, sizeof(response));
 	return true;
 }
 
 void bus_post_offer(struct bus *bus, const struct bus_channel *channel)
 {
+	const bool is_monitored = channel->service->is_monitored;
 	struct vmbus_offer offer = {
 		.head.kind = VMBUS_OFFER,
 		.type = channel->service->type,
 		.instance = channel->service->instance,
 		.flags = channel->service->offer_flags,
 		.mmio_mib = channel->service->offer_mmio_mib,
+		.sub_channel = channel->number,
 		.relid = channel->relid,
-		.monitor_id = NO_MONITOR,
+		.monitor_id = is_monitored ? (uint8_t)(channel->relid - 1) : NO_MONITOR,
+		.has_monitor = is_monitored,
 		.dedicated_interrupt = 1,
 		.connection = VMBUS_CONNECTION_CHANNEL + channel->relid,
 	};
@@ -312,9 +326,11 @@ static void locks_make(struct bus *bus)
 {
 	pthread_mutex_init(&bus->lock, NULL);
 	pthread_mutex_init(&bus->pages_lock, NULL);
-	for (unsigned n = 0; n < CHANNELS; n++)
+	for (unsigned n = 0; n < FIRST_SUB; n++)
 		pthread_mutex_init(&bus->channel[n].lock, NULL);
 }
+
+uint64_t bus_now_100ns(const struct bus *bus) { return bus->host->now_100ns(bus->host->context); }
 
 struct bus *bus_create(const struct bus_host *host)
 {
@@ -326,8 +342,9 @@ struct bus *bus_create(const struct bus_host *host)
 		return NULL;
 	bus->host = host;
 	locks_make(bus);
-	for (unsigned n = 0; n < CHANNELS; n++) {
+	for (unsigned n = 0; n < FIRST_SUB; n++) {
 		bus->channel[n].bus = bus;
+		bus->channel[n].first = &bus->channel[n];
 		bus->channel[n].relid = n + 1;
 	}
 	return bus;
@@ -338,7 +355,7 @@ void bus_destroy(struct bus *bus)
 {
 	if (!bus)
 		return;
-	for (unsigned n = 0; n < CHANNELS; n++)
+	for (unsigned n = 0; n < FIRST_SUB + bus->subs; n++)
 		bus->channel[n].service = NULL;
 	gpadl_drop_all(bus);
 	free(bus);
@@ -362,10 +379,14 @@ size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 		bus->version >> 16, bus->version & 0xffff, bus->messages, bus->bad_messages,
 		bus->broken);
 
-	for (unsigned n = 0; n < bus->channels && used > 0 && (size_t)used < bytes; n++)
-		used += snprintf(text + used, bytes - (size_t)used,
-				 "  channel %u: %lu packets, %lu interrupts\n", n + 1,
-				 bus->channel[n].packets, bus->channel[n].signals);
+	for (unsigned n = 0; n < FIRST_SUB + bus->subs && used > 0 && (size_t)used < bytes; n++) {
+		const struct bus_channel *channel = &bus->channel[n];
+
+		if (n < bus->channels || n >= FIRST_SUB)
+			used += snprintf(text + used, bytes - (size_t)used,
+					 "  channel %u: %lu packets, %lu interrupts\n", n + 1,
+					 channel->packets, channel->signals);
+	}
 	if (used < 0)
 		return 0;
 	return (size_t)used < bytes ? (size_t)used : bytes - 1;

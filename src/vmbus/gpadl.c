@@ -10,6 +10,12 @@
  *  3. A channel has copies of its complete lists, under its own lock: its service uses them without
  *     the bus's. A list goes there first.
  *
+ * One is torn down while a packet is in flight: a channel whose ring lies in it is closed first
+ * (channel_close()), and the packet that is being taken is finished before that, since both need
+ * the channel's lock. A buffer goes from the channel's copies under the same lock, and its service
+ * is told (gpadl_gone). What a service has given to another process by then ends there, and its
+ * answer touches no memory of the guest's (device/storvsp/storage.c).
+ *
  * Memory: mapped for each, because the process may not grow its heap on every thread once it is
  * locked down.
  */

@@ -7,9 +7,9 @@
  *
  * Those that are there from the beginning are only taken away to be offered again (bus_renew()).
  *
- *  1. A place is used again only once the guest has let it go, or the connection has ended.
- *  2. What was rescinded is said as soon as the outbox has room; a guest's own messages come first.
- *  3. A service is not looked at any more once it was released; its channel's pointer to it stays,
+ *   - A place is used again only once the guest has let it go, or the connection has ended.
+ *   - What was rescinded is said as soon as the outbox has room; a guest's own messages come first.
+ *   - A service is not looked at any more once it was released; its channel's pointer to it stays,
  *     for who has found the channel just before.
  */
 #include <assert.h>
@@ -21,7 +21,7 @@ static struct bus_channel *find_place(struct bus *bus)
 {
 	for (unsigned n = 0; n < BUS_LATE_CHANNELS; n++) {
 		unsigned place = (bus->late + n) % BUS_LATE_CHANNELS;
-		struct bus_channel *channel = &bus->channel[BUS_CHANNELS + place];
+		struct bus_channel *channel = &bus->channel[FIRST_LATE + place];
 
 		if (channel->there)
 			continue;
@@ -54,31 +54,22 @@ struct bus_channel *bus_offer_late(struct bus *bus, const struct bus_service *se
 
 /* ---- the end of one ---- */
 
-static void say_rescind(struct bus *bus, struct bus_channel *channel)
-{
-	const struct vmbus_relid rescind = { .head.kind = VMBUS_RESCIND, .relid = channel->relid };
-
-	channel->rescind_unsaid = !bus_has_room(bus, OUTBOX_RESERVE);
-	if (!channel->rescind_unsaid)
-		bus_post(bus, &rescind, sizeof(rescind));
-}
-
-/* With the bus's lock. */
-static void take_away(struct bus *bus, struct bus_channel *channel)
+void late_take_away(struct bus *bus, struct bus_channel *channel)
 {
 	if (!channel->there || (channel->rescinded && !channel->rescind_unsaid))
 		return;
-	channel->rescinded = true;
-	say_rescind(bus, channel);
+	sub_take_away(channel);
+	channel->rescinded = channel->rescind_unsaid = true;
+	late_say(bus);
 }
 
 void bus_rescind(struct bus_channel *channel)
 {
 	struct bus *bus = channel->bus;
 
-	assert(channel->relid > BUS_CHANNELS);
+	assert(channel->relid > FIRST_LATE && channel->relid <= FIRST_SUB);
 	pthread_mutex_lock(&bus->lock);
-	take_away(bus, channel);
+	late_take_away(bus, channel);
 	pthread_mutex_unlock(&bus->lock);
 }
 
@@ -89,15 +80,28 @@ void bus_renew(struct bus_channel *channel)
 	assert(channel->relid <= BUS_CHANNELS);
 	pthread_mutex_lock(&bus->lock);
 	if (bus->offered)
-		take_away(bus, channel);
+		late_take_away(bus, channel);
 	pthread_mutex_unlock(&bus->lock);
 }
 
+static void say_rescind(struct bus *bus, struct bus_channel *channel)
+{
+	const struct vmbus_relid rescind = { .head.kind = VMBUS_RESCIND, .relid = channel->relid };
+
+	channel->rescind_unsaid = false;
+	bus_post(bus, &rescind, sizeof(rescind));
+}
+
+/* Drivers forget a device with its first channel: its sub-channels, the last ones, go before. */
 void late_say(struct bus *bus)
 {
-	for (unsigned n = 0; n < CHANNELS; n++)
-		if (bus->channel[n].rescind_unsaid)
-			say_rescind(bus, &bus->channel[n]);
+	for (unsigned n = FIRST_SUB + bus->subs; n-- > 0;) {
+		if (!bus->channel[n].rescind_unsaid)
+			continue;
+		if (!bus_has_room(bus, OUTBOX_RESERVE))
+			return;
+		say_rescind(bus, &bus->channel[n]);
+	}
 }
 
 static void release(struct bus *bus, struct bus_channel *channel)
@@ -113,7 +117,7 @@ void late_release_all(struct bus *bus)
 {
 	for (unsigned n = 0; n < BUS_CHANNELS; n++)
 		bus->channel[n].rescinded = bus->channel[n].rescind_unsaid = false;
-	for (unsigned n = BUS_CHANNELS; n < CHANNELS; n++)
+	for (unsigned n = FIRST_LATE; n < FIRST_SUB; n++)
 		if (bus->channel[n].there)
 			release(bus, &bus->channel[n]);
 }
@@ -135,6 +139,8 @@ bool late_release(struct bus *bus, uint32_t relid)
 		return false;
 	if (relid <= BUS_CHANNELS)
 		renew(bus, channel);
+	else if (channel->number)
+		sub_release(bus, channel);
 	else
 		release(bus, channel);
 	return true;
@@ -159,7 +165,7 @@ void late_restore(struct bus *bus, uint32_t relid)
 {
 	struct bus_channel *channel = &bus->channel[relid - 1];
 
-	assert(relid > BUS_CHANNELS && relid <= CHANNELS && !channel->there);
+	assert(relid > FIRST_LATE && relid <= FIRST_SUB && !channel->there);
 	channel->service = &gone;
 	channel->rescinded = channel->rescind_unsaid = true;
 	channel->there = true;

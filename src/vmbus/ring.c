@@ -8,9 +8,11 @@
  *
  *  1. The host's own index (bus_ring.index) is the host's alone: what stands in its word of the
  *     control page is written, never read.
- *  2. The guest's index is read once for each packet, and is less than the size and a multiple of
- *     8, or the channel is broken.
+ *  2. The guest's index is read when all packets up to the last one that it said have been taken,
+ *     and is less than the size and a multiple of 8, or the channel is broken.
  *  3. A ring is never filled to its last byte: equal indices say that it is empty.
+ *  4. The room of packets that were taken is given back by the quarter of a ring, and when there is
+ *     none any more or the service wants none: until then [kept, index) is the host's.
  */
 #include "vmbus_internal.h"
 
@@ -18,10 +20,35 @@
 
 #include "lib/check.h"
 
+static bool is_index(const struct bus_ring *ring, uint32_t index)
+{
+	return index < ring->bytes && index % RING_ALIGNMENT == 0;
+}
+
+/* Both are places in the ring: a division for each packet is what this is without. */
+static uint32_t distance(const struct bus_ring *ring, uint32_t from, uint32_t to)
+{
+	return to >= from ? to - from : to + ring->bytes - from;
+}
+
+/*
+ * What is read of a packet before it is known how long it is: all of a short one, in one piece.
+ * What is behind its end is not looked at.
+ */
+enum { FIRST_BYTES = 128 };
+
 void check_ring(const struct bus_ring *ring)
 {
 	assert(ring->gfn && ring->bytes && ring->bytes % PAGE_BYTES == 0);
-	assert(ring->index < ring->bytes && ring->index % RING_ALIGNMENT == 0);
+	assert(is_index(ring, ring->index));
+}
+
+void check_ring_of_guest(const struct bus_ring *ring)
+{
+	check_ring(ring);
+	assert(is_index(ring, ring->written) && is_index(ring, ring->kept));
+	assert(distance(ring, ring->kept, ring->index) <=
+	       distance(ring, ring->kept, ring->written));
 }
 
 static uint32_t smaller(uint32_t one, uint32_t other) { return one < other ? one : other; }
@@ -46,7 +73,8 @@ static uint32_t piece_bytes(const struct bus_ring *ring, uint32_t at, uint32_t l
 
 static uint32_t forward(const struct bus_ring *ring, uint32_t at, uint32_t bytes)
 {
-	return (uint32_t)(((uint64_t)at + bytes) % ring->bytes);
+	assert(bytes <= ring->bytes);
+	return bytes < ring->bytes - at ? at + bytes : at + bytes - ring->bytes;
 }
 
 static int ring_read(const struct bus_channel *channel, uint32_t at, void *to, uint32_t bytes)
@@ -125,7 +153,7 @@ static int load_index(const struct bus_channel *channel, const struct bus_ring *
 
 	if (error)
 		return error;
-	return *ret >= ring->bytes || *ret % RING_ALIGNMENT ? -EBADMSG : 0;
+	return is_index(ring, *ret) ? 0 : -EBADMSG;
 }
 
 int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask)
@@ -141,10 +169,26 @@ int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask)
 
 int bus_ring_has_packet(struct bus_channel *channel)
 {
+	struct bus_ring *ring = &channel->in;
 	uint32_t written;
+	int error = load_index(channel, ring, RING_WRITE_INDEX, &written);
+
+	if (error)
+		return error;
+	ring->written = written;
+	return written != ring->index;
+}
+
+int bus_ring_is_drained(const struct bus_channel *channel)
+{
+	uint32_t written, read;
 	int error = load_index(channel, &channel->in, RING_WRITE_INDEX, &written);
 
-	return error ? error : written != channel->in.index;
+	if (!error)
+		error = load_index(channel, &channel->out, RING_READ_INDEX, &read);
+	if (error)
+		return error;
+	return written == channel->in.index && read == channel->out.index;
 }
 
 /* One range at `at` of a packet whose payload begins at `end`; *ret_bytes of it were it. */
@@ -204,37 +248,47 @@ int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret)
 {
 	struct bus_ring *ring = &channel->in;
 	struct vmbus_packet head;
-	uint32_t written, there, bytes, data_at;
-	int error = load_index(channel, ring, RING_WRITE_INDEX, &written);
+	uint32_t there, first, bytes, data_at;
+	int got = ring->index == ring->written ? bus_ring_has_packet(channel) : 1;
 
-	if (error || written == ring->index)
-		return error;
-	there = (uint32_t)(((uint64_t)written + ring->bytes - ring->index) % ring->bytes);
-	if (there < sizeof(head) || ring_read(channel, ring->index, &head, sizeof(head)) ||
-	    !is_head(&head, there))
+	if (got <= 0)
+		return got;
+	there = distance(ring, ring->index, ring->written);
+	first = smaller(there, FIRST_BYTES);
+	if (there < sizeof(head) || ring_read(channel, ring->index, channel->packet, first))
+		return -EBADMSG;
+	memcpy(&head, channel->packet, sizeof(head));
+	if (!is_head(&head, there))
 		return -EBADMSG;
 	bytes = head.units * RING_ALIGNMENT;
 	data_at = head.data_units * RING_ALIGNMENT;
-	/* the head that was checked, and what is behind it */
-	memcpy(channel->packet, &head, sizeof(head));
-	if (ring_read(channel, forward(ring, ring->index, sizeof(head)),
-		      channel->packet + sizeof(head), bytes - (uint32_t)sizeof(head)))
+	if (bytes > first && ring_read(channel, forward(ring, ring->index, first),
+				       channel->packet + first, bytes - first))
 		return -EBADMSG;
-	*ret = (struct bus_packet){
-		.type = head.type, .flags = head.flags, .transaction = head.transaction,
-		.payload = channel->packet + data_at,
-		.payload_bytes = bytes - data_at,
-	};
+	/* one by one: to clear the ranges as well costs more than all of the rest */
+	ret->type = head.type;
+	ret->flags = head.flags;
+	ret->transaction = head.transaction;
+	ret->payload = channel->packet + data_at;
+	ret->payload_bytes = bytes - data_at;
+	ret->ranges = 0;
 	if (head.type == PACKET_GPA_DIRECT && take_ranges(channel->packet, data_at, ret))
 		return -EBADMSG;
 	ring->index = forward(ring, ring->index, bytes + PACKET_FOOTER_BYTES);
-	CHECK(check_ring(ring));
+	CHECK(check_ring_of_guest(ring));
 	return 1;
+}
+
+bool bus_ring_keeps_much(const struct bus_channel *channel)
+{
+	const struct bus_ring *ring = &channel->in;
+
+	return distance(ring, ring->kept, ring->index) >= ring->bytes / 4;
 }
 
 static uint32_t free_bytes(const struct bus_ring *ring, uint32_t written, uint32_t read)
 {
-	return (uint32_t)(((uint64_t)read + ring->bytes - written - 1) % ring->bytes) + 1;
+	return read == written ? ring->bytes : distance(ring, written, read);
 }
 
 /*
@@ -244,8 +298,12 @@ int bus_ring_taken(struct bus_channel *channel)
 {
 	struct bus_ring *ring = &channel->in;
 	uint32_t pending, written;
-	int error = store_word(channel, ring, RING_READ_INDEX, ring->index);
+	int error;
 
+	if (ring->kept == ring->index)
+		return 0;
+	error = store_word(channel, ring, RING_READ_INDEX, ring->index);
+	ring->kept = ring->index;
 	/* and it stores what it waits for before it looks at the index again */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!error)

@@ -43,6 +43,9 @@ struct bus_channel;
 enum {
 	BUS_CHANNELS = 16,
 	BUS_LATE_CHANNELS = 64,
+	/* of one device beside its first, and of all, with those that guests have not let go yet */
+	BUS_SUBS = 7,
+	BUS_SUB_CHANNELS = 2 * BUS_SUBS * BUS_CHANNELS,
 	BUS_MESSAGE_BYTES = 240,
 	BUS_PACKET_BYTES = 8192,
 	BUS_SEND_BYTES = 16 + (16 << 10),
@@ -61,6 +64,8 @@ struct bus_host {
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
 	/* There is work for bus_run(), which is called on another thread than this. */
 	void (*defer)(void *context);
+	/* The partition's reference time, which goes on where a machine was saved or forked. */
+	uint64_t (*now_100ns)(void *context);
 	void *context;
 	pthread_mutex_t *lock;
 	const struct guest_memory *memory;
@@ -88,7 +93,7 @@ struct bus_packet {
 	const uint8_t *payload;
 	size_t payload_bytes;
 	unsigned ranges;
-	struct bus_range range[BUS_RANGES];
+	struct bus_range range[BUS_RANGES]; /* so many of them are set */
 };
 
 /*
@@ -116,6 +121,8 @@ struct bus_service {
 	void (*released)(void *context);
 	/* Its packets are always left to bus_run(): they take long. */
 	bool elsewhere;
+	/* The guest may say by its monitor page that there are some (bus_monitor()). */
+	bool is_monitored;
 	/* What its offer says beside (abi/vmbus_layout.h). */
 	uint16_t offer_flags, offer_mmio_mib;
 	uint8_t user_data[BUS_USER_BYTES];
@@ -127,6 +134,8 @@ extern const struct unit_ops bus_unit;
 
 /* NULL: no memory. */
 struct bus *bus_create(const struct bus_host *host);
+/* By the machine's clock, for who names things by it. */
+uint64_t bus_now_100ns(const struct bus *bus);
 void bus_destroy(struct bus *bus);
 /* Before the guest runs. NULL: BUS_CHANNELS are there. The service stays where it is. */
 struct bus_channel *bus_offer(struct bus *bus, const struct bus_service *service);
@@ -145,6 +154,23 @@ void bus_rescind(struct bus_channel *channel);
  * nothing: it hears of it when it does.
  */
 void bus_renew(struct bus_channel *channel);
+
+/*
+ * Before the guest runs: a device may have so many further channels (sub-channels), but no more
+ * than there are processors beside the first, nor than BUS_SUBS; how many. Of the number-th the
+ * service is services[number - 1], which stays where it is; its channel's lock is the first one's,
+ * and it ends with that.
+ */
+unsigned bus_allow_subs(struct bus_channel *first, const struct bus_service *services,
+			unsigned count);
+/*
+ * With the lock: the guest asks for so many of them; how many it gets, soon. Once until the first
+ * is closed.
+ */
+unsigned bus_want_subs(struct bus_channel *first, unsigned count);
+/* With the lock: the number-th, 0 is the first; NULL: not open. */
+struct bus_channel *bus_channel_sub(struct bus_channel *first, unsigned number);
+
 /* The guest asks for a connection to a service of the host's (hv_sock). With the bus's lock. */
 struct bus_connector {
 	void (*connect)(void *context, struct guid endpoint, struct guid service);
@@ -163,6 +189,14 @@ int bus_event(struct bus *bus, uint32_t connection, uint16_t flag);
 void bus_messages_taken(struct bus *bus);
 /* Serves every channel that was deferred. */
 void bus_run(struct bus *bus);
+/*
+ * Serves every channel of which the guest's monitor page says that there is something. Nobody tells
+ * the host of a change of that page: whoever calls this calls it again, unless it is
+ * BUS_MONITOR_NONE, which changes when such a channel opens (host->defer()). BUS_MONITOR_BUSY:
+ * there was something, or the guest was told something, to which it may answer.
+ */
+enum bus_monitor { BUS_MONITOR_NONE, BUS_MONITOR_QUIET, BUS_MONITOR_BUSY };
+enum bus_monitor bus_monitor(struct bus *bus);
 
 /*
  * Whether a GPADL names one of these pages: what a device may use is not given back to the host.
@@ -196,10 +230,14 @@ int bus_channel_send_pieces(struct bus_channel *channel, uint64_t transaction, u
  */
 const uint64_t *bus_channel_gpadl(struct bus_channel *channel, uint32_t gpadl, uint32_t *ret_pages);
 /*
- * Takes packets until there are none, the service is not ready, or the time is up. Without the
- * lock.
+ * Takes packets, of its sub-channels as well, until there are none, the service is not ready, or
+ * the time is up. Without the lock.
  */
 void bus_channel_run(struct bus_channel *channel);
+/*
+ * With the channel's lock: whether both sides have taken all packets, of its sub-channels as well.
+ */
+bool bus_channel_is_drained(struct bus_channel *first);
 /*
  * Copies from and to the pages of a range; 0 or -EFAULT. With the channel's lock. at + bytes lies
  * in the range.

@@ -9,7 +9,11 @@
 #include "vmbus.h"
 
 enum {
-	CHANNEL_GPADLS = 8, CHANNELS = BUS_CHANNELS + BUS_LATE_CHANNELS,
+	CHANNEL_GPADLS = 8,
+	/* channels by their place: from the beginning, late ones, sub-channels */
+	FIRST_LATE = BUS_CHANNELS,
+	FIRST_SUB = FIRST_LATE + BUS_LATE_CHANNELS,
+	CHANNELS = FIRST_SUB + BUS_SUB_CHANNELS,
 	/* of the outbox: what one message of the guest's can cause */
 	OUTBOX_RESERVE = BUS_CHANNELS + 1,
 	GPADLS = 256, GPADL_PAGES_MAX = 1 << 16, RING_PAGES_MAX = 4096, OUTBOX_MESSAGES = 64,
@@ -25,6 +29,8 @@ struct bus_ring {
 	const uint64_t *gfn;
 	uint32_t bytes; /* of data */
 	uint32_t index; /* the host's own: what it reads next, or writes next */
+	/* from the guest only: how far there are packets, and from where on their room is kept */
+	uint32_t written, kept;
 };
 
 /* channel.c has the table of what follows what. */
@@ -36,10 +42,20 @@ struct bus_channel {
 	uint32_t relid;
 	bool there; /* it was offered, or will be; atomic */
 	bool rescinded, rescind_unsaid; /* with the bus's lock */
-	pthread_mutex_t lock; /* of all that follows */
+	/* the first channel of its device, whose lock it shares, and its number there; itself, 0 */
+	struct bus_channel *first;
+	uint16_t number;
+	/* of a first one: sub.c */
+	const struct bus_service *sub_service;
+	unsigned subs_allowed;
+	pthread_mutex_t lock; /* of all that follows; of a sub-channel its first one's */
+	unsigned subs_wanted;
+	struct bus_channel *sub[BUS_SUBS];
 	enum channel_state state;
 	bool no_room; /* a packet found none; the service is told when there is */
 	bool again;   /* deferred; atomic */
+	bool is_open; /* as `state` says; atomic, for who has no lock */
+	bool told;    /* the guest was, since bus_monitor() has looked: it may answer; atomic */
 	uint32_t gpadl, host_ring_page, vp_index; /* as it was opened */
 	struct bus_ring in, out;
 	/* copies of complete ones, that its service may use (gpadl.c); the first of them */
@@ -54,6 +70,7 @@ struct bus {
 	const struct bus_host *host;
 	pthread_mutex_t lock; /* of what follows until the outbox */
 	uint32_t version;     /* 0: not connected */
+	uint64_t monitor_gpa; /* the guest's page for the host; 0: none; atomic */
 	bool offered;
 	struct gpadl gpadl[GPADLS];
 	/* The lists change under both; who holds either can read them. */
@@ -61,8 +78,10 @@ struct bus {
 	uint32_t gpadl_pages;
 	unsigned channels;
 	unsigned late; /* where the next late channel is looked for */
+	unsigned subs; /* places of sub-channels that are some device's */
+	bool subs_due; /* some wait to be offered; atomic */
 	const struct bus_connector *connector;
-	struct bus_channel channel[CHANNELS]; /* the late ones from BUS_CHANNELS on */
+	struct bus_channel channel[CHANNELS];
 	uint64_t messages, bad_messages, broken;
 	/* under host->lock */
 	uint32_t vp_index;
@@ -82,6 +101,8 @@ struct bus_channel *bus_find_channel(struct bus *bus, uint32_t relid);
 bool bus_is_version(uint32_t version);
 /* Invariants 1 and 2 of connection.c. */
 void check_connection(const struct bus *bus);
+/* monitor.c */
+void check_monitor(const struct bus *bus);
 
 /* ---- gpadl.c; with the bus's lock. False: not a message that makes sense. ---- */
 
@@ -108,8 +129,30 @@ bool late_release(struct bus *bus, uint32_t relid);
 void late_restore(struct bus *bus, uint32_t relid);
 /* What had no room in the outbox. */
 void late_say(struct bus *bus);
+/* Says that a channel is taken away, once. */
+void late_take_away(struct bus *bus, struct bus_channel *channel);
 /* False: nobody is asked. */
 bool late_connect(const struct bus *bus, const uint8_t *payload, size_t bytes);
+
+/* ---- monitor.c; with the bus's lock ---- */
+
+/* The page of a new connection, as the guest says; 0: there is none. */
+void bus_set_monitor(struct bus *bus, uint64_t gpa);
+
+/* ---- sub.c; with the bus's lock ---- */
+
+/* What is wanted, as far as there is room. */
+void sub_offer(struct bus *bus);
+/* All of a first channel are taken away; closed by the guest, or at once. */
+void sub_take_away(struct bus_channel *first);
+void sub_close(struct bus_channel *first);
+/* The guest lets one go, that was taken away; all of them, since it has left. */
+void sub_release(struct bus *bus, struct bus_channel *channel);
+void sub_release_all(struct bus *bus);
+/* One was there when the bus was saved; then, that its state is loaded. False: it cannot be. */
+bool sub_restore(struct bus *bus, uint32_t relid);
+bool sub_restored(struct bus_channel *channel);
+void check_subs(const struct bus *bus);
 
 /* ---- channel.c; with the bus's lock ---- */
 
@@ -120,6 +163,11 @@ void channel_close(struct bus_channel *channel);
 bool channel_is_division(const struct gpadl *gpadl, uint32_t host_ring_page);
 /* The rings in the pages of a GPADL, both empty. With the channel's lock, too. */
 void channel_lay_rings(struct bus_channel *channel, const struct gpadl *gpadl);
+
+/* ---- channel.c; without a lock ---- */
+
+/* The guest has said that there is something: now, or by bus_run(). */
+void channel_serve(struct bus_channel *channel);
 
 /* ---- channel.c; with the channel's lock ---- */
 
@@ -135,11 +183,17 @@ void check_channel(const struct bus_channel *channel);
 
 int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret);
 int bus_ring_has_packet(struct bus_channel *channel);
-/* The packet that was taken gives its room back. 0 or -EBADMSG. */
+/* The packets that were taken give their room back. 0 or -EBADMSG. */
 int bus_ring_taken(struct bus_channel *channel);
+/* Whether so much of the ring is kept that it is time for that, although there are more. */
+bool bus_ring_keeps_much(const struct bus_channel *channel);
+/* Whether both sides have taken all packets: 1, 0 or -EBADMSG. */
+int bus_ring_is_drained(const struct bus_channel *channel);
 int bus_ring_set_mask(struct bus_channel *channel, uint32_t mask);
 /* head: what comes between the packet's own head and its payload, whole units of 8 bytes. */
 int bus_ring_put(struct bus_channel *channel, uint16_t type, uint64_t transaction, const void *head,
 		 size_t head_bytes, const void *payload, size_t bytes);
 /* Invariant 1 of ring.c as far as it can be seen here. */
 void check_ring(const struct bus_ring *ring);
+/* And invariant 4, of the one that the guest writes. */
+void check_ring_of_guest(const struct bus_ring *ring);

@@ -91,7 +91,7 @@ int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t byte
 		      struct parcel_piece *ret)
 {
 	memcpy(ret, from, sizeof(*ret));
-	if (ret->at == PARCEL_BEGIN)
+	if (ret->at == PARCEL_BEGIN || ret->at == PARCEL_HEARD)
 		return ret->bytes ? -EBADMSG : 0;
 	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes ||
 	    ret->bytes != parcel_block_bytes(bytes, ret->at / PARCEL_PIECE_BYTES))

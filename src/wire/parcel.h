@@ -12,11 +12,12 @@
  *                                 <--   word: a block is wanted
  *   piece: that block             -->   before the others; and so on, until all of it is there
  *                                 <--   word: it is whole
+ *   piece: heard                  -->   nobody is waited for any more
  *
- *  1. A connection may end at any moment: the next one of the same id goes on where that was.
- *  2. Both sides are hostile to each other: lengths, places and checksums are checked before they
+ *   - A connection may end at any moment: the next one of the same id goes on where that was.
+ *   - Both sides are hostile to each other: lengths, places and checksums are checked before they
  *     are used, and nothing is believed that is larger than what was said at first.
- *  3. A page is brought into the machine that runs only when it is what its checksum in the file
+ *   - A page is brought into the machine that runs only when it is what its checksum in the file
  *     says (vm/saved_pages.h).
  */
 #pragma once
@@ -43,9 +44,10 @@ struct parcel_head {
 	bool runs; /* it has begun there, and this goes on */
 };
 
-/* at: of a block, or PARCEL_BEGIN, which has no bytes. */
+/* at: of a block, or one of the two below, which have no bytes. */
 struct parcel_piece { uint64_t at; uint32_t bytes, crc; };
 #define PARCEL_BEGIN (~0ull)
+#define PARCEL_HEARD (~0ull - 1)
 
 enum parcel_word_kind { PARCEL_GOT, PARCEL_WANT, PARCEL_ANSWERS, PARCEL_WHOLE, PARCEL_WORDS };
 struct parcel_word { uint32_t kind; uint64_t block; };

@@ -2,15 +2,17 @@
  * umbra-wire: one connection to another host's Umbra, by TLS 1.3 with a key that both have. What is
  * said on it comes and goes by a socket here, in the clear; it is not looked at.
  *
- *   umbra-wire accept|connect      descriptors: 3 the connection, 4 the socket here, 5 the key
+ *   umbra-wire accept|connect|wait  descriptors: 3 the connection, 4 the socket here, 5 the key
  *
- * On the socket comes one byte first, once the other side has shown that it has the key.
+ * On the socket comes one byte first, once the other side has shown that it has the key. One that
+ * waits has a socket that listens (and does not block) at 3, is ready but for that, and says
+ * another byte before, once it has a connection; it ends when its starter does.
  *
- *  1. Before a byte of the other side's is read the process has given up its rights, as every role
+ *   - Before a byte of the other side's is read the process has given up its rights, as every role
  *     does (ipc/role.c, ROLE_WIRE): it opens nothing, connects nowhere and makes no process. It has
- *     these descriptors alone.
- *  2. Who has not shown within HANDSHAKE_MS that he has the key is left.
- *  3. The end of a connection that was not said is no end, but a loss (EXIT_LOST).
+ *     these descriptors alone: what listened is closed by then.
+ *   - Who has not shown within HANDSHAKE_MS that he has the key is left.
+ *   - The end of a connection that was not said is no end, but a loss (EXIT_LOST).
  *
  * GnuTLS is in this program alone: no process of a machine's loads it.
  */
@@ -28,6 +30,7 @@
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
+#include "lib/write_all.h"
 
 enum {
 	CONNECTION_FD = GRANT_FIRST_FD + GRANT_WIRE_CONNECTION,
@@ -57,6 +60,7 @@ struct wire {
 
 /* ---- rights ---- */
 
+/* But the list of calls. */
 static int give_up_rights(void)
 {
 	const struct rlimit nothing = { 0, 0 };
@@ -67,7 +71,26 @@ static int give_up_rights(void)
 	if (setrlimit(RLIMIT_NPROC, &nothing) || setrlimit(RLIMIT_CORE, &nothing) ||
 	    prctl(PR_SET_DUMPABLE, 0))
 		return -errno;
-	return lockdown(ROLE_WIRE);
+	return 0;
+}
+
+/* ---- one that waits ---- */
+
+/* The connection, in the listener's place; or -errno: its starter is gone. */
+static int accept_one(void)
+{
+	struct pollfd fds[] = { { .fd = CONNECTION_FD, .events = POLLIN }, { .fd = PLAIN_FD } };
+	int connection;
+
+	do {
+		if (poll(fds, 2, -1) < 0 || fds[1].revents)
+			return -ESRCH;
+		connection = accept4(CONNECTION_FD, NULL, NULL, SOCK_CLOEXEC);
+	} while (connection < 0 && (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED));
+	if (connection < 0 || dup2(connection, CONNECTION_FD) < 0)
+		return -errno;
+	close(connection);
+	return write_all(PLAIN_FD, "C", 1);
 }
 
 /* ---- the key ---- */
@@ -135,19 +158,6 @@ static int shake_hands(struct wire *wire)
 
 /* ---- what is said ---- */
 
-static bool write_all(const uint8_t *from, size_t bytes)
-{
-	while (bytes) {
-		ssize_t n = write(PLAIN_FD, from, bytes);
-
-		if (n <= 0)
-			return false;
-		from += n;
-		bytes -= (size_t)n;
-	}
-	return true;
-}
-
 /* 1: it goes on; 0: the other side has said that no more comes; or the exit code, negative. */
 static int from_connection(struct wire *wire)
 {
@@ -160,7 +170,7 @@ static int from_connection(struct wire *wire)
 		return 0;
 	if (n < 0)
 		return -EXIT_LOST;
-	return write_all(bytes, (size_t)n) ? 1 : -EXIT_HERE;
+	return write_all(PLAIN_FD, bytes, (size_t)n) ? -EXIT_HERE : 1;
 }
 
 static int to_connection(struct wire *wire)
@@ -226,25 +236,32 @@ static bool is_loss(int error)
 	       error == GNUTLS_E_PUSH_ERROR || error == GNUTLS_E_TIMEDOUT;
 }
 
+static bool is_mode(const char *word)
+{
+	return !strcmp(word, "accept") || !strcmp(word, "connect") || !strcmp(word, "wait");
+}
+
 int main(int argc, char **argv)
 {
 	static struct wire wire;
+	bool waits;
 	int error;
 
-	if (argc != 2 || (strcmp(argv[1], "accept") != 0 && strcmp(argv[1], "connect") != 0)) {
+	if (argc != 2 || !is_mode(argv[1])) {
 		fputs("umbra-wire: it is started by umbra fork --to and umbra listen\n", stderr);
 		return EXIT_HERE;
 	}
-	wire.is_server = !strcmp(argv[1], "accept");
+	waits = !strcmp(argv[1], "wait");
+	wire.is_server = waits || !strcmp(argv[1], "accept");
 	if (read(KEY_FD, wire.key, KEY_BYTES) != KEY_BYTES)
 		return EXIT_HERE;
 	close(KEY_FD);
-	if (begin(&wire) || give_up_rights())
+	if (begin(&wire) || give_up_rights() || (waits && accept_one()) || lockdown(ROLE_WIRE))
 		return EXIT_HERE;
 	error = shake_hands(&wire);
 	if (is_loss(error))
 		return EXIT_LOST;
 	if (error)
 		return EXIT_KEY;
-	return write_all((const uint8_t *)"Y", 1) ? relay(&wire) : EXIT_HERE;
+	return write_all(PLAIN_FD, "Y", 1) ? EXIT_HERE : relay(&wire);
 }

@@ -365,6 +365,33 @@ static void run_absurd(uint64_t seed)
 	balance_destroy(fleet.balance);
 }
 
+/* What it would not use of a region it would have to give back, and so seem not to grow. */
+static void run_regions(void)
+{
+	static struct fleet fleet;
+	struct balance_guest *guest = &fleet.known[0];
+	struct balance_host host = { .total_bytes = 64 * GIB, .available_bytes = 32 * GIB,
+				     .reserve_bytes = GIB };
+
+	memset(&fleet, 0, sizeof(fleet));
+	fleet.balance = balance_create();
+	*guest = (struct balance_guest){ .is_there = true, .can_move = true, .least = 512 * MIB,
+					 .most = 4 * GIB, .weight = 5000, .buffer_percent = 20,
+					 .reports = 1, .assigned = 512 * MIB,
+					 .available = 360 * MIB, .resident = 152 * MIB };
+	for (unsigned step = 1; step < 100; step++) {
+		host.now_us = step * 50000ull;
+		guest->resident += 16 * MIB;
+		balance_turn(fleet.balance, &host, fleet.known, fleet.verdict);
+		if (fleet.verdict[0].target % (128 * MIB))
+			wrong(&fleet, step, 0, "not whole regions");
+		if (guest->resident > fleet.verdict[0].target)
+			wrong(&fleet, step, 0, "it is not seen to grow");
+		guest->assigned = fleet.verdict[0].target;
+	}
+	balance_destroy(fleet.balance);
+}
+
 int main(int argc, char **argv)
 {
 	const uint64_t fleets = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
@@ -374,6 +401,7 @@ int main(int argc, char **argv)
 		run_fleet(seed + n);
 	for (uint64_t n = 0; n < fleets / 10; n++)
 		run_absurd(seed + n);
+	run_regions();
 	printf("%lu fleets, %lu turns of guests, %lu moves, %u wrong\n", fleets, simulated_steps,
 	       moves, bad);
 	return bad != 0;

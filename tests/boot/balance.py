@@ -108,6 +108,8 @@ def joins_again(guest):
     return [int(p) for p in children if b"--role=" not in open("/proc/%s/cmdline" % p, "rb").read()]
 for guest in one, two:
     check("one process stays to join again", len(joins_again(guest)) == 1)
+    status = [open("/proc/%d/status" % pid).read() for pid in joins_again(guest)]
+    check("under a list of calls", all(re.search(r"Seccomp:\s+2\n", text) for text in status))
     for pid in joins_again(guest):
         os.kill(pid, signal.SIGKILL)
 for pid in now or ():

@@ -8,7 +8,7 @@ tools/fetch-guest tests/boot/work.init build/guest/work.cpio.gz tests/boot/thirt
 log=$(dirname "$umbra")/guest/$name.log
 mkdir -p "$(dirname "$log")"
 status=0
-timeout -s KILL 65 "$umbra" run --time-limit 60 --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory "$memory" --cpus "${5:-1}" \
+timeout -s KILL 205 "$umbra" run --time-limit 200 --kernel build/guest/vmlinuz --initrd build/guest/work.cpio.gz --memory "$memory" --cpus "${5:-1}" \
 	--hv "${6:-default}" --append "console=ttyS0 $append" </dev/null >"$log" 2>&1 || status=$?
 want=${4:-0}
 [ "$want" != 0 ] || grep -q "^CPUS ${5:-1}\b" "$log" || { echo "$name: not ${5:-1} processors"; exit 1; }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Linux with its own drivers for a screen (hyperv_fb) and a keyboard (hyperv_keyboard), and its daemon for files that are copied in
-# (hv_fcopy_daemon): what it draws is in a screenshot, what is typed it reads, a file arrives as it was. display.py UMBRA AGENT
-import hashlib, os, struct, subprocess, sys, tempfile, time, zlib
+# (hv_fcopy_daemon): what it draws is in a screenshot, what is typed it reads, a file arrives as it was. display.py UMBRA AGENT [UMBRAD]
+import base64, hashlib, json, os, struct, subprocess, sys, tempfile, time, zlib
 
 umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
 os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
@@ -74,6 +74,24 @@ def has_screen():
     wait_for("pixels", lambda: last()[:9] == bytes([255, 0, 0, 0, 255, 0, 0, 0, 255]))
     check("no folder", run("screenshot", "one", path("none/one.png")).returncode == 65)
 
+def daemon_shows_it(program):
+    """The same picture through the daemon's API."""
+    sys.path.insert(0, "tests/daemon")
+    from umbrad import Connection
+    daemon = subprocess.Popen([program, "--umbra", umbra, "--store", path("store")], env=env)
+    try:
+        wait_for("a daemon", lambda: os.path.exists(path("umbra/.daemon")))
+        connection = Connection(path("umbra/.daemon"))
+        connection.request("GET", "/v1/machines/one/screenshot")
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        check("by the API", answer.status == 200 and list(said) == ["png"], answer.status, str(said)[:300])
+        width, height, rows = png(base64.b64decode(said["png"]))
+        check("the picture", (width, height) == (1024, 768) and rows[767][:9] == bytes([255, 0, 0, 0, 255, 0, 0, 0, 255]), width, height)
+    finally:
+        daemon.terminate()
+        daemon.wait()
+
 def has_keyboard():
     check("hyperv_keyboard", guest("insmod", "/bin/hyperv-keyboard.ko").returncode == 0)
     wait_for("a keyboard", lambda: not run("console", "--keyboard", "one", "\n").returncode)
@@ -114,6 +132,8 @@ check("run", r.returncode == 0, r)
 wait_for("the agent", lambda: not guest("true").returncode)
 no_driver_yet()
 has_screen()
+if sys.argv[3:]:
+    daemon_shows_it(os.path.abspath(sys.argv[3]))
 has_keyboard()
 has_files()
 check("stop", run("stop", "one").returncode == 0)

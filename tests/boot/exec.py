@@ -3,13 +3,12 @@
 # exec.py UMBRA AGENT
 import atexit, hashlib, os, pty, select, signal, socket, struct, subprocess, sys, tempfile, threading, time
 
+import peer_program
+
 umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
 os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
 subprocess.run(["tools/fetch-guest"], check=True)
-peer = "build/guest/vsock_peer"
-if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/vsock_peer.c"):
-    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/vsock_peer.c"], check=True)
-    os.rename(peer + ".new", peer)
+peer = peer_program.make("tests/boot/vsock_peer.c")
 modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock")]
 subprocess.run(["tools/fetch-guest", "tests/boot/exec.init", "build/guest/exec.cpio.gz"] + modules + [agent, peer], check=True)
 work = tempfile.TemporaryDirectory()
@@ -272,8 +271,29 @@ def loses_its_relay(machine):
             check("exec, after other relays", False)
             break
 
+# A connection is used again, and by one after the other: nothing of who had it before is seen, and what has ended is not left in the guest.
+def uses_again():
+    def agents():
+        return sum(l.endswith("umbra-agent") for l in guest("ps").stdout.decode().split("\n"))
+    check("agents at rest", agents() <= 6, agents())
+    for n in range(40):
+        r = guest("sh", "-c", "cat; echo $N; exit %d" % n, input=b"%d\n" % n)
+        check("one after the other", (r.returncode, r.stdout, r.stderr) == (n, b"%d\n\n" % n, b""), n, r)
+        p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "true"], env=env, stdin=subprocess.PIPE) # what it is sent is for nobody
+        try:
+            p.stdin.write(b"for nobody")
+            p.stdin.close()
+        except BrokenPipeError:
+            pass
+        check("input that nobody reads", p.wait(60) == 0)
+    fds = guest("sh", "-c", "for p in $(pidof umbra-agent); do ls /proc/$p/fd | wc -l; done").stdout.split()
+    check("descriptors are left", len(fds) <= 6 and all(int(n) <= 12 for n in fds), fds)
+    check("zombies", b" Z" not in guest("sh", "-c", "cat /proc/[0-9]*/stat").stdout)
+    many = [subprocess.Popen([umbra, "exec", "-T", "one", "--", "sh", "-c", "sleep 1; exit %d" % n], env=env, stdin=subprocess.DEVNULL) for n in range(12)]
+    check("twelve at once", [p.wait(60) for p in many] == list(range(12)))
+
 machine = start()
-for part in executes, has_terminal, copies, connects, is_refused:
+for part in executes, uses_again, has_terminal, copies, connects, is_refused:
     part()
 for _ in range(50):
     if guest("true").returncode:
@@ -283,5 +303,7 @@ is_detached()
 loses_its_relay(machine)
 check("stop", run("stop", "one").returncode == 0 and machine.wait(60) == 0)
 said = open(path("console"), "rb").read().decode(errors="replace")
+begun = [int(l.split()[2].rstrip(",")) for l in said.split("\n") if l.startswith("sockets: connections")]
+check("connections are not used again", begun and begun[0] < 250, begun)
 check("the kernel complains", not any(w in said for w in ("BUG:", "WARNING:", "Oops")), said[-2000:])
 sys.exit(failed)

@@ -1,34 +1,20 @@
 #!/bin/bash
-# features.sh [all]: the kernel boots with the enlightenments that it knows switched on and off: none, each alone missing, each alone
-# added to the base, and combinations so that every pair of two features is seen on-on, on-off, off-on and off-off; with "all",
-# every combination of those that change what the kernel does.
+# features.sh [all]: the kernel boots with the enlightenments that it knows switched on and off: none, all, each alone missing; with "all", every
+# combination of those that change what the kernel does. models.sh has the pairs of them. Each of the kernel's options is seen with one processor
+# and with four.
 set -u
 cd "$(dirname "$0")/../.."
-known=(time-ref synic stimer vapic ref-tsc idle frequencies tsc-invariant xmm-input crash direct-timers flush ipi ex-masks ext-calls relaxed)
+. tests/boot/enlightenments.sh
+options=("nosmap nopti" "pti=on" "nopcid noxsave" "nokaslr")
 failed=0 runs=0
-boot() { # HV
+boot() { # CPUS HV
+	tests/boot/boot.sh "features-$runs" 512M "${options[runs % ${#options[@]}]}" 0 "$1" "$2" || { echo "features: $1 processors, ${options[runs % ${#options[@]}]}, $2"; failed=1; }
 	runs=$((runs + 1))
-	tests/boot/boot.sh "features-$runs" 512M "" 0 $((runs % 2 ? 2 : 1)) "$1" || { echo "features: $1"; failed=1; }
 }
-list() { # BITS: the base and the features whose bits are set
-	local n set=none,+base
-	for n in "${!known[@]}"; do [ $(($1 >> n & 1)) = 0 ] || set=$set,+${known[n]}; done
-	echo "$set"
-}
-boot none
-boot none,+base
-boot all
+for hv in none none,+base default,-stimer default,-frequencies; do boot 1 $hv; done
+for hv in all default,-flush default,-ipi default,-synic default,-ref-tsc; do boot 4 $hv; done
 if [ "${1:-}" = all ]; then
-	for ((bits = 0; bits < 1 << ${#known[@]}; bits++)); do boot "$(list $bits)"; done
-else
-	for f in synic stimer ref-tsc frequencies flush ipi; do boot "default,-$f"; done
-	# rows of a binary code of the features' numbers and their complements: two different features differ in some row, and agree in some
-	for bit in 0 1 2 3 4; do
-		bits=0
-		for n in "${!known[@]}"; do [ $((n + 1 >> bit & 1)) = 0 ] || bits=$((bits | 1 << n)); done
-		boot "$(list $bits)"
-		boot "$(list $(((1 << ${#known[@]}) - 1 ^ bits)))"
-	done
+	for ((bits = 0; bits < 1 << ${#known[@]}; bits++)); do boot $((bits % 2 ? 2 : 1)) "$(list $bits)"; done
 fi
 echo "features: $runs combinations"
 exit $failed

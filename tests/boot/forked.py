@@ -32,8 +32,12 @@ for what in "hostname", "cat /etc/machine-id", "cat /proc/sys/kernel/random/uuid
     check("none as another: " + what, len(set(said)) == 3 and "" not in said[1:], said)
 check("called as the machine is", guest("two-1", "hostname") == "two-1")
 
-# on a switch
+# on a switch; by the old card frames go all the time, of which the guest awaits that they are sent
+guest("two-1", "for n in 1 2; do net_peer flood 10.0.2.2 9 >/dev/null 2>&1 & done")
+until("frames go", lambda: int(guest("two-1", "cat /sys/class/net/eth0/statistics/tx_packets") or 0) > 10000)
 fork("two-1", "three", "--mac", "new")
+for name in "two-1", "three":
+    guest(name, "killall net_peer")
 until("a new card in user mode", lambda: mac("three", 0) not in ("", mac("one", 0)))
 for n, name in enumerate(["two-1", "two-2", "three"], 2):
     until("the new card of " + name, lambda: mac(name, 1) != "")

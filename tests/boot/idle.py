@@ -34,6 +34,9 @@ with tempfile.TemporaryDirectory() as where:
     while time.time() < until and now > most_mib << 10:
         time.sleep(0.5)
         now = beside_kib(pid)
+    said = subprocess.run([umbra, "info", "--code", "idle"], capture_output=True, timeout=60).stdout.decode()
+    given = int(re.search(r"regions-given-back +(\d+)", said).group(1))
+    print("%d regions given back" % given)
     print("booted %.1f MiB, idle %.1f MiB" % (before / 1024, now / 1024))
     subprocess.run([umbra, "stop", "idle"], timeout=60, capture_output=True)
-    sys.exit(machine.wait(60) != 0 or now > most_mib << 10)
+    sys.exit(machine.wait(60) != 0 or now > most_mib << 10 or not given)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """umbra mcp as an agent has it: its handshake, each tool with a Linux guest that has umbra-agent, and what it refuses.   usage: mcp.py UMBRA AGENT"""
-import json, os, subprocess, sys, tempfile, time
+import base64, json, os, struct, subprocess, sys, tempfile, time
 
 umbra, agent = (os.path.abspath(p) for p in sys.argv[1:3])
 os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
@@ -50,6 +50,16 @@ def good(of, **arguments):
     return texts[0]
 
 
+def picture_of(machine):
+    """A PNG; False: it failed."""
+    result = ask("tools/call", name="screenshot", arguments={"machine": machine})["result"]
+    if result["isError"]:
+        return False
+    content, = result["content"]
+    check("an image", (content["type"], content["mimeType"]) == ("image", "image/png"), str(content)[:200])
+    return base64.b64decode(content["data"], validate=True)
+
+
 def until(condition):
     end = time.time() + 120
     while time.time() < end:
@@ -60,7 +70,7 @@ def until(condition):
     sys.exit(1)
 
 
-modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock")]
+modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock", "hyperv_fb")]
 subprocess.run(["tools/fetch-guest", "tests/boot/exec.init", "build/guest/mcp.cpio.gz"] + modules + [agent], check=True)
 server = subprocess.Popen([umbra, "mcp"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 try:
@@ -72,7 +82,7 @@ try:
     send({"jsonrpc": "2.0", "method": "no such notification"})
     check("ping", ask("ping")["result"] == {})
     tools = {row["name"]: row for row in ask("tools/list")["result"]["tools"]}
-    check("tools", {"exec", "read_file", "write_file", "fork", "snapshot"} <= set(tools), tools)
+    check("tools", {"exec", "read_file", "write_file", "fork", "snapshot", "screenshot", "trace"} <= set(tools), tools)
     for row in tools.values():
         schema = row["inputSchema"]
         check("a schema", schema["type"] == "object" and schema["additionalProperties"] is False and set(schema["required"]) <= set(schema["properties"]), row)
@@ -84,13 +94,14 @@ try:
     check("no method", ask("resources/list")["error"]["code"] == -32601)
     for of, arguments in (("nothing", {}), ("exec", {"machine": "one"}), ("exec", {"machine": "../x", "command": ["true"]}), ("exec", {"machine": "one", "command": "true"}),
                           ("exec", {"machine": "one", "command": []}), ("fork", {"machine": "one", "count": 0}), ("pause", {"machine": "one", "more": 1}),
-                          ("snapshot", {"machine": "one", "file": "relative"}), ("exec", {"machine": "--help", "command": ["true"]})):
+                          ("snapshot", {"machine": "one", "file": "relative"}), ("exec", {"machine": "--help", "command": ["true"]}),
+                          ("screenshot", {"machine": "one", "file": "/x"}), ("trace", {"machine": "one"}), ("trace", {"machine": "one", "seconds": 61})):
         check("wrong arguments", tool(of, **arguments)[1] == -32602, of, arguments)
     check("arguments that are none", ask("tools/call", name="ping", arguments=[])["error"]["code"] == -32602)
     # machines
     check("none runs", json.loads(good("list_machines")) == [])
     check("nobody", tool("exec", machine="one", command=["true"])[1] is True)
-    said = subprocess.run([umbra, "run", "--detach", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/mcp.cpio.gz", "--memory", "256M",
+    said = subprocess.run([umbra, "run", "--detach", "--display", "--name", "one", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/mcp.cpio.gz", "--memory", "256M",
                            "--append", "console=ttyS0 quiet"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     check("run", said.returncode == 0, said)
     check("one runs", [row["name"] for row in json.loads(good("list_machines"))] == ["one"])
@@ -105,6 +116,20 @@ try:
     check("its time", wrong is True and texts[-1] == "it was ended: its time is over", texts)
     texts, wrong = tool("exec", machine="one", command=["sh", "-c", "head -c 1500000 /dev/zero | tr '\\0' x"])
     check("more than fits", texts[-1] == "there was more" and len(texts[0]) == 1 << 20, len(texts[0]), texts[1:])
+    # what it shows, once its guest has a driver for that
+    texts, wrong = tool("screenshot", machine="one")
+    check("nothing is shown yet", wrong is True and "hyperv_fb" in texts[1], texts)
+    good("exec", machine="one", command=["insmod", "/bin/hyperv_fb.ko"])
+    until(lambda: picture_of("one"))
+    shown = picture_of("one")
+    check("a whole picture", shown[:4] == b"\x89PNG" and struct.unpack_from(">II", shown, 16) == (1024, 768) and shown[-8:-4] == b"IEND", shown[:30])
+    # what it does meanwhile
+    rows = [json.loads(row) for row in good("trace", machine="one", seconds=1).splitlines()]
+    check("a trace", any(row.get("kind") == "halt" for row in rows), rows[:3])
+    rows = [json.loads(row) for row in good("trace", machine="one", seconds=1, kinds="interrupts").splitlines()]
+    check("of one kind", rows and {row["kind"] for row in rows if "kind" in row} == {"interrupt"}, rows[:3])
+    texts, wrong = tool("trace", machine="one", seconds=1, kinds="--chrome")
+    check("no kinds", wrong is True and "--chrome" in texts[1], texts)
     text = "line\n" * 1000 + "ü"
     good("write_file", machine="one", path="/root/file", text=text)
     check("written", good("exec", machine="one", command=["wc", "-c", "/root/file"]).split()[0] == str(len(text.encode())))

@@ -29,7 +29,7 @@ class Guest(memory_guest.Guest):
         return json.loads(p.stdout) if p.returncode == 0 else {}
 
     def wait(self, what, condition):
-        for _ in range(600): # a minute: a busy host
+        for _ in range(3000): # five minutes: a busy host
             s = self.state()
             if s and condition(s):
                 check(what, True)
@@ -79,8 +79,8 @@ def told():
     g.do("check")
     check("a child is asked to power off", subprocess.run([umbra, "stop", child.name], timeout=60).returncode == 0)
 
-    for n in range(6): # to and fro, with data in it that has to stay
-        g.memory("--set", "%dM" % (380 + 37 * (n % 2) - 10 * n))
+    for n in range(3): # to and fro, with data in it that has to stay
+        g.memory("--set", "%dM" % (380 + 37 * (n % 2) - 20 * n))
         time.sleep(0.7)
         g.do("check")
     check("less than the guest can give", g.memory("--set", "64M").returncode == 0)

@@ -2,14 +2,13 @@
 UMBRA AGENT; it ends with `failed`, by the name of its module."""
 import atexit, os, socket, subprocess, sys, tempfile, time
 
+import peer_program
+
 umbra, agent, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
 test = os.path.basename(sys.argv[0])[:-len(".py")]
 os.chdir(os.path.dirname(os.path.abspath(__file__)) + "/../..")
 subprocess.run(["tools/fetch-guest"], check=True)
-peer = "build/guest/net_peer"
-if not os.path.exists(peer) or os.path.getmtime(peer) < os.path.getmtime("tests/boot/net_peer.c"):
-    subprocess.run(["cc", "-O2", "-static", "-o", peer + ".new", "tests/boot/net_peer.c"], check=True)
-    os.rename(peer + ".new", peer)
+peer = peer_program.make("tests/boot/net_peer.c")
 modules = ["build/guest/modules/%s.ko" % m for m in ("hv_vmbus", "hv_utils", "vsock", "hv_sock", "failover", "net_failover", "hv_netvsc")]
 subprocess.run(["tools/fetch-guest", "tests/boot/forked.init", "build/guest/forked.cpio.gz"] + modules + [agent, peer], check=True)
 work = tempfile.TemporaryDirectory()
@@ -23,7 +22,7 @@ def check(what, good, *more):
         failed = 1
 
 
-def run(*words, timeout=90):
+def run(*words, timeout=180):
     return subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)
 
 

@@ -7,6 +7,7 @@
  *   net_peer give HOST PORT BYTES    the other way, as the rest
  *   net_peer ask HOST PORT COUNT     one byte there and back, COUNT times
  *   net_peer udp HOST PORT           a datagram there and back: "UDP"
+ *   net_peer flood HOST PORT         datagrams, as many as go, until it is killed
  *   net_peer check-give-until HOST PORT FILE   until there is such a file, at a pace
  *
  * take and give with "check-" before them look at every byte: words are numbered.
@@ -196,6 +197,16 @@ static void udp_ask(const char *host, const char *port)
 	}
 }
 
+/* What becomes of them, and whether there is a way for them, is of no account. */
+static void flood(const char *host, const char *port)
+{
+	const struct sockaddr_in to = address(host, port);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	for (;;)
+		sendto(fd, "flood", 5, 0, (const struct sockaddr *)&to, sizeof(to));
+}
+
 static int connect_to(const char *host, const char *port, const char *what, const char *number)
 {
 	const struct sockaddr_in to = address(host, port);
@@ -257,6 +268,8 @@ int main(int argc, char **argv)
 		udp_echo(argv[2]);
 	else if (argc == 4 && !strcmp(argv[1], "udp"))
 		udp_ask(argv[2], argv[3]);
+	else if (argc == 4 && !strcmp(argv[1], "flood"))
+		flood(argv[2], argv[3]);
 	else if (argc == 5)
 		be_client(argv[1], argv[2], argv[3], argv[4]);
 	else

@@ -1,18 +1,8 @@
 """The sections of a saved machine, for tests that change them under right checksums (docs/saved-state.md)."""
-import struct
+import os, struct, sys
 
-TABLE = []
-for n in range(256):
-    c = n
-    for _ in range(8):
-        c = c >> 1 ^ (0x82f63b78 if c & 1 else 0)
-    TABLE.append(c)
-
-def crc32c(data):
-    c = 0xffffffff
-    for b in data:
-        c = c >> 8 ^ TABLE[(c ^ b) & 255]
-    return c ^ 0xffffffff
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
 HEAD, SECTION = 128, struct.Struct("<4sIQII")
 

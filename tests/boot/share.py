@@ -96,6 +96,13 @@ check("nothing else is there", sorted(os.listdir(path("outside"))) == ["secret"]
 # what changes on the host is seen, and a second folder is there beside it
 make("folder/later", b"later\n")
 wait_for("from the host", lambda: shell("cat /mnt/folder/later").stdout == b"later\n")
+# what the guest has of a file's bytes goes when the file changes, also when it is as long as before; that there is none is believed no longer than that
+os.utime(path("folder/later"), (1e9, 1e9))
+wait_for("an old file", lambda: shell("cat /mnt/folder/later; cat /mnt/folder/sudden").stdout == b"later\n")
+make("folder/later", b"newer\n")
+make("folder/sudden", b"sudden\n")
+wait_for("a change of as many bytes", lambda: shell("cat /mnt/folder/later").stdout == b"newer\n")
+wait_for("a file that was not there", lambda: shell("cat /mnt/folder/sudden").stdout == b"sudden\n")
 make("other/file", b"other\n")
 other = share("--read-only", "one", path("other"), "/mnt/second")
 check("another one", shell("cat /mnt/second/file").stdout == b"other\n")
@@ -104,7 +111,13 @@ for what in "touch /mnt/second/file", "rm /mnt/second/file", "mkdir /mnt/second/
     check("read-only", r.returncode and b"Read-only" in r.stderr, what, r)
 check("as it was", os.listdir(path("other")) == ["file"])
 end(other, "/mnt/second")
-check("the first goes on", shell("cat /mnt/folder/later").stdout == b"later\n")
+# alone: what the guest does is there at once, on both sides
+other = share("--alone", "one", path("other"), "/mnt/second")
+r = shell("cd /mnt/second && cat none; echo a >none && cat none && mkdir d && mv none d/there && rm file && ln -s there d/link && cat d/link && ls d; cat none file")
+check("alone", r.stdout == b"a\na\nlink\nthere\n" and r.stderr.count(b"No such") == 3, r)
+check("on the host", os.listdir(path("other")) == ["d"] and open(path("other/d/there"), "rb").read() == b"a\n")
+end(other, "/mnt/second")
+check("the first goes on", shell("cat /mnt/folder/later").stdout == b"newer\n")
 # ends: of who serves, by force, and of who has mounted
 it.send_signal(signal.SIGKILL)
 it.wait()

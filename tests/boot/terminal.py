@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 
-subprocess.run(["tools/fetch-guest", "tools/demo.init", "build/guest/demo.cpio.gz"], check=True)
+subprocess.run(["tools/fetch-guest", "src/demo/demo-init", "build/guest/demo.cpio.gz"], check=True)
 COMMAND = [os.environ.get("UMBRA", "build/umbra"), "run", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/demo.cpio.gz", "--append",
            "console=ttyS0 quiet umbra.shell"]
 
@@ -33,11 +33,11 @@ def session(finish):
     if not pid:
         os.login_tty(slave) if hasattr(os, "login_tty") else (os.setsid(), [os.dup2(slave, n) for n in range(3)])
         os.execv(COMMAND[0], COMMAND)
-    text = read(master, 30, b"guest # ")
+    text = read(master, 120, b"guest # ")
     os.write(master, b"echo $((6*7))\n")
     text += read(master, 10, b"\n42")
     os.write(master, b"printf '\\033[6n\\033]0;title\\007\\033[31mred\\033[0m\\n'\n")
-    text += read(master, 10, b"red\x1b[0m\r\n")
+    text += read(master, 10, b"red\x1b[0m") # with the escape itself: not the echo of the line
     os.write(master, b"\x1d?")
     text += read(master, 5, b"send Ctrl-]")
     start = time.time()

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "harness.h"
+#include "process/errors.h"
 
 static int failures;
 
@@ -153,6 +154,13 @@ static int short_state(struct client *client)
 	return 0;
 }
 
+static int unwanted_code(struct client *client)
+{
+	put(client, RECORD_CODE, "12345678", 8);
+	pause();
+	return 0;
+}
+
 /* ---- helpers ---- */
 
 static int helper_waits(const struct helper_ends *ends)
@@ -202,7 +210,7 @@ static int helper_shouts(const struct helper_ends *ends)
 {
 	static const char text[] = "\x1b]0;title\a\x1b[31m\x9b\r\t\xc3\xa4rger\n";
 
-	for (size_t n = 0; n < 4 * BROKER_ERRORS_BYTES / sizeof(text); n++)
+	for (size_t n = 0; n < 4 * ERRORS_MOST_BYTES / sizeof(text); n++)
 		if (write(STDERR_FILENO, text, sizeof(text) - 1) != sizeof(text) - 1)
 			return 1;
 	return helper_waits(ends);
@@ -220,7 +228,7 @@ static int sleeps(struct client *client)
  */
 static int many_records(void)
 {
-	enum { RECORDS = 1000000 };
+	enum { RECORDS = 300000 };
 	static struct ring_memory *memory;
 	static uint8_t data[RING_RECORD_MAX_BYTES];
 	struct ring_end in = { 0 };
@@ -316,7 +324,7 @@ static void expect(const char *what, int (*machine)(struct client *), int want)
 /* What was shown of a helper that shouts. */
 static void expect_text(void)
 {
-	static char text[2 * BROKER_ERRORS_BYTES];
+	static char text[2 * ERRORS_MOST_BYTES];
 	ssize_t got;
 	bool has_control = false;
 
@@ -328,12 +336,12 @@ static void expect_text(void)
 		has_control |= text[n] == '\x9b' ||
 			       (text[n] != '\n' && text[n] >= 0 && text[n] < ' ');
 	printf("%s what it says is shown as text, and not all of it\n",
-	       got > 0 && got <= BROKER_ERRORS_BYTES && !has_control &&
+	       got > 0 && got <= ERRORS_MOST_BYTES && !has_control &&
 			       memmem(text, (size_t)got, "]0;title", 8) &&
 			       memmem(text, (size_t)got, "\xc3\xa4rger", 6)
 		       ? "ok  "
 		       : "FAIL");
-	failures += got <= 0 || got > BROKER_ERRORS_BYTES || has_control;
+	failures += got <= 0 || got > ERRORS_MOST_BYTES || has_control;
 	close(errors_fd);
 	errors_fd = -1;
 }
@@ -360,6 +368,7 @@ int main(void)
 	expect("SIGTERM twice", is_stopped_twice, BROKER_STOPPED * 10);
 	expect("an answer to what was not asked", asks_unasked, BROKER_RUBBISH * 10);
 	expect("an answer that would put off the end for ever", asks_again, BROKER_RUBBISH * 10);
+	expect("code that nobody wants to know of", unwanted_code, BROKER_RUBBISH * 10);
 	expect("a state that is too short", short_state, BROKER_RUBBISH * 10);
 	helper = helper_waits;
 	expect("a helper that ends after the machine", ends, BROKER_ENDED * 10 + 7);

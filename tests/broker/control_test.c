@@ -424,7 +424,10 @@ static void proper(void)
 	running = start(machine_that_cannot);
 	peer = connect_to();
 	expect("a save that fails", takes_save(peer, "error -125"));
-	expect("there is nothing to go on", answers(peer, "resume", "error -22"));
+	expect("there is nothing to go on", answers(peer, "resume", "error -114"));
+	expect("nor a file that a piece is of",
+	       answers(peer, "{\"do\":\"piece\",\"data\":\"AAAA\"}\n", "error -9"));
+	expect("nor one to finish", answers(peer, "finish", "error -9"));
 	expect("stop", answers(peer, "stop", "ok"));
 	fclose(peer);
 	finish("a machine that cannot be saved", running, BROKER_ENDED, "save ");
@@ -642,7 +645,7 @@ static void many_peers(void)
 	ready.fd = fileno(late);
 	expect("one too many waits", poll(&ready, 1, 100) == 0);
 	expect("a save beside the others", takes_save(peers[0], "ok"));
-	expect("it is not another's to end", answers(peers[1], "resume", "error -22"));
+	expect("it is not another's to end", answers(peers[1], "resume", "error -16"));
 	expect("nor to begin again", answers(peers[1], "save", "error -16"));
 	fclose(peers[2]);
 	expect("one left: the one that waits is heard", answers(late, "", "ok what it is"));

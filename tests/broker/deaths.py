@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Each process that serves a machine is killed: another one is there soon, which serves the same, and the machine goes on; without its disks,
 or what lies beside them, it ends and says why. What a guest sees of it: linux-net, linux-exec, share-guests.   usage: deaths.py UMBRA GUEST"""
-import collections, ctypes, os, signal, subprocess, sys, tempfile
+import collections, ctypes, os, re, signal, subprocess, sys, tempfile
 
 import observed
 from observed import all_of, expect, is_there, role_of, wait_for
@@ -29,7 +29,19 @@ def start(where):
     want = collections.Counter(broker=1, machine=1, disk=2, keeper=2, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
     expect("a machine with one of each begins", wait_for(lambda: roles() == want), roles())
     expect("and its broker answers", wait_for(answers))
+    expect("no process that serves it, or starts who does, has a capability", wait_for(lambda: not with_rights()), with_rights())
     return broker, want
+
+
+def with_rights():
+    return {pid: role for pid, role in here().items() if role != "broker" and not is_without_rights(pid)}
+
+
+def is_without_rights(pid):
+    """Of root one keeps the ports below 1024; and where the host has no other way to namespaces for them, what these take."""
+    with open("/proc/%d/status" % pid) as f:
+        held = re.search(r"CapPrm:\s+(\w+)", f.read()).group(1)
+    return int(held, 16) & ~((1 << 10 | 1 << 21 | 1 << 18) if os.geteuid() == 0 else 0) == 0
 
 
 def answers():

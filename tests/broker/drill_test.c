@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
 #include <sched.h>
@@ -124,8 +125,9 @@ static const struct call_act call_acts[] = {
 	{ "receive a descriptor", SYS_recvmsg, { RANDOM_FD, TEXT, 0 } },
 	/* other processes */
 	{ "kill a process of the user", SYS_kill, { OUTSIDER, SIGKILL } },
-	{ "kill all it can", SYS_kill, { -1, SIGKILL } },
-	{ "kill its group", SYS_kill, { 0, SIGKILL } },
+	/* whether it may: they are the user's, and root's are all */
+	{ "kill all it can", SYS_kill, { -1, 0 } },
+	{ "kill its group", SYS_kill, { 0, 0 } },
 	{ "kill a thread", SYS_tkill, { OUTSIDER, SIGKILL } },
 	{ "kill a thread of a process", SYS_tgkill, { OUTSIDER, OUTSIDER, SIGKILL } },
 	{ "queue a signal", SYS_rt_sigqueueinfo, { OUTSIDER, SIGTERM, TEXT } },
@@ -272,6 +274,17 @@ static bool act_run_data(void)
 	return true;
 }
 
+/* Over namespaces that it was not given: another name of the host, say. */
+static bool act_capability(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct all[_LINUX_CAPABILITY_U32S_3] = {
+		{ .effective = ~0u, .permitted = ~0u },
+	};
+
+	return !chroot("/") || !syscall(SYS_capset, &head, all);
+}
+
 static bool act_change_code(void)
 {
 	volatile unsigned char *code = (volatile unsigned char *)(uintptr_t)act_run_data;
@@ -342,7 +355,7 @@ static bool act_climb(void)
 /* What others of its role, and the broker, are given. */
 static bool act_others_grants(void)
 {
-	const uint64_t own = role_describe(lost_role)->grants;
+	const grant_set own = role_describe(lost_role)->grants;
 	bool reads = false;
 	char byte;
 
@@ -359,6 +372,7 @@ static const struct { const char *what; bool (*act)(void); } acts[] = {
 	{ "read what only others are given", act_others_grants },
 	{ "find a descriptor that it was left", act_descriptors },
 	{ "run data", act_run_data },
+	{ "have a capability", act_capability },
 	{ "change code", act_change_code },
 	{ "change its plan", act_change_plan },
 	{ "make shared memory shorter", act_shrink_rings },
@@ -395,10 +409,12 @@ static enum grant order_grant(enum role role)
 static int give_up_rights(enum role role)
 {
 	const int folder = open(order.folder, O_PATH | O_CLOEXEC);
+	const struct lockdown_file place = { .fd = folder, .access = LOCKDOWN_MEET };
 	int error;
 
 	if (starts_others(role))
-		return lockdown_to_start(role, role == ROLE_JOINER);
+		return lockdown_to_start(role, role == ROLE_JOINER ? ROLE_HUB : ROLE_NET,
+					 role == ROLE_JOINER, &place, 1);
 	if (role == ROLE_RELAY)
 		error = lockdown_in_folder(role, folder);
 	else if (role == ROLE_FOLDER) /* of one that it may read */
@@ -447,6 +463,11 @@ static const struct weaker { enum role role; bool has_landlock; const char *act;
 	{ ROLE_NET, false, "openat a file of the user" },
 	{ ROLE_NET, false, "open a file by the way up" },
 	{ ROLE_RELAY, false, "connect to an abstract name" },
+	/* root's, for those that it starts: it may enter another root */
+	{ ROLE_SUPERVISOR, true, "have a capability" },
+	{ ROLE_SUPERVISOR, false, "have a capability" },
+	{ ROLE_JOINER, true, "have a capability" },
+	{ ROLE_JOINER, false, "have a capability" },
 };
 
 static bool is_weaker(enum role role, unsigned act)
@@ -465,12 +486,10 @@ static bool is_weaker(enum role role, unsigned act)
 }
 
 /*
- * What whoever starts others keeps for them: to read the user's files, sockets, processes, memory,
- * and to give up rights. isolation.md says so.
+ * What whoever starts others keeps for them: to ask whether a file is there, sockets, processes,
+ * memory, and to give up rights. isolation.md says so.
  */
 static const char *const starter_rights[] = {
-	"openat a file of the user",
-	"open a file by the way up",
 	"newfstatat a file",
 	"connect to who listens elsewhere",
 	"a TCP socket",
@@ -484,9 +503,8 @@ static const char *const starter_rights[] = {
 	"a mount namespace",
 	"another filter of calls",
 };
-/* And where others meet: an old socket is removed, a file with rules is watched. */
+/* And where others meet: a file with rules is watched. */
 static const char *const joiner_rights[] = {
-	"remove a file",
 	"watch files",
 	"to copy a descriptor",
 };
@@ -643,6 +661,29 @@ static bool refuse_namespaces(scmp_filter_ctx filter)
 				 SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER));
 }
 
+/*
+ * Root's acts would reach all of the host where a lock-down is left out, to be tried: so they have
+ * a namespace of processes, in which nothing else is named, and which alone is restarted.
+ */
+static void enter_own_processes(void)
+{
+	int status;
+	pid_t child;
+
+	if (geteuid())
+		return;
+	if (unshare(CLONE_NEWPID)) {
+		printf("FAIL as root it needs a namespace of processes: %s\n", strerror(errno));
+		exit(1);
+	}
+	child = fork();
+	if (!child)
+		return;
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		exit(2);
+	exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+}
+
 /* For this process and all that it starts. */
 static bool do_without(const char *what)
 {
@@ -669,6 +710,7 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strncmp(argv[1], role_word, strlen(role_word)))
 		return role_find(argv[1] + strlen(role_word), &role) ? EXIT_BROKEN
 								     : lost_process(role);
+	enter_own_processes();
 	for (; argc > 2 && !strcmp(argv[1], "--without"); argv += 2, argc -= 2)
 		if (!do_without(argv[2]))
 			return 2;

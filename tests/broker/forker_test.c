@@ -29,7 +29,7 @@ enum { WAIT_MS = 60000, LOST_MS = 3000, PAGE = 4096 };
 static int failures;
 
 /* Of the page's data: what a lost machine process would look for. */
-extern struct fork_place *forker_place;
+extern struct fork_place *forker_place, *forker_places[FORKER_THREADS_MOST];
 extern uint8_t forker_byte;
 long forker_clone(const struct sock_fprog *calls);
 
@@ -48,6 +48,7 @@ static struct fork_place place;
 static const struct attempt { const char *what; long number, arguments[5]; } attempts[] = {
 	{ "make a process", SYS_clone, { FORKER_FORK_FLAGS } },
 	{ "make a forker", SYS_clone, { FORKER_SELF_FLAGS } },
+	{ "make a thread", SYS_clone, { FORKER_THREAD_FLAGS } },
 	{ "name a process", SYS_pidfd_open, { 1 } },
 	{ "signal one", SYS_pidfd_send_signal, { FORKER_SELF_FD } },
 	{ "put its event in another's place", SYS_dup2, { FORKER_KIT_FD, FORKER_ASK_FD } },
@@ -97,6 +98,12 @@ static void machine(void (*lost)(void))
 
 static void sound(void) {}
 static void place_is_nowhere(void) { forker_place = (struct fork_place *)(uintptr_t)PAGE; }
+/* Each of them waits there, and what lies behind the list is no end of it. */
+static void places_are_many(void)
+{
+	for (unsigned n = 0; n < FORKER_THREADS_MOST; n++)
+		forker_places[n] = &place;
+}
 static void place_is_garbage(void) { memset(&place, 0x41, sizeof(place)); }
 static void place_has_other_registers(void) { place.rsp = place.rip = PAGE; }
 static void page_is_gone(void) { munmap((void *)forker_page(), PAGE); }
@@ -222,6 +229,50 @@ static void a_sound_one(const struct attempt *a)
 	end_all(child);
 }
 
+/* How many threads it has, if all of them have the same number of filters; else 0. */
+static unsigned count_threads(pid_t pid)
+{
+	char command[128];
+	unsigned count = 0;
+	unsigned others;
+	FILE *pipe;
+
+	snprintf(command, sizeof(command),
+		 "grep -h Seccomp_filters /proc/%d/task/*/status | sort | uniq -c", (int)pid);
+	pipe = popen(command, "r");
+	if (!pipe)
+		return 0;
+	if (fscanf(pipe, "%u Seccomp_filters: %*u", &count) != 1 ||
+	    fscanf(pipe, "%u", &others) == 1)
+		count = 0;
+	pclose(pipe);
+	return count;
+}
+
+/* Whatever it has in its memory, what is forked has no more threads, and all of them the filter. */
+static void one_with_many_threads(void)
+{
+	static const struct attempt waits = { "wait", SYS_ppoll, { 0, 0, 0 } };
+	int next_ask[2];
+	int next_kit[2];
+	pid_t child;
+	pid_t forked;
+	char byte;
+
+	attempt = &waits;
+	child = start(places_are_many);
+	hear(WAIT_MS);
+	ask(next_ask, next_kit);
+	forked = hear(WAIT_MS);
+	expect("what is forked with many threads goes on", read(ready[0], &byte, 1) == 1);
+	expect("and has so many at most, of which none may make another",
+	       count_threads(forked) == FORKER_THREADS_MOST + 1);
+	kill(forked, SIGKILL);
+	close(next_ask[0]);
+	close(next_kit[0]);
+	end_all(child);
+}
+
 /* Nothing comes of a fork, or what is killed at once. */
 static void a_lost_one(const char *what, void (*lost)(void))
 {
@@ -282,5 +333,6 @@ int main(void)
 	one_that_is_ended("who puts something in its place ends", page_is_another);
 	one_that_is_ended("who calls the page itself ends", calls_into_the_page);
 	one_without_data();
+	one_with_many_threads();
 	return failures != 0;
 }

@@ -393,6 +393,27 @@ static void refusal(void)
 	close(ready);
 }
 
+/* Whoever has brought layers forks it, or hangs up. */
+static void layers_of_another(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(other);
+
+	ask_fork(peer, "keep");
+	expect("another has brought layers", hears(peer, "\"errno\":16"));
+	expect("the kit is nobody's", is_closed(held));
+	kill_it();
+	finish("one with layers of another", broker, BROKER_STOPPED);
+	fclose(peer);
+	fclose(other);
+	close(file);
+	close(ready);
+}
+
 /* The number of the layer's file is another's meanwhile. */
 static void hanging_up_at_layers(void)
 {
@@ -507,6 +528,7 @@ int main(void)
 	refusal();
 	while_it_freezes();
 	narrowing();
+	layers_of_another();
 	hanging_up_at_layers();
 	hanging_up_at_once();
 	hanging_up_at_children();

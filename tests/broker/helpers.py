@@ -28,6 +28,12 @@ def start(where):
     return broker, ours, {pid: role_of(pid) for pid in all_of(broker.pid) + meeting(where, "switch")}
 
 
+def tree(pid):
+    """What its root has, and whether that is another one than ours."""
+    root = "/proc/%d/root/" % pid
+    return sorted(os.path.relpath(os.path.join(where, name), root) for where, folders, files in os.walk(root) for name in folders + files)
+
+
 def of_role(roles, role):
     return [pid for pid in roles if roles[pid] == role]
 
@@ -36,6 +42,10 @@ def look(roles):
     helpers = [pid for pid in roles if roles[pid] not in ("broker", "machine")]
     held = {pid: descriptors(pid) for pid in roles}
     expect("its processes", sorted(roles.values()) == sorted(["broker", "machine", "machine", "disk", "disk", "keeper", "keeper", "line", "relay", "switch"] + ["net"] * 2 + ["supervisor"] * 8), roles)
+    nets = [pid for pid, role in roles.items() if role == "net"]
+    if os.path.exists("/etc/resolv.conf") and os.readlink("/proc/%d/ns/mnt" % nets[0]) != os.readlink("/proc/self/ns/mnt"):
+        expect("a net process has a copy of what names the name servers, and nothing else",
+               all(tree(pid) == ["etc", "etc/resolv.conf"] for pid in nets), [tree(pid) for pid in nets])
     for pid in helpers:
         expect("%s: no terminal" % roles[pid], not [f for f in held[pid].values() if "/dev/pts" in f or "/dev/tty" in f], held[pid])
     for pid in of_role(roles, "disk") + of_role(roles, "net") + of_role(roles, "line"):

@@ -48,7 +48,7 @@ static bool gives_back; /* the machine, once the pager has read a section */
 int __wrap_lockdown_before_threads(enum role role, const int *folders);
 int __wrap_lockdown(enum role role);
 const struct plan *__wrap_plan_of_process(void);
-uint64_t __wrap_role_grants_here(void);
+grant_set __wrap_role_grants_here(void);
 int __wrap_saved_pages_open(int fd, struct saved_pages *ret);
 int __wrap_saved_pages_file_bytes(int fd, uint64_t *ret);
 int __wrap_saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
@@ -74,7 +74,7 @@ const struct plan *__wrap_plan_of_process(void)
 	return &plan;
 }
 
-uint64_t __wrap_role_grants_here(void) { return GRANT(GRANT_PAGES); }
+grant_set __wrap_role_grants_here(void) { return GRANT(GRANT_PAGES); }
 
 int __wrap_saved_pages_open(int fd, struct saved_pages *ret)
 {

@@ -2,6 +2,8 @@
 """saved_lies.py UMBRA: umbra save of machines whose processes lie. Whether there is a bus the broker says, and a file whose head says anything else, or that
 nobody can read, is none; what a machine process puts behind its machine is not believed. And: one that does not end keeps the layers that it goes on in."""
 import json, os, shutil, socket, struct, subprocess, sys, tempfile, threading
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
 umbra = os.path.abspath(sys.argv[1])
 work = tempfile.mkdtemp()
@@ -10,14 +12,6 @@ os.mkdir(work + "/umbra", 0o700)
 failed = []
 MEMORY = 64 << 20
 LIE = b'{"disks":[{"file":"/etc/passwd","stem":"x","format":"raw","read-only":true,"direct":false,"identity":{}}]}'
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 def head(version, memory=MEMORY):
     fields = struct.pack("<8sIIQQQIH", b"UMBRASAV", version, 128, memory, 0, 2000000000, 1, 0)

@@ -27,13 +27,22 @@ enum {
 	FAKE_MOST_BYTES = FAKE_RAM_BYTES + 4 * FAKE_REGION_BYTES,
 	FAKE_CPUS = 2,
 	FAKE_SECTORS = 4096,
-	FAKE_CHANNELS = 5
+	FAKE_CHANNELS = 5,
+	/* its storage's second channel, whose rings are behind those of the others */
+	FAKE_SUB = BUS_CHANNELS + BUS_LATE_CHANNELS + 1,
+	FAKE_RINGS = FAKE_CHANNELS + 1
 };
 enum {
 	FAKE_RINGS_GPA = 0x10000,
 	FAKE_RING_PAGES = 4,
 	FAKE_STRIDE = 2 * FAKE_RING_PAGES * GUEST_PAGE_BYTES
 };
+
+/* Which rings a channel has. */
+static inline uint32_t fake_rings(uint32_t relid)
+{
+	return relid <= FAKE_CHANNELS ? relid - 1 : FAKE_CHANNELS;
+}
 
 struct fake {
 	struct bus_host host;
@@ -131,7 +140,8 @@ static void fake_create(struct fake *fake, uint64_t slice_tsc)
 	pthread_mutex_init(&fake->lock, NULL);
 	fake->host = (struct bus_host){
 		.post = fake_post, .signal = fake_signal, .memory_written = fake_written,
-		.defer = fake_defer, .context = fake, .lock = &fake->lock, .memory = &fake->memory,
+		.defer = fake_defer, .now_100ns = fake_now, .context = fake,
+		.lock = &fake->lock, .memory = &fake->memory,
 		.cpus = FAKE_CPUS, .slice_tsc = slice_tsc,
 	};
 	fake->disks = mmap(NULL, sizeof(struct block_memory), PROT_READ | PROT_WRITE,
@@ -193,6 +203,8 @@ static __attribute__((unused)) void fake_contact(struct fake *fake)
 /* A GPADL over the rings of a channel, of the channel's number; open. */
 static __attribute__((unused)) void fake_open(struct fake *fake, uint32_t relid)
 {
+	const uint64_t first_gfn =
+		(FAKE_RINGS_GPA + fake_rings(relid) * FAKE_STRIDE) / GUEST_PAGE_BYTES;
 	struct {
 		struct vmbus_gpadl_header header;
 		uint64_t gfn[2 * FAKE_RING_PAGES];
@@ -209,7 +221,7 @@ static __attribute__((unused)) void fake_open(struct fake *fake, uint32_t relid)
 					 .host_ring_page = FAKE_RING_PAGES };
 
 	for (unsigned n = 0; n < 2 * FAKE_RING_PAGES; n++)
-		gpadl.gfn[n] = (FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE) / GUEST_PAGE_BYTES + n;
+		gpadl.gfn[n] = first_gfn + n;
 	fake_message(fake, &gpadl, sizeof(gpadl));
 	fake_message(fake, &open, sizeof(open));
 }

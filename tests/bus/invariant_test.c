@@ -1,12 +1,15 @@
 /*
- * The invariants of the bus, of what a card keeps of its slots and sections, and of the pages of
- * dynamic memory, each broken: check_*() sees it.
+ * The invariants of the bus, its monitor page, what a component says with its guest, of what a card
+ * keeps of its slots and sections, and of the pages of dynamic memory, each broken: check_*() sees
+ * it.
  */
 #include <stdio.h>
 
 #include "../lib/caught.h"
 #include "device/dynamic_memory/pages.h"
+#include "device/ic/ic_frame.h"
 #include "device/netvsp/network_internal.h"
+#include "device/share/lender_internal.h"
 #include "live_guest.h"
 #include "vmbus/vmbus_internal.h"
 
@@ -37,6 +40,14 @@ static void channel_of_nobody(void *bus) { first_of(bus)->service = NULL; }
 static void another_number(void *bus) { first_of(bus)->relid++; }
 static void index_past_the_ring(void *bus) { first_of(bus)->in.index = first_of(bus)->in.bytes; }
 static void index_between(void *bus) { first_of(bus)->out.index |= 1; }
+static void packets_of_nobody(void *bus) { first_of(bus)->in.written = first_of(bus)->in.bytes; }
+static void room_given_back_too_early(void *bus)
+{
+	struct bus_ring *ring = &first_of(bus)->in;
+
+	ring->kept = RING_ALIGNMENT;
+	ring->written = 2 * RING_ALIGNMENT;
+}
 static void ring_of_no_pages(void *bus) { first_of(bus)->in.gfn = NULL; }
 static void rings_over_each_other(void *bus) { first_of(bus)->host_ring_page++; }
 static void pages_not_counted(void *bus) { bus_in(bus)->gpadl_pages++; }
@@ -71,6 +82,8 @@ static const struct spoiling of_bus[] = {
 	{ "a channel with another's number", another_number },
 	{ "an index behind its ring", index_past_the_ring },
 	{ "an index between two packets", index_between },
+	{ "packets behind the ring's end", packets_of_nobody },
+	{ "room that is given back before it is taken", room_given_back_too_early },
 	{ "a ring without pages", ring_of_no_pages },
 	{ "rings that lie over each other", rings_over_each_other },
 	{ "pages that are not counted", pages_not_counted },
@@ -147,6 +160,84 @@ static unsigned of_a_card(void)
 	return missed;
 }
 
+static struct held *held_in(void *lender) { return ((struct lender *)lender)->held; }
+static void check_lender_of(void *lender) { check_lender(lender); }
+static void lent_from_nowhere(void *lender) { held_in(lender)[0].gfn = NO_FRAME; }
+static void lent_and_nowhere(void *lender) { held_in(lender)[0].hva = NULL; }
+static void no_page_is_lent(void *lender) { held_in(lender)[0].pages = 0; }
+static void more_than_a_window(void *lender)
+{
+	held_in(lender)[0].pages = GUEST_WINDOW_PAGES + 1;
+}
+static void lent_between_pages(void *lender) { held_in(lender)[0].hva++; }
+static void lent_twice(void *lender) { held_in(lender)[1].gfn--; }
+
+static const struct spoiling of_lender[] = {
+	{ "pages that are lent and have no frame", lent_from_nowhere },
+	{ "pages that are lent and nowhere", lent_and_nowhere },
+	{ "a frame without pages", no_page_is_lent },
+	{ "more pages than a window has", more_than_a_window },
+	{ "pages that begin between two", lent_between_pages },
+	{ "a page that is lent twice", lent_twice },
+};
+
+static unsigned of_a_lender(void)
+{
+	struct lender *lender = lender_create(NULL, NULL, NULL);
+	unsigned missed;
+
+	for (unsigned n = 0; n < 2; n++)
+		lender->held[n] = (struct held){ .gfn = 8 + 4ull * n, .pages = 4,
+						 .hva = (uint8_t *)(8ul * GUEST_PAGE_BYTES) };
+	missed = CAUGHT_MISSED("lender", check_lender_of, lender, of_lender);
+	for (unsigned n = 0; n < 2; n++)
+		lender->held[n].gfn = NO_FRAME;
+	lender_destroy(lender);
+	return missed;
+}
+
+/* ---- the monitor page ---- */
+
+static void check_monitor_of(void *bus) { check_monitor(bus); }
+static void page_between_pages(void *bus) { bus_in(bus)->monitor_gpa = GUEST_PAGE_BYTES + 8; }
+static void bit_that_no_page_has(void *bus)
+{
+	static struct bus_service monitored;
+
+	monitored = *first_of(bus)->service;
+	monitored.is_monitored = true;
+	first_of(bus)->service = &monitored;
+	first_of(bus)->relid = FIRST_LATE + 200;
+}
+
+static const struct spoiling of_monitor[] = {
+	{ "a monitor page between two pages", page_between_pages },
+	{ "a channel whose bit no page has", bit_that_no_page_has },
+};
+
+/* ---- a component and its guest ---- */
+
+static struct ic_frame *frame_in(void *frame) { return frame; }
+static void check_frame_of(void *frame) { check_ic_frame(frame); }
+static void asked_too_early(void *frame) { frame_in(frame)->ready = false; }
+static void framework_not_offered(void *frame) { frame_in(frame)->framework.major = 9; }
+static void message_not_offered(void *frame) { frame_in(frame)->message.minor = 9; }
+
+static const struct spoiling of_frame[] = {
+	{ "a question to one who is not ready", asked_too_early },
+	{ "a framework that was not offered", framework_not_offered },
+	{ "a version that was not offered", message_not_offered },
+};
+
+static unsigned of_a_frame(void)
+{
+	static const struct ic_kind kind = { .versions = { { 5, 0 } }, .count = 1 };
+	struct ic_frame frame = { .kind = &kind, .ready = true, .asked = true,
+				  .framework = { 3, 0 }, .message = { 5, 0 } };
+
+	return CAUGHT_MISSED("component", check_frame_of, &frame, of_frame);
+}
+
 int main(void)
 {
 	struct pages pages;
@@ -155,10 +246,13 @@ int main(void)
 
 	live_create(&live, EVERYTHING);
 	missed += CAUGHT_MISSED("bus", check_bus_of, live.fake.bus, of_bus);
+	missed += CAUGHT_MISSED("monitor", check_monitor_of, live.fake.bus, of_monitor);
+	missed += of_a_frame();
 	missed += pages_make(&pages, &live.fake.memory, REGION_BYTES) != 0;
 	missed += CAUGHT_MISSED("pages", check_pages_of, &pages, of_pages);
 	pages_free(&pages);
 	live_destroy(&live);
 	missed += of_a_card();
+	missed += of_a_lender();
 	return missed != 0;
 }

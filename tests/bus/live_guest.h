@@ -24,11 +24,11 @@ enum {
 };
 enum { LIVE_COMPLETIONS = 140 /* more than fit into the guest's ring */, LIVE_UTILITY_VERSION = 3 };
 
-struct live { struct fake fake; uint32_t written[FAKE_CHANNELS]; };
+struct live { struct fake fake; uint32_t written[FAKE_RINGS]; };
 
 static uint32_t *live_word(struct live *live, uint32_t relid, bool to_guest, uint32_t word)
 {
-	uint64_t gpa = FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE +
+	uint64_t gpa = FAKE_RINGS_GPA + fake_rings(relid) * FAKE_STRIDE +
 		       (to_guest ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0) + word;
 
 	return (uint32_t *)(void *)(live->fake.memory.ram + gpa);
@@ -36,9 +36,9 @@ static uint32_t *live_word(struct live *live, uint32_t relid, bool to_guest, uin
 
 static void live_put(struct live *live, uint32_t relid, const uint8_t *packet, uint32_t bytes)
 {
-	uint8_t *data = live->fake.memory.ram + FAKE_RINGS_GPA + (relid - 1) * FAKE_STRIDE +
+	uint8_t *data = live->fake.memory.ram + FAKE_RINGS_GPA + fake_rings(relid) * FAKE_STRIDE +
 			GUEST_PAGE_BYTES;
-	uint32_t *written = &live->written[relid - 1];
+	uint32_t *written = &live->written[fake_rings(relid)];
 
 	for (uint32_t n = 0; n < bytes; n++)
 		data[(*written + n) % LIVE_RING_BYTES] = packet[n];
@@ -60,12 +60,26 @@ static void live_put_inband(struct live *live, uint32_t relid, const void *paylo
 	live_put(live, relid, packet, 8u * head.units + PACKET_FOOTER_BYTES);
 }
 
-static void live_storage(struct live *live, const struct vstor_packet *request)
+static void live_storage_on(struct live *live, uint32_t relid, const struct vstor_packet *request)
 {
 	uint8_t packet[512];
 
-	live_put(live, LIVE_STORAGE, packet,
+	live_put(live, relid, packet,
 		 fake_packet(packet, ++live->fake.now, request, 0, 0, 0));
+}
+
+static void live_storage(struct live *live, const struct vstor_packet *request)
+{
+	live_storage_on(live, LIVE_STORAGE, request);
+}
+
+/* A sub-channel, in use. */
+static void live_open_sub(struct live *live)
+{
+	live_storage(live, &(struct vstor_packet){ .operation = VSTOR_CREATE_SUB_CHANNELS,
+						   .body.sub_channels = 1 });
+	fake_open(&live->fake, FAKE_SUB);
+	live_storage_on(live, FAKE_SUB, &(struct vstor_packet){ .operation = VSTOR_RESET_BUS });
 }
 
 static void live_agree_on_storage(struct live *live)
@@ -147,7 +161,7 @@ static void live_offer_late(struct live *live)
 }
 
 /* `n` says how far it got. */
-static void live_create(struct live *live, unsigned n)
+static __attribute__((unused)) void live_create(struct live *live, unsigned n)
 {
 	struct {
 		struct vmbus_gpadl_header header;
@@ -177,6 +191,8 @@ static void live_create(struct live *live, unsigned n)
 		live_agree_on_memory(live);
 	for (unsigned kind = 0; kind < UTILITY_KINDS && n % 5 >= 2 + kind; kind++)
 		live_agree_on_utility(live, kind);
+	if (n & 4)
+		live_open_sub(live);
 	for (unsigned k = 0; k < LIVE_COMPLETIONS && n & 1; k++)
 		live_storage(live,
 			     &(struct vstor_packet){ .operation = VSTOR_RESET_BUS, .flags = k });
@@ -185,7 +201,7 @@ static void live_create(struct live *live, unsigned n)
 		fake_open(&live->fake, 1); /* which is refused, and its answers wait */
 }
 
-static void live_destroy(struct live *live) { fake_destroy(&live->fake); }
+static __attribute__((unused)) void live_destroy(struct live *live) { fake_destroy(&live->fake); }
 
 static inline void live_archive(struct live *live, enum live_part part, struct archive *archive)
 {
@@ -234,6 +250,7 @@ static inline void live_use(struct live *live)
 	pthread_mutex_unlock(&live->fake.lock);
 	for (uint32_t relid = 1; relid <= FAKE_CHANNELS; relid++)
 		bus_event(live->fake.bus, VMBUS_CONNECTION_CHANNEL + relid, 0);
+	bus_event(live->fake.bus, VMBUS_CONNECTION_CHANNEL + FAKE_SUB, 0);
 	bus_run(live->fake.bus);
 	balloon_tick(live->fake.balloon);
 	balloon_status(live->fake.balloon, &status);

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "abi/nvsp.h"
 #include "device/netvsp/network.h"
 #include "fake_guest.h"
 #include "ipc/net_card.h"
@@ -124,6 +125,65 @@ static void fork_card(struct card *card)
 	network_renew(card->network);
 }
 
+/* A word of the control page of one of the card's rings, of the one to the guest or from it. */
+static uint32_t *ring_word(struct card *card, bool to_guest, unsigned word)
+{
+	uint8_t *ring = card->fake.memory.ram + FAKE_RINGS_GPA +
+			fake_rings(CARD_RELID) * FAKE_STRIDE +
+			(to_guest ? FAKE_RING_PAGES * GUEST_PAGE_BYTES : 0);
+
+	return (uint32_t *)(void *)(ring + word);
+}
+
+/* A packet that wants to be completed, as a driver sends it, into the ring; the host hears it. */
+static void send_init(struct card *card)
+{
+	const struct nvsp_message message = { .kind = NVSP_INIT,
+					      .init = { .least = NVSP_1, .most = NVSP_5 } };
+	const struct vmbus_packet head = {
+		.type = PACKET_INBAND,
+		.data_units = sizeof(head) / 8,
+		.units = (sizeof(head) + NVSP_MESSAGE_BYTES + 7) / 8,
+		.flags = PACKET_WANTS_COMPLETION,
+		.transaction = 1,
+	};
+	uint32_t *written = ring_word(card, false, RING_WRITE_INDEX);
+	uint8_t *data = (uint8_t *)ring_word(card, false, GUEST_PAGE_BYTES) + *written;
+
+	memcpy(data, &head, sizeof(head));
+	memcpy(data + sizeof(head), &message, NVSP_MESSAGE_BYTES);
+	*written += 8u * head.units + 8;
+	bus_event(card->fake.bus, VMBUS_CONNECTION_CHANNEL + CARD_RELID, 0);
+	bus_run(card->fake.bus);
+}
+
+/* What Linux waits for, for ever, once it has been told that the card is taken away. */
+static void not_while_something_is_under_way(void)
+{
+	static struct card card;
+	uint32_t written;
+
+	card_create(&card);
+	fake_contact(&card.fake);
+	fake_open(&card.fake, CARD_RELID);
+	send_init(&card);
+	expect("a packet is completed", *ring_word(&card, true, RING_WRITE_INDEX));
+	card.memory->mac[0] = 8;
+	fork_card(&card);
+	expect("a card stays whose guest has not heard of a completion",
+	       !network_renew(card.network) && card.fake.last_kind != VMBUS_RESCIND);
+	*ring_word(&card, true, RING_READ_INDEX) = *ring_word(&card, true, RING_WRITE_INDEX);
+	written = *ring_word(&card, false, RING_WRITE_INDEX);
+	*ring_word(&card, false, RING_WRITE_INDEX) = written + 64;
+	expect("and one that has sent what was not taken",
+	       !network_renew(card.network) && card.fake.last_kind != VMBUS_RESCIND);
+	*ring_word(&card, false, RING_WRITE_INDEX) = written;
+	expect("then it is taken away",
+	       network_renew(card.network) && card.fake.last_kind == VMBUS_RESCIND);
+	check_bus(card.fake.bus);
+	card_destroy(&card);
+}
+
 static bool releases(struct card *card, uint32_t relid)
 {
 	const struct vmbus_relid released = { .head.kind = VMBUS_RELID_RELEASED, .relid = relid };
@@ -195,6 +255,7 @@ int main(void)
 {
 	freed_with_pages();
 	forked_with_another_address();
+	not_while_something_is_under_way();
 	saved_before_it_begins();
 	answered_without_end();
 	return failures != 0;

@@ -106,6 +106,39 @@ static void answers_survive(void)
 	live_destroy(&child);
 }
 
+/* ---- the first version ---- */
+
+/* As it was before there were sub-channels: without their number, and how many a device wants. */
+static size_t as_first_version(uint8_t *part, size_t bytes)
+{
+	enum { COUNT_AT = 4 + 1 + 4 + 4 + 4, COUNT_BYTES = 4, WANTED_BYTES = 4 };
+
+	memmove(part + COUNT_AT, part + COUNT_AT + COUNT_BYTES, bytes - COUNT_AT - COUNT_BYTES);
+	return bytes - COUNT_BYTES - WANTED_BYTES;
+}
+
+static void first_version(void)
+{
+	static uint8_t part[PART_MAX_BYTES], again[PART_MAX_BYTES];
+	static struct live parent, child;
+	struct archive archive;
+	size_t bytes;
+
+	live_create(&parent, 8);
+	live_create(&child, 0);
+	bytes = live_save(&parent, PART_BUS, part, sizeof(part));
+	memcpy(again, part, bytes);
+	archive = archive_load_from(again, as_first_version(again, bytes));
+	archive.version = 1;
+	bus_archive(&archive, child.fake.bus);
+	check("a bus of the first version is loaded", archive_check_end(&archive));
+	check("and is the same again", live_save(&child, PART_BUS, again, sizeof(again)) == bytes &&
+					       !memcmp(part, again, bytes));
+	live_use(&child);
+	live_destroy(&parent);
+	live_destroy(&child);
+}
+
 /* ---- refusals ---- */
 
 /* Every truncation is refused; what one changed byte makes is refused, or is a part that holds. */
@@ -224,6 +257,7 @@ int main(void)
 {
 	round_trips();
 	answers_survive();
+	first_version();
 	refusals();
 	pauses();
 	printf("1..%u\n", checks);

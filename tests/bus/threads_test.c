@@ -180,7 +180,7 @@ static void *devices(void *unused)
 		if (storage_collect(fake.storage) < 0)
 			fail("collecting");
 		bus_run(fake.bus);
-		slot_clients_sleep(&(struct slot_client *){ &fake.client }, 1);
+		slot_clients_sleep(&(struct slot_client *){ &fake.client }, 1, 0);
 	}
 	return unused;
 }

@@ -24,7 +24,8 @@ enum {
 	TABLES = 0x10000,
 	HEADER_WORD = 64,
 	MXCSR_WORD = 3,
-	FX_BYTES = 416
+	FX_BYTES = 416,
+	TRIES = 8
 };
 enum {
 	COMPONENTS = 8 /* sets of three */,
@@ -193,19 +194,30 @@ static const char *difference(void)
 										 : NULL;
 }
 
+/*
+ * The host's kernel may take the processor from either of the two in the middle, and gives it back
+ * with components in use that were not, or the other way round: they are in their initial state, so
+ * that both is right. What is a fault of the engine's is there each time.
+ */
+static const char *try_once(const struct operation *operation, uint64_t asked)
+{
+	memset(&native, 0, sizeof(native));
+	memset(&engines, 0, sizeof(engines));
+	run_native(operation, asked);
+	run_engine(operation, asked);
+	return difference();
+}
+
 static unsigned try_case(const struct operation *operation, unsigned mask, unsigned in_use,
 			 unsigned stored, bool compacted)
 {
 	uint64_t asked = mask | (rnd() & ~(host_xcr0 | 7));
-	const char *what;
+	const char *what = "";
 
-	memset(&native, 0, sizeof(native));
-	memset(&engines, 0, sizeof(engines));
 	random_state(before, in_use);
 	random_area(stored, compacted);
-	run_native(operation, asked);
-	run_engine(operation, asked);
-	what = difference();
+	for (unsigned n = 0; what && n < TRIES; n++)
+		what = try_once(operation, asked);
 	if (what)
 		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s\n",
 		       operation->name, mask, in_use, words(area)[HEADER_WORD],

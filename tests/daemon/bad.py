@@ -90,11 +90,12 @@ def begin(name):
     return daemon.until(lambda: daemon.ask("GET", "/v1/machines/" + name)[1].get("pid"))
 
 
-for verb, body in (("pause", None), ("save", {"file": daemon.path("saved")}), ("fork", {"name": "child"}), ("stop", None), ("registers", None)):
+for method, verb, body in (("POST", "pause", None), ("POST", "resume", None), ("POST", "save", {"file": daemon.path("saved")}), ("POST", "fork", {"name": "child"}),
+                           ("POST", "stop", None), ("POST", "kill", None), ("POST", "exec", {"command": ["true"]}), ("PUT", "memory", {"bytes": 0}), ("GET", "memory", None),
+                           ("GET", "registers", None), ("GET", "screenshot", None), ("GET", "trace?seconds=1", None)):
     pid = begin("dies")
     connection = Connection(daemon.socket)
-    connection.request("GET" if verb == "registers" else "POST", "/v1/machines/dies/" + verb, json.dumps(body) if body else None,
-                       {"Content-Type": "application/json"} if body else {})
+    connection.request(method, "/v1/machines/dies/" + verb, json.dumps(body) if body else None, {"Content-Type": "application/json"} if body else {})
     os.kill(pid, 9)
     answer = connection.getresponse()
     said = json.loads(answer.read())
@@ -167,6 +168,31 @@ for name in ("", "-wal", "-shm"):
 daemon.start()
 check("a store of everybody's", os.stat(store).st_mode & 0o777 == 0o600 and os.stat(store + "-wal").st_mode & 0o777 == 0o600)
 daemon.stop()
+
+# a store where there is no room: what is to be kept is refused, what is read is not, and it goes on when there is room again
+full = Daemon(umbra, program)
+os.mkdir(full.path("small"))
+with open(full.path("begin"), "w") as f:
+    f.write('#!/bin/sh\nset -e\nmount -t tmpfs -o size=256k none "%s"\nexec "%s" "$@"\n' % (full.path("small"), full.program))
+os.chmod(full.path("begin"), 0o755)
+namespace = ["unshare", "--mount"] + ["--map-root-user"] * (os.getuid() != 0)
+with open(full.path("unshare"), "w") as f:
+    f.write('#!/bin/sh\nexec %s "%s" "$@"\n' % (" ".join(namespace), full.path("begin")))
+os.chmod(full.path("unshare"), 0o755)
+full.program = full.path("unshare")
+full.start("--store", full.path("small/store"))
+kept, answer = 0, (201,)
+while answer[0] == 201 and kept < 1000:
+    answer = full.ask("POST", "/v1/machines", {"name": "m%d" % kept, "kernel": "/x" + "x" * 2000})
+    kept += answer[0] == 201
+check("a full store", 0 < kept < 1000 and answer[0] == 507 and answer[1]["error"] == "unusable", kept, answer[:2])
+check("what was kept is read", len(full.ask("GET", "/v1/machines")[1]) == kept)
+enter = ["nsenter", "--target", str(full.process.pid), "--mount", "--root"] + ["--user", "--preserve-credentials"] * (os.getuid() != 0)
+subprocess.run(enter + ["mount", "-o", "remount,size=8m", full.path("small")], check=True)
+full.until(lambda: full.ask("POST", "/v1/machines", {"name": "later", "kernel": "/x"})[0] == 201)
+full.until(lambda: sum(row["name"] == "later" for row in full.ask("GET", "/v1/machines")[1]) == 1)
+check("its end", full.stop() == 0)
+full.close()
 
 # a store that is none, of another version, damaged in its middle
 def refused(text):

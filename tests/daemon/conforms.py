@@ -2,11 +2,11 @@
 """Every operation of the daemon's OpenAPI document is driven as the document says, and every answer is checked against it; machines that were
 started without the daemon, a daemon that is started anew, keys of idempotency, operations, events. usage: conforms.py UMBRA UMBRAD GUEST [sanitized],
 whose machines are not forked"""
-import json, os, re, sys
+import json, os, re, socket, sys
 
 import jsonschema
 
-from umbrad import Daemon
+from umbrad import Connection, Daemon, FakeMachine
 
 umbra, program, guest = sys.argv[1:4]
 forks = sys.argv[4:] != ["sanitized"]
@@ -86,10 +86,16 @@ check("runs", call("getMachine", machine="one")[1]["state"] == "running")
 refused(409, "unusable", "startMachine", machine="one")
 refused(409, "unusable", "forgetMachine", machine="one")
 check("registers", len(call("getRegisters", machine="one")[1]["processors"]) == 1)
+traced = call("traceMachine", machine="one", seconds=1, kinds="exits,interrupts")[1]
+check("traced", isinstance(traced.get("traceEvents"), list) and "dropped" in traced["otherData"], traced)
+refused(400, "usage", "traceMachine", machine="one", seconds=1, kinds="nothing")
+refused(409, "unusable", "getScreenshot", machine="one")  # it has no screen; what has one: streams.py
+refused(404, "unusable", "getScreenshot", machine="nobody")
 check("paused", call("pauseMachine", machine="one")[0] == 200)
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "paused")
 refused(409, "unusable", "pauseMachine", machine="one")
 check("resumed", call("resumeMachine", machine="one")[0] == 200)
+refused(409, "unusable", "resumeMachine", machine="one")
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "running")
 fork = daemon.done(call("forkMachine", {"name": "child"}, machine="one"))
 if forks:
@@ -119,7 +125,7 @@ check("all memory", call("getMemory")[0] in (200, 409))
 check("reserve", call("setReserve", {"size": "auto"})[0] in (200, 409))
 check("their history", call("getMemoryHistory")[0] in (200, 409))
 usage = call("getUsage", shares=True)[1]
-check("usage", usage["one"]["processor-ms"] > 0 and usage["one"]["unique"] > 0 and usage["one"]["counters"]["engine"][0]["translations"] > 0 and usage["other"]["occupied"] > 0, usage)
+check("usage", usage["one"]["processor-ms"] >= 0 and usage["one"]["unique"] > 0 and usage["one"]["counters"]["engine"][0]["translations"] > 0 and usage["other"]["occupied"] > 0, usage)
 check("the page", "#ticket=" in call("openPage", {})[1]["address"])
 ticket = call("openPage", {"end": True})[1]["address"].split("=")[1]
 check("a session", len(call("enterPage", {"ticket": ticket})[1]["session"]) == 64)
@@ -127,6 +133,8 @@ refused(401, "policy", "enterPage", {"ticket": ticket})
 check("bus", call("getBus")[0] in (200, 409))
 refused(409, "unusable", "runProgram", {"command": ["true"]}, machine="other")  # it has no agent
 refused(404, "unusable", "runProgram", {"command": ["true"]}, machine="nobody")
+refused(409, "unusable", "attachDisk", {"file": daemon.path("nothing.vhdx")}, machine="other")  # disks that come: tests/boot/hot_disk.py
+refused(409, "unusable", "detachDisk", {"disk": "0"}, machine="other")
 
 # metrics: each sample after its HELP and TYPE, of every machine that runs
 text, typed = call("getMetrics")[1], {}
@@ -136,10 +144,11 @@ for row in text.splitlines():
         check("a type once", words[2] not in typed and words[3] in ("counter", "gauge"), row)
         typed[words[2]] = words[3]
     elif not row.startswith("#"):
-        name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,(?:processor|controller|card)="[0-9]+")?\})? [0-9]+', row)
+        name = re.fullmatch(r'([a-z_]+)(?:\{machine="[A-Za-z0-9._-]+"(?:,(?:processor|controller|card)="[0-9]+")?\})? [0-9]+(?:\.[0-9]{3})?', row)
+        check("base units", not re.search("_(?:milliseconds|kibibytes)", row), row)
         check("a sample", name and name.group(1) in typed and name.group(1).endswith("_total") == (typed[name.group(1)] == "counter"), row)
 for sample in ('umbra_machine_running{machine="one"} 1', 'umbra_exits_port_write_total{machine="other"} ', 'umbra_mmu_syncs_total{machine="other",processor="0"} ', "umbra_daemon_requests_total ",
-               'umbra_machine_steal_milliseconds_total{machine="one"} ', 'umbra_machine_processor_milliseconds_total{machine="other"} ', 'umbra_engine_translations_total{machine="one",processor="0"} '):
+               'umbra_machine_steal_seconds_total{machine="one"} ', 'umbra_machine_processor_seconds_total{machine="other"} ', 'umbra_engine_translations_total{machine="one",processor="0"} '):
     check("it has", sample in text, sample, text[:2000])
 
 # disks and images
@@ -150,6 +159,13 @@ refused(409, "unusable", "createDisk", {"file": disk, "size": "64M"})
 same = json.loads(daemon.run("disk", "info", "--json", disk).stdout)
 check("disk info", call("getDisk", file=disk)[1] == same, same)
 check("sound", call("checkDisk", file=disk, chain=True)[1]["sound"] is True)
+noise = daemon.path("images/noise.vhdx")
+with open(noise, "wb") as file:
+    file.write(b"no disk at all")
+for of in ("getDisk", "checkDisk"):
+    answer = call(of, file=noise)
+    refusal = answer[1].get("refusal", {})
+    check(of, answer[0] == 409 and (refusal.get("file"), refusal.get("offset"), refusal.get("structure")) == (noise, 0, "file type identifier"), answer[:2])
 with open(daemon.path("full.raw"), "wb") as f:
     f.write(os.urandom(8 << 20))
 converted = daemon.done(call("convertDisk", {"source": daemon.path("full.raw"), "from": "raw", "target": daemon.path("full.vhdx")}))
@@ -160,6 +176,9 @@ check("indexed", indexed["state"] == "done", indexed)
 found = call("searchImages", query="not:expired", limit=5, catalog=daemon.path("catalog"))
 check("found", found[1].get("count") == 1, found[:2])
 call("getImage", file=disk)
+check("set", daemon.run("image", "set", disk, "policy.no-export=true").returncode == 0)
+allowed = call("getImagePolicy", file=disk)[1]
+check("policy", allowed["read"]["allowed"] is True and allowed["export"]["allowed"] is False and allowed == json.loads(daemon.run("image", "policy", "--json", disk).stdout), allowed)
 
 # operations
 operations = call("listOperations")[1]
@@ -190,6 +209,22 @@ daemon.start()
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/one")[1]["state"] == "running")
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/other")[1].get("state") == "running")
 daemon.until(lambda: daemon.ask("GET", "/v1/machines/back")[0] == 404)
+# who comes without a number hears of nothing that was before, who brings one of another store hears of all
+def first_event(path, meanwhile=None, **headers):
+    connection = Connection(daemon.socket)
+    connection.request("GET", path, headers=headers)
+    stream = connection.getresponse()
+    stream.readline()  # it is heard from here on
+    if meanwhile:
+        check(meanwhile, call(meanwhile, machine="one")[0] == 200)
+    number = next(int(line[4:]) for line in iter(stream.readline, b"") if line.startswith(b"id: "))
+    connection.close()
+    return number
+
+
+check("nothing of before", first_event("/v1/events", "pauseMachine") > first_event("/v1/events?after=0&subject=keyed"))
+check("the next", first_event("/v1/events", "resumeMachine") > 1)
+check("all of another store", first_event("/v1/events", **{"Last-Event-ID": "1000000000"}) == 1)
 now = call("listMachines")[1]
 check("found again", [row["name"] for row in now] == [row["name"] for row in before if row["name"] != "back"], now)
 check("operations are kept", [o["id"] for o in call("listOperations")[1]] == [o["id"] for o in operations])
@@ -197,9 +232,36 @@ check("the key is kept", call("createMachine", dict(what, name="keyed"), {"Idemp
 check("stopped", daemon.done(call("stopMachine", machine="other"))["state"] == "done")
 check("forgotten", call("forgetMachine", machine="keyed")[0] == 200)
 
+# whoever hears that a machine has ended finds nobody at its place
+call("createMachine", dict(what, name="last"))
+for n in range(5):
+    check("again", daemon.done(call("startMachine", machine="last"))["state"] == "done")
+    watch = socket.socket(socket.AF_UNIX)
+    watch.connect(daemon.path("run/umbra/last"))
+    watch.sendall(b'{"id":1,"do":"watch"}\n')
+    check("it is watched", b'"ok":true' in watch.recv(4096))
+    ended = call("killMachine", machine="last")
+    while watch.recv(4096):
+        pass
+    late = socket.socket(socket.AF_UNIX)
+    check("nobody is there", late.connect_ex(daemon.path("run/umbra/last")) != 0)
+    check("killed", daemon.done(ended)["state"] == "done")
+# one whose place is taken again at once, by what says nothing and goes: that it was seen as one that starts is taken back
+fake = FakeMachine(daemon, "fake")
+watch = fake.watch()
+fake.describe(watch)
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/fake")[1].get("state") == "running")
+watch.close()
+watch = fake.watch()
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/fake")[1].get("state") == "starting")
+fake.close()
+watch.close()
+daemon.until(lambda: daemon.ask("GET", "/v1/machines/fake")[0] == 404)
+check("the last is forgotten", call("forgetMachine", machine="last")[0] == 200)
+
 # events: all, in order, each as the document says, each end once
 schema = document["components"]["schemas"]["Event"]
-connection = __import__("umbrad").Connection(daemon.socket)
+connection = Connection(daemon.socket)
 connection.request("GET", "/v1/events?after=0")
 stream = connection.getresponse()
 driven.add("watchEvents")
@@ -213,9 +275,11 @@ while True:
         events.append(json.loads(line[6:]))
         wrong = valid(events[-1], schema)
         check("an event", not wrong, events[-1], wrong)
-        if events[-1]["kind"] == "forgotten" and events[-1]["subject"] == "keyed":
+        if events[-1]["kind"] == "forgotten" and events[-1]["subject"] == "last":
             break
 connection.close()
+seen = [(event["kind"], event.get("machine", {}).get("state")) for event in events if event["subject"] == "fake"]
+check("the events of one that seemed to start", seen == [("started", None), ("ended", None), ("changed", "stopped")], seen)
 for name, kinds in {"child": ["started", "ended"], "back": ["started", "ended"], "other": ["started", "ended"], "keyed": ["described", "forgotten"]}.items():
     seen = [event["kind"] for event in events if event["subject"] == name and event["kind"] != "changed"]
     check("the events of " + name, seen == kinds, seen)

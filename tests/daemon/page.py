@@ -1,16 +1,25 @@
 #!/usr/bin/env python3
 """The page in a headless Chromium: who is let in, every view, every action, barriers (axe-core), narrow and dark, what it asks for and of whom; pictures of the views are
 kept.   usage: page.py UMBRA UMBRAD GUEST AXE PICTURES"""
-import http.client, json, os, shutil, socket, sys
+import base64, http.client, json, os, shutil, socket, struct, sys, zlib
 
 from browser import Browser
-from umbrad import Daemon
+from umbrad import Daemon, FakeMachine
 
 umbra, program, guest, axe, pictures = sys.argv[1:6]
 guest, axe = os.path.abspath(guest), open(axe).read()
 shutil.rmtree(pictures, ignore_errors=True)
 os.makedirs(pictures)
 failed = 0
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+# a red and a blue pixel
+PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 8, 2, 0, 0, 0)) +
+                           chunk(b"IDAT", zlib.compress(b"\0\xff\0\0\0\0\xff")) + chunk(b"IEND", b"")).decode()
 
 
 def check(what, good, *more):
@@ -111,7 +120,7 @@ def rest(opened):
 
 head = "%s HTTP/1.1\nHost: 127.0.0.1:%%(port)d\nAuthorization: Bearer %%(session)s\n"
 daemon.done(daemon.ask("POST", "/v1/machines/keyed/start", {}))
-streams = [open_at_port(head % "GET /v1/events" + "\n"),
+streams = [open_at_port(head % "GET /v1/events" + "Connection: close\n\n"),  # or it is kept for another request, for half a minute
            open_at_port(head % "GET /v1/machines/keyed/console" + "Upgrade: websocket\nConnection: Upgrade\nSec-WebSocket-Version: 13\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\n\n")]
 check("streams", [stream.recv(12)[9:] for stream in streams] == [b"200", b"101"])
 unsent = open_at_port(head % "POST /v1/machines/keyed/pause" + "Content-Type: application/json\nContent-Length: 2\nExpect: 100-continue\n\n")
@@ -170,6 +179,14 @@ browser.until("graphs", "return document.querySelectorAll('.chart').length === 3
 seen("machine")
 browser.click("Processors")
 browser.until_text("translations", "[aria-label=Counters]")
+browser.click("Screen")
+browser.until_text("it has no screen", "#said")
+browser.run("""const real = window.fetch, png = arguments[0];
+    window.fetch = (path, ...more) => path.endsWith('/screenshot') ? Promise.resolve(new Response(JSON.stringify({ png }))) : real(path, ...more);""", PICTURE)
+browser.click("Screen")
+pixels = browser.until("a picture", "const c = document.querySelector('canvas.screen'); return c && [c.width, c.height, ...c.getContext('2d').getImageData(0, 0, 2, 1).data]")
+check("its pixels", pixels == [2, 1, 255, 0, 0, 255, 0, 0, 255, 255], pixels)
+barriers("a screen")
 browser.click("Shell")
 browser.click("Run", "dialog")
 browser.until_text("ended", "main")  # this guest has no agent
@@ -240,6 +257,28 @@ daemon.run("pause", "one")
 state("one", "paused")
 daemon.run("resume", "one")
 state("one", "running")
+# an answer that comes late is not shown last
+browser.run("""const real = window.fetch; window.late = 0;
+    window.fetch = async (path, ...more) => { const answer = await real(path, ...more);
+        if (path === '/v1/machines' && !window.late++) await new Promise((go) => setTimeout(() => { window.late = 99; go(); }, 1500)); return answer; };""")
+daemon.run("pause", "one")
+browser.until("it is asked", "return window.late")
+daemon.run("resume", "one")
+browser.until("the late answer", "return window.late >= 99")
+state("one", "running")
+browser.run_async("setTimeout(arguments[0], 300)")
+state("one", "running")
+# one whose place is taken again at once, by what says nothing and goes
+fake = FakeMachine(daemon, "fake")
+watch = fake.watch()
+fake.describe(watch)
+state("fake", "running")
+watch.close()
+watch = fake.watch()
+state("fake", "starting")
+fake.close()
+watch.close()
+browser.until("it is gone", "return !document.querySelector('[data-machine=fake]')")
 act("Stop", "one")
 state("one", "stopped")
 act("Forget", "one")

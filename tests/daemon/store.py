@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The store in an SQLite file and in a PostgreSQL server of the test's own: the same calls; a daemon whose store it is, that is started anew, whose tables somebody has
 locked, whose server goes away and comes back.   usage: store.py UMBRA UMBRAD GUEST STORE_TEST"""
-import glob, os, shutil, signal, subprocess, sys, tempfile, time
+import glob, json, os, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 from umbrad import Daemon
 
@@ -51,8 +51,109 @@ class Server:
         return self.where % (base, self.folder.name)
 
 
+class Proxy:
+    """Between a daemon and the server: the next event is passed on, and when it is committed both are cut off, before its answer (or before it was)."""
+    def __init__(self, server):
+        self.folder = tempfile.TemporaryDirectory()
+        self.target = server.folder.name + "/.s.PGSQL.5432"
+        self.cuts, self.what = 0, None
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(self.folder.name + "/.s.PGSQL.5432")
+        self.listener.listen(8)
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def address(self, base):
+        return "postgresql:///%s?host=%s&user=umbra" % (base, self.folder.name)
+
+    def serve(self):
+        while True:
+            client, _ = self.listener.accept()
+            other = socket.socket(socket.AF_UNIX)
+            other.connect(self.target)
+            cut = threading.Event()
+            threading.Thread(target=self.pass_on, args=(client, other, cut, True), daemon=True).start()
+            threading.Thread(target=self.pass_on, args=(other, client, cut, False), daemon=True).start()
+
+    def pass_on(self, one, other, cut, asks):
+        while True:
+            try:
+                data = one.recv(65536)
+            except OSError:
+                data = b""
+            if asks and b"INSERT INTO umbra_event" in data and self.what:
+                if self.what == "before":
+                    data = b""
+                self.what = None
+                self.cuts += 1
+                cut.set()
+            if not data or (cut.is_set() and not asks):
+                break
+            try:
+                other.sendall(data)
+            except OSError:
+                break
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def cut_off(server):
+    """An event is told once, whether its commit was done or not when the connection was lost."""
+    server.sql("CREATE DATABASE cut")
+    proxy = Proxy(server)
+    daemon = Daemon(umbra, program).start("--store", proxy.address("cut"))
+    for name, what in (("first", "after"), ("second", "before")):
+        proxy.what = what
+        daemon.ask("POST", "/v1/machines", {"name": name, "kernel": guest, "no-bus": True})
+        told = "SELECT count(*) FROM umbra_event WHERE text LIKE '%%\"subject\":\"%s\"%%'" % name
+        daemon.until(lambda: server.sql(told, "cut") != "0")
+        # those that come later are told by a connection that is made anew: then the cut one was asked for again
+        daemon.until(lambda: daemon.ask("POST", "/v1/machines", {"name": name + "-later", "kernel": guest, "no-bus": True})[0] == 201)
+        daemon.until(lambda: server.sql(told.replace('\"%s\"' % name, '\"%s-later\"' % name), "cut") != "0")
+        check("told once", server.sql(told, "cut") == "1", what, server.sql(told, "cut"))
+    check("cut off", proxy.cuts == 2, proxy.cuts)
+    numbers = server.sql("SELECT string_agg(sequence::text, ',' ORDER BY sequence) FROM umbra_event", "cut").split(",")
+    check("numbers", numbers == [str(n) for n in range(1, len(numbers) + 1)], numbers)
+    daemon.close()
+
+
+def hosts(server):
+    """Two hosts of one name keep what is theirs; a host that got another name has what it had; tables of before get what they have not."""
+    server.sql("CREATE DATABASE hosts")
+    store = server.address("hosts")
+    known = {}
+    for host in ("one", "two"):
+        daemon = Daemon(umbra, program).start("--store", store, "--host", host)
+        daemon.ask("POST", "/v1/machines", {"name": "of-" + host, "kernel": guest, "no-bus": True})
+        known[host] = [row["name"] for row in daemon.ask("GET", "/v1/machines")[1]]
+        daemon.close()
+    check("two hosts", known == {"one": ["of-one"], "two": ["of-two"]}, known)
+    # as it was kept before there were ids, of hosts by their names
+    old = "%d@%s" % (os.getuid(), socket.gethostname())
+    for table in ("umbra_document", "umbra_event", "umbra_counter"):
+        server.sql("UPDATE %s SET owner = '%s' WHERE owner = '%d@one'" % (table, old, os.getuid()), "hosts")
+    server.sql("ALTER TABLE umbra_event DROP COLUMN id", "hosts")
+    for host, wanted in (("new", ["of-one"]), ("two", ["of-two"]), ("other", [])):
+        daemon = Daemon(umbra, program).start("--store", store, "--host", host)
+        rows = [row["name"] for row in daemon.ask("GET", "/v1/machines")[1]]
+        check("what was kept by a name", rows == wanted, host, rows)
+        daemon.close()
+    check("events, too", server.sql("SELECT count(*) FROM umbra_event WHERE owner = '%d@new'" % os.getuid(), "hosts") == "1")
+    # without a word it is made of what the host is known by
+    daemon = Daemon(umbra, program).start("--store", store)
+    daemon.ask("POST", "/v1/machines", {"name": "mine", "kernel": guest, "no-bus": True})
+    daemon.close()
+    owner = server.sql("SELECT owner FROM umbra_document WHERE key = 'mine'", "hosts")
+    known = os.path.exists("/etc/machine-id") and open("/etc/machine-id").read().strip()
+    check("its owner", len(owner.split("@")[1]) == 32 and known not in owner if known and len(known) == 32 else owner == old, owner)
+
+
 server = Server()
 try:
+    hosts(server)
+    cut_off(server)
     with tempfile.TemporaryDirectory() as folder:
         for where in (folder + "/store.sqlite", server.address("postgres")):
             done = subprocess.run([store_test, where], capture_output=True, text=True, timeout=120)

@@ -60,6 +60,14 @@ static void check_events(struct store *store, uint64_t after, unsigned most, con
 	check("events", strcmp(list.text, wanted), 0);
 }
 
+static void check_last(struct store *store, long wanted)
+{
+	uint64_t last = UINT64_MAX;
+
+	check("last", store_last(store, &last), 0);
+	check("the last one's number", (long)last, wanted);
+}
+
 static void check_documents(struct store *store)
 {
 	struct list first = { .most = 1 };
@@ -100,21 +108,28 @@ static void check_trim(struct store *store)
 	check_each(store, "other", "k5={\"at\":1};");
 }
 
-static void check_numbers(struct store *store)
+static void check_numbers(struct store *store, const char *where)
 {
+	static const char *const ids[] = { "", "one", "two", "three", "four", "five" };
 	uint64_t sequence = 0;
 
 	for (uint64_t n = 1; n <= 5; n++) {
-		check("append", store_append(store, "e", &sequence), 0);
+		check("append", store_append(store, ids[n], "e", &sequence), 0);
 		check("its number", (long)sequence, (long)n);
 	}
 	check_events(store, 2, 2, "3=e;4=e;");
 	check("forget", store_forget(store, 2), 0);
 	check_events(store, 0, 100, "4=e;5=e;");
+	check_last(store, 5);
 	check("forget all", store_forget(store, 0), 0);
 	check_events(store, 0, 100, "");
-	check("append", store_append(store, "f", &sequence), 0);
+	check_last(store, 5);
+	check("append", store_append(store, "six", "f", &sequence), 0);
 	check("no number twice", (long)sequence, 6);
+	if (!strncmp(where, "postgres", strlen("postgres"))) {
+		check("again", store_append(store, "six", "f", &sequence), 0);
+		check("the number that it has", (long)sequence, 6);
+	}
 }
 
 int main(int argc, char **argv)
@@ -122,16 +137,18 @@ int main(int argc, char **argv)
 	struct store *store;
 
 	check("arguments", argc, 2);
-	check("open", store_open(argv[1], &store), 0);
+	check("open", store_open(argv[1], "host", &store), 0);
 	if (failed)
 		return failed;
+	check_last(store, 0);
 	check_documents(store);
 	check_trim(store);
-	check_numbers(store);
+	check_numbers(store, argv[1]);
 	store_close(store);
-	check("open again", store_open(argv[1], &store), 0);
+	check("open again", store_open(argv[1], "host", &store), 0);
 	check_each(store, "a", "Three=3;two=II;");
 	check_events(store, 0, 100, "6=f;");
+	check_last(store, 6);
 	store_close(store);
 	return failed;
 }

@@ -1,5 +1,5 @@
 """What the daemon's tests share: a daemon in a folder of its own, a client of it, a store that is thrown away."""
-import atexit, base64, http.client, json, os, socket, struct, subprocess, tempfile, time
+import atexit, base64, fcntl, http.client, json, os, socket, struct, subprocess, tempfile, time
 
 
 class Connection(http.client.HTTPConnection):
@@ -91,6 +91,34 @@ class Daemon:
             self.run("kill", row["name"])
         if self.process and self.process.poll() is None:
             self.stop()
+
+
+class FakeMachine:
+    """What listens at a machine's place. watch() gives a connection of the daemon's that watches it; to others nothing is said."""
+    def __init__(self, daemon, name):
+        self.path = daemon.path("run/umbra/" + name)
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.settimeout(60)
+        lock = os.open(os.path.dirname(self.path), os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as who begins to listen does: a socket without a listener is removed
+        self.listener.bind(self.path)
+        self.listener.listen(8)
+        os.close(lock)
+
+    def watch(self):
+        while True:
+            peer = self.listener.accept()[0]
+            if b"watch" in peer.recv(4096):
+                return peer
+            peer.close()
+
+    @staticmethod
+    def describe(peer):
+        peer.sendall(b'{"id":1,"ok":true,"machine":{"name":"fake","pid":1,"started":1,"cpus":1,"memory":67108864}}\n')
+
+    def close(self):
+        os.unlink(self.path)
+        self.listener.close()
 
 
 class Socket:

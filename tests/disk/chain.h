@@ -46,7 +46,7 @@ static inline void chain_give_up(const char *what, const struct disk_error *erro
 static inline int chain_open(const char *name, bool write, struct disk **ret,
 			     struct disk_error *error)
 {
-	*error = (struct disk_error){ "" };
+	*error = (struct disk_error){ .kind = REFUSAL_NONE };
 	return disk_open(chain_path(name),
 			 &(struct disk_options){ .format = DISK_VHDX, .write = write }, ret, error);
 }
@@ -78,7 +78,7 @@ static inline void chain_change(struct disk *disk, unsigned k)
 	if (k == 5)
 		memset(chain_model + at, 0, bytes);
 	if (k == 5 ? disk_zero(disk, at, bytes) : disk_write(disk, at, chain_model + at, bytes))
-		chain_give_up("writing", &(struct disk_error){ "failed" });
+		chain_give_up("writing", &(struct disk_error){ .text = "failed" });
 }
 
 /*
@@ -151,7 +151,7 @@ static inline bool chain_reads(const char *name, char *why, size_t bytes)
 	if (error == -EROFS)
 		error = chain_open(name, false, &disk, &reason);
 	if (error) {
-		snprintf(why, bytes, "%s", reason.text);
+		snprintf(why, bytes, "%.500s", reason.text);
 		return false;
 	}
 	error = disk_read(disk, 0, chain_seen, CHAIN_BYTES);
@@ -202,6 +202,15 @@ static inline int chain_do_compact(struct disk *disk, struct disk_error *error)
 	(void)error;
 	return disk_compact(disk, NULL);
 }
+/* A block of zeros and a part of the next one: the chain reads the same. */
+static inline int chain_do_shrink(struct disk *disk, struct disk_error *error)
+{
+	const struct disk_extent unused = { .offset = 1 << 20, .bytes = (1 << 20) + (64 << 10) };
+	uint64_t bytes;
+
+	(void)error;
+	return disk_shrink(disk, &unused, 1, NULL, &bytes);
+}
 static inline int chain_do_rebase(struct disk *disk, struct disk_error *error)
 {
 	return disk_rebase(disk, chain_path("other.vhdx"), DISK_VHDX, NULL, error);
@@ -249,6 +258,7 @@ static inline int chain_snapshot(void)
 static inline int chain_commit(void) { return chain_with_top(chain_do_commit); }
 static inline int chain_stream(void) { return chain_with_top(chain_do_stream); }
 static inline int chain_compact(void) { return chain_with_top(chain_do_compact); }
+static inline int chain_shrink(void) { return chain_with_top(chain_do_shrink); }
 static inline int chain_rebase(void) { return chain_with_top(chain_do_rebase); }
 static inline int chain_repair(void) { return chain_with_top(chain_do_repair); }
 static inline int chain_freeze(void) { return chain_with_top(chain_do_freeze); }

@@ -13,10 +13,18 @@
 
 #include "chain.h"
 
-enum { FILES = 8, FILE_BYTES = 160 << 20, ACTS = 20000, OPEN_FILES = 64 };
+enum { FILES = 8, FILE_BYTES = 160 << 20, ACTS = 20000, OPEN_FILES = 64, PIECE_BYTES = 1 << 16 };
 enum kind { WRITE, TRUNCATE, DISCARD, SYNC };
 struct act { enum kind kind; unsigned file; uint64_t offset, bytes; uint8_t *data; };
-struct image { uint8_t *bytes; uint64_t length, used; bool there; }; /* used: zero from there on */
+/*
+ * used: zero from there on. changed: no byte outside of it is another than of what was kept. blank:
+ * of what was kept, the pieces that are zero.
+ */
+struct image {
+	uint8_t *bytes;
+	uint64_t length, used, changed_from, changed_to;
+	bool there, blank[FILE_BYTES / PIECE_BYTES];
+};
 
 static struct act acts[ACTS];
 /* forget: every second sync is not written down, from the first (1) or the second (2) */
@@ -120,7 +128,7 @@ static struct image kept[FILES], now[FILES];
 static void load_kept(void)
 {
 	for (unsigned n = 0; n < file_count; n++) {
-		char path[300];
+		char path[600];
 		FILE *from;
 
 		snprintf(path, sizeof(path), "%s/kept/%s", chain_directory, names[n]);
@@ -131,6 +139,11 @@ static void load_kept(void)
 			from ? fread(kept[n].bytes, 1, FILE_BYTES, from) : 0;
 		if (from)
 			fclose(from);
+		for (uint64_t at = 0; at < FILE_BYTES; at += PIECE_BYTES)
+			kept[n].blank[at / PIECE_BYTES] = at >= kept[n].used ||
+							  is_zero(kept[n].bytes + at, PIECE_BYTES);
+		now[n].changed_from = 0;
+		now[n].changed_to = FILE_BYTES;
 	}
 }
 
@@ -138,12 +151,25 @@ static void reset(void)
 {
 	for (unsigned n = 0; n < file_count; n++) {
 		uint64_t longest = now[n].used > kept[n].used ? now[n].used : kept[n].used;
+		uint64_t from = now[n].changed_from;
+		uint64_t to = now[n].changed_to < longest ? now[n].changed_to : longest;
 
-		memcpy(now[n].bytes, kept[n].bytes, longest);
+		if (from < to)
+			memcpy(now[n].bytes + from, kept[n].bytes + from, to - from);
+		now[n].changed_from = FILE_BYTES;
+		now[n].changed_to = 0;
 		now[n].length = kept[n].length;
 		now[n].used = kept[n].used;
 		now[n].there = kept[n].there;
 	}
+}
+
+static void note_change(struct image *image, uint64_t from, uint64_t to)
+{
+	if (from < image->changed_from)
+		image->changed_from = from;
+	if (to > image->changed_to)
+		image->changed_to = to;
 }
 
 static void apply(const struct act *a, uint64_t from, uint64_t to)
@@ -155,6 +181,7 @@ static void apply(const struct act *a, uint64_t from, uint64_t to)
 		abort();
 	switch (a->kind) {
 	case WRITE:
+		note_change(image, a->offset + from, a->offset + to);
 		memcpy(image->bytes + a->offset + from, a->data + from, to - from);
 		if (a->offset + to > image->length)
 			image->length = a->offset + to;
@@ -163,21 +190,30 @@ static void apply(const struct act *a, uint64_t from, uint64_t to)
 		break;
 	case TRUNCATE:
 		if (a->bytes < image->used) {
+			note_change(image, a->bytes, image->used);
 			memset(image->bytes + a->bytes, 0, image->used - a->bytes);
 			image->used = a->bytes;
 		}
 		image->length = a->bytes;
 		break;
-	case DISCARD: memset(image->bytes + a->offset + from, 0, to - from); break;
+	case DISCARD:
+		note_change(image, a->offset + from, a->offset + to);
+		memset(image->bytes + a->offset + from, 0, to - from);
+		break;
 	case SYNC: break;
 	}
+}
+
+static bool is_blank(unsigned n, uint64_t at, uint64_t bytes)
+{
+	if (at >= now[n].changed_to || at + bytes <= now[n].changed_from)
+		return kept[n].blank[at / PIECE_BYTES];
+	return is_zero(now[n].bytes + at, bytes);
 }
 
 /* Sparse, as most of them is zero. */
 static void write_out(void)
 {
-	static const uint8_t zeros[65536];
-
 	for (unsigned n = 0; n < file_count; n++) {
 		int fd;
 
@@ -185,8 +221,8 @@ static void write_out(void)
 		fd = now[n].there ? open(chain_path(names[n]), O_RDWR | O_CREAT | O_TRUNC, 0600)
 				  : -1;
 		for (uint64_t at = 0, bytes; fd >= 0 && at < now[n].used; at += bytes) {
-			bytes = now[n].used - at < sizeof(zeros) ? now[n].used - at : sizeof(zeros);
-			if (memcmp(now[n].bytes + at, zeros, bytes) &&
+			bytes = now[n].used - at < PIECE_BYTES ? now[n].used - at : PIECE_BYTES;
+			if (!is_blank(n, at, bytes) &&
 			    pwrite(fd, now[n].bytes + at, bytes, (off_t)at) != (ssize_t)bytes)
 				exit(1);
 		}
@@ -261,7 +297,7 @@ static const struct { const char *name, *result; int (*act)(void);
 	{ "commit", "middle.vhdx", chain_commit }, { "snapshot", "child.vhdx", chain_snapshot },
 	{ "stream", NULL, chain_stream },          { "compact", NULL, chain_compact },
 	{ "rebase", NULL, chain_rebase },          { "repair-link", NULL, chain_repair },
-	{ "resize", NULL, chain_resize },
+	{ "resize", NULL, chain_resize },          { "shrink", NULL, chain_shrink },
 };
 enum { OPERATIONS = sizeof(operations) / sizeof(operations[0]) };
 

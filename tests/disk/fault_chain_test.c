@@ -75,6 +75,7 @@ static const struct { const char *name, *result; int (*act)(void);
 	{ "commit", "middle.vhdx", chain_commit },
 	{ "stream", NULL, chain_stream },
 	{ "compact", NULL, chain_compact },
+	{ "shrink", NULL, chain_shrink },
 	{ "rebase", NULL, chain_rebase },
 	{ "repair-link", NULL, chain_repair },
 	{ "export", "delta.vhdx", export },

@@ -2,6 +2,8 @@
 """What went wrong with disks in the field, each as a kind: chains without an end, files that a check changed, files that were not
 finished, missing bytes, other programs' locks, messages that led astray. usage: field.py UMBRA"""
 import hashlib, os, shutil, signal, struct, subprocess, sys, tempfile, time
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
 umbra = os.path.abspath(sys.argv[1])
 work = tempfile.mkdtemp()
@@ -14,7 +16,7 @@ def fault(text):
     failures += 1
     print('field:', text)
 
-def disk(*arguments, seconds=10, descriptors=None):
+def disk(*arguments, seconds=100, descriptors=None):
     limit = 'ulimit -n %d; ' % descriptors if descriptors else ''
     try:
         return subprocess.run(['bash', '-c', limit + 'exec "$@"', 'x', umbra, 'disk', *arguments], capture_output=True, timeout=seconds)
@@ -52,14 +54,6 @@ def qemu(*arguments, good=True):
     return p
 
 # ---- 1. chains without an end ----
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82f63b78 if crc & 1 else 0)
-    return crc ^ 0xffffffff
 
 def headers(data):
     return {at: struct.unpack_from('<Q', data, at + 8)[0] for at in (65536, 131072)}
@@ -313,6 +307,14 @@ p.communicate(b'quit\n')
 qemu('qemu-img', 'create', '-q', '-f', 'qcow2', 'a.qcow2', '8M')
 ends(65, 'info', 'a.qcow2', says='looks like qcow2')
 ends(65, 'info', 'spare.vhd', says='--format')
+with open('any.img', 'wb') as f:
+    f.write(bytes(4096))
+ends(65, 'info', 'any.img', says='--format', says_not='restore')
+fixed = bytearray(512)
+fixed[:8] = b'conectix'
+with open('old.vhd', 'wb') as f: # a footer of 511 bytes, as old writers have left it
+    f.write(bytes(4096) + fixed[:511])
+ends(65, 'info', 'old.vhd', says='looks like vhd')
 ends(65, 'create', 'no/such/file.vhdx', '--size', '8M', says='directory', says_not='--parents')
 ends(64, 'read', 'theirs.vhdx', '--offset', '100', '--length', '512', says='sector')
 ends(64, 'read', 'theirs.vhdx', '--length', '100', says='sector')

@@ -43,7 +43,7 @@ static void fail(const char *what, int error)
 
 static void open_top(void)
 {
-	struct disk_error reason = { "" };
+	struct disk_error reason = { .kind = REFUSAL_NONE };
 	int error =
 		disk_open(name(depth), &(struct disk_options){ .format = format, .write = true },
 			  &disk, &reason);
@@ -144,7 +144,7 @@ static void make_child(void)
 
 static void commit(void)
 {
-	struct disk_error reason = { "" };
+	struct disk_error reason = { .kind = REFUSAL_NONE };
 	int error = disk_commit(disk, NULL, &reason);
 
 	if (error)

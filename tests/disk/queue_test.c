@@ -190,7 +190,7 @@ static void one(enum disk_format format, bool child, bool direct, uint64_t seed)
 	for (unsigned n = 0; n < QUEUES; n++)
 		pthread_join(thread[n], NULL);
 	compare(disk);
-	must(disk_close(disk), &(struct disk_error){ "close" });
+	must(disk_close(disk), &(struct disk_error){ .text = "close" });
 	must(disk_open(path, &options, &disk, &error), &error);
 	compare(disk);
 	disk_close(disk);

@@ -1,6 +1,8 @@
 """Makes VHDX files from the text of MS-VHDX alone, also ones that no program makes: our reader must not share its mistakes with our
 writer. Sections in comments are MS-VHDX's."""
-import functools, struct, uuid
+import os, struct, sys, uuid
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
 MIB = 1 << 20
 FILE_BAT = uuid.UUID('2dc27766-f623-4200-9d64-115e9bfd4a08')
@@ -15,24 +17,11 @@ LOCATOR_VHDX = uuid.UUID('b04aefb7-d19e-4a81-b789-25b8e9445913')
 NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, PRESENT, PARTIAL = 0, 1, 2, 3, 6, 7
 USER, DISK, REQUIRED = 1, 2, 4
 
-table = []
-for n in range(256):
-    for _ in range(8):
-        n = n >> 1 ^ (0x82f63b78 if n & 1 else 0)
-    table.append(n)
-
-@functools.lru_cache(maxsize=64)  # most files have the same regions, and Python takes 10 ms for a table of them
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc = table[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ 0xffffffff
-
 def summed(data, at=4):
     """With its checksum, which is over the data with zero in its place."""
     data = bytearray(data)
     data[at:at + 4] = bytes(4)
-    struct.pack_into('<I', data, at, crc32c(bytes(data)))
+    struct.pack_into('<I', data, at, crc32c(data))
     return bytes(data)
 
 class Vhdx:

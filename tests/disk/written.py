@@ -167,6 +167,35 @@ if 'child.qcow2' not in again.stdout.readline():
 again.send_signal(signal.SIGINT)
 again.communicate(timeout=60)
 disk('watch', 'no-folder', code=65, says='no-folder')
+
+# what a VMDK descriptor names is the parent, too: a changed extent is seen by who reads, checks and watches
+os.mkdir('flat')
+with open('flat/base-flat.vmdk', 'wb') as f:
+    f.write(b'\x55' * MIB)
+with open('flat/base.vmdk', 'w') as f:
+    f.write('# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType="vmfs"\nRW 2048 VMFS "base-flat.vmdk"\n')
+run('qemu-img', 'create', '-q', '-f', 'qcow2', '-b', 'base.vmdk', '-F', 'vmdk', 'flat/child.qcow2')
+disk('repair-link', 'flat/child.qcow2', '--format', 'qcow2', '--reason', 'adopted')
+disk('read', 'flat/child.qcow2', '--format', 'qcow2', '--length', '512')
+os.chdir('flat')
+told = json.loads(disk('check', '.', '--chain', '--json'))
+os.chdir('..')
+if told['files'] != 2 or told['faults'] or not any('piece' in at['says'] for at in told['findings']):
+    fault('a folder of a descriptor, its extent and a child: %s' % told)
+watch = subprocess.Popen([umbra, 'disk', 'watch', 'flat'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+if 'is watched' not in watch.stdout.readline():
+    fault('watch of a descriptor and a child')
+with open('flat/base-flat.vmdk', 'r+b') as f:
+    f.write(b'somebody wrote here')
+line = watch.stdout.readline()
+if 'base.vmdk' not in line or 'child.qcow2' not in line:
+    fault('watch says of a changed extent: %s' % line)
+watch.send_signal(signal.SIGTERM)
+watch.communicate(timeout=60)
+disk('read', 'flat/child.qcow2', '--format', 'qcow2', '--length', '512', code=65, says='parent')
+disk('convert', 'flat/child.qcow2', 'never.raw', '--from', 'qcow2', '--to', 'raw', code=65, says='parent')
+disk('check', 'flat/child.qcow2', '--format', 'qcow2', '--chain', code=65, says='which reads them')
+shutil.rmtree('flat')
 os.remove('four')
 os.remove('five')
 
@@ -177,7 +206,7 @@ for arguments, code, says in (
         (['text.raw', 'x', '--to', 'qcow2', '--compress', 'lz4'], 64, 'zstd'),
         (['text.raw', 'x', '--to', 'vhdx', '--compress', 'zstd'], 64, 'qcow2'),
         (['text.raw', 'x', '--to', 'vmdk', '--parent', 'moved/base.raw'], 64, 'qcow2'),
-        (['text.raw', 'x', '--to', 'qcow2', '--block-size', '1K'], 64, '4 KiB'),
+        (['text.raw', 'x', '--to', 'qcow2', '--block-size', '1K'], 64, '4K to 2M'),
         (['text.raw', 'z.qcow2', '--to', 'qcow2'], 65, 'exists'),
         (['text.raw', 'x', '--to', 'qcow2', '--parent', 'moved/none.raw', '--parent-format', 'raw'], 65, 'none.raw'),
         (['text.raw', 'x', '--to', 'qcow2', '--parent', 'moved/base.vhd', '--parent-format', 'vhd'], 78, '--parents')):

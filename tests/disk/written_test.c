@@ -109,7 +109,7 @@ static void try_format(enum disk_format format, enum disk_packing packing, struc
 	const struct disk_conversion conversion = {
 		.from = source, .file = &below, .path = "/memory", .what = &what
 	};
-	struct disk_error error = { "" };
+	struct disk_error error = { .kind = REFUSAL_NONE };
 	uint64_t before = whole;
 
 	file->recording = true;

@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	static struct guest_memory memory;
 	static struct x86_state state;
+	struct boot_extent extent = { 0 };
 	/* exactly as long as the input: a read beyond it is seen */
 	uint8_t *copy = malloc(bytes ? bytes : 1);
 	struct boot_file file = { copy, bytes };
@@ -31,10 +32,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	}
 	memcpy(copy, data, bytes);
 	if (boot_is_multiboot(file))
-		error = boot_multiboot(&memory, file, module, "a b", &state, &reason);
+		error = boot_multiboot(&memory, file, module, "a b", &extent, &state, &reason);
 	else
-		error = boot_linux(&memory, file, module, "a b", &state, &reason);
-	if (error ? !reason : state.rip >= MEMORY_BYTES)
+		error = boot_linux(&memory, file, module, "a b", &extent, &state, &reason);
+	if (error ? !reason : state.rip >= MEMORY_BYTES || extent.end_gpa > MEMORY_BYTES)
 		abort();
 	free(copy);
 	return 0;

@@ -9,7 +9,7 @@
 struct act { uint8_t kind, flags; uint16_t count; uint32_t a; uint64_t b; };
 struct play {
 	struct fake fake;
-	uint32_t served, answered, written[FAKE_CHANNELS];
+	uint32_t served, answered, written[FAKE_RINGS];
 	uint64_t busy, transaction;
 };
 
@@ -261,6 +261,36 @@ static void open_all(struct play *play, bool contact)
 	}
 }
 
+/* A sub-channel of the storage's, in either of its places: asked for, opened, used, or let go. */
+static void use_sub(struct play *play, const struct act *a)
+{
+	const uint32_t relid = FAKE_SUB + (a->flags >> 4 & 1);
+	struct vstor_packet words[] = {
+		{ .operation = VSTOR_CREATE_SUB_CHANNELS,
+		  .body.sub_channels = a->flags & 8 ? a->count : 1 },
+		{ .operation = a->flags & 128 ? a->a % 15 : VSTOR_EXECUTE },
+	};
+	const struct vmbus_relid let_go = { { VMBUS_RELID_RELEASED, 0 }, relid };
+	uint8_t packet[128];
+
+	if (a->flags & 1)
+		put(play, 0, packet, fake_packet(packet, ++play->transaction, &words[0], 0, 0, 0));
+	bus_event(play->fake.bus, VMBUS_CONNECTION_CHANNEL + 1, 0);
+	bus_run(play->fake.bus);
+	if (a->flags & 2) {
+		memset(play->fake.memory.ram + FAKE_RINGS_GPA + FAKE_CHANNELS * FAKE_STRIDE, 0,
+		       FAKE_STRIDE);
+		play->written[FAKE_CHANNELS] = 0;
+		fake_open(&play->fake, relid);
+	}
+	if (a->flags & 4)
+		put(play, FAKE_CHANNELS, packet,
+		    fake_packet(packet, ++play->transaction, &words[1], 0, 0, 0));
+	bus_event(play->fake.bus, VMBUS_CONNECTION_CHANNEL + relid, 0);
+	if (a->flags & 64)
+		fake_message(&play->fake, &let_go, sizeof(let_go));
+}
+
 static void check_memory(struct play *play)
 {
 	struct balloon_status status;
@@ -275,7 +305,7 @@ static void act(struct play *play, const struct act *a, const uint8_t *rest, siz
 {
 	struct fake *fake = &play->fake;
 
-	switch (a->kind % 15) {
+	switch (a->kind % 16) {
 	case 0: case 1: message(play, a, rest, bytes); break;
 	case 2:
 		bus_event(fake->bus,
@@ -316,6 +346,7 @@ static void act(struct play *play, const struct act *a, const uint8_t *rest, siz
 		balloon_tick(fake->balloon);
 		check_memory(play);
 		break;
+	case 15: use_sub(play, a); break;
 	default: command(play, a, rest, bytes); break;
 	}
 }
@@ -383,7 +414,7 @@ static size_t memory_seed(unsigned n, uint8_t *data)
 /* Programs that mostly make sense, of all acts. */
 size_t fuzz_seed(unsigned n, uint8_t *data)
 {
-	static const uint8_t kinds[] = { 12, 13, 14, 12, 9, 9, 10, 11, 2, 2,
+	static const uint8_t kinds[] = { 12, 13, 14, 12, 9, 9, 10, 11, 15, 2, 2,
 					 7,  7,  7,  0,  1, 3, 4,  5,  6, 8 };
 	uint64_t x = n * 0x9e3779b97f4a7c15 + 1;
 	size_t at = 0;
@@ -394,12 +425,12 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		struct act a;
 
 		x = x * 6364136223846793005 + 1442695040888963407;
-		a = (struct act){ .kind = kinds[(x >> 33) % (k < 30 ? 13 : sizeof(kinds))],
+		a = (struct act){ .kind = kinds[(x >> 33) % (k < 30 ? 14 : sizeof(kinds))],
 				  .flags = (uint8_t)(x >> 40),
 				  .count = (uint16_t)(x >> 48),
 				  .a = (uint32_t)(x >> 20),
 				  .b = x >> 13 };
-		if (a.kind >= 12)
+		if (a.kind >= 12 && a.kind < 15)
 			a.flags &= k % 8 ? 0xda : 0xff;
 		if (a.kind == 2)
 			a.flags = 0;

@@ -79,7 +79,7 @@ static int make_folder(void)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	const int folder = make_folder();
-	struct folder_server *server = folder_server_create(folder, bytes && data[0] & 1);
+	struct folder_server *server = folder_server_create(folder, bytes && data[0] & 1, false);
 	static uint8_t request[FOLDER_MESSAGE_BYTES];
 	const uint8_t *answer;
 

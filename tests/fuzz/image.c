@@ -76,15 +76,15 @@ static struct memory_file *make_disk(void)
 
 static void look_for_kernels(struct scan_volume *volume)
 {
-	struct scan_boot boot;
+	struct boot_search found = { .root_subvolume = 0 };
+	const struct scan_boot *best = &found.best;
 
-	if (!scan_ext_boot(volume, &boot))
-		return;
-	if (strlen(boot.uuid) != 36 || !memchr(boot.version, 0, sizeof(boot.version)) ||
-	    (boot.initrd && !boot.kernel))
+	scan_ext_boot(volume, &found);
+	if ((found.root_uuid[0] && strlen(found.root_uuid) != 36) ||
+	    !memchr(best->version, 0, sizeof(best->version)) || (best->initrd && !best->kernel))
 		abort();
-	free(boot.kernel);
-	free(boot.initrd);
+	free(best->kernel);
+	free(best->initrd);
 }
 
 static void scan(struct disk *disk)

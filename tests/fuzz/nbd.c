@@ -50,10 +50,10 @@ static void *serve_peer(void *context)
 	return NULL;
 }
 
-static void fault(void *context, const char *line)
+static void fault(void *context, const struct disk_error *found)
 {
 	(void)context;
-	fprintf(stderr, "fuzz-nbd: %s\n", line);
+	fprintf(stderr, "fuzz-nbd: %s\n", found->text);
 	abort();
 }
 

@@ -17,12 +17,13 @@ static void take_pieces(const uint8_t *data, size_t bytes)
 
 		if (parcel_take_piece(data, TOTAL, &piece))
 			return;
-		if (piece.at == PARCEL_BEGIN ? piece.bytes != 0
-					     : piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL ||
-						       !piece.bytes ||
-						       piece.bytes > TOTAL - piece.at ||
-						       piece.bytes > PARCEL_PIECE_BYTES)
+		if (piece.at == PARCEL_BEGIN || piece.at == PARCEL_HEARD) {
+			if (piece.bytes)
+				abort();
+		} else if (piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL || !piece.bytes ||
+			   piece.bytes > TOTAL - piece.at || piece.bytes > PARCEL_PIECE_BYTES) {
 			abort();
+		}
 		data += PARCEL_PIECE_HEAD_BYTES;
 	}
 }

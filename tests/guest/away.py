@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""away.py UMBRA GUEST SPIN LOOKS: a guest with calls, timers and requests under way goes to another place by umbra fork --to and umbra listen, over loopback, with
+"""away.py UMBRA GUEST RESTING LOOKS: a guest with calls, timers and requests under way goes to another place by umbra fork --to and umbra listen, over loopback, with
 memory that is checked at both ends. Memory that comes while it runs, with wires, a sender and a receiver
 that are killed. Then with another key; by connections that are cut, and go on where they were; by one that never comes back;
 to one that lies, and from one that lies. Who was sent goes on whatever happens, and nothing is left of what did not arrive."""
-import atexit, glob, os, re, select, socket, struct, subprocess, sys, tempfile, threading, time
+import atexit, glob, json, os, re, select, shutil, socket, struct, subprocess, sys, tempfile, threading, time
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
-umbra, guest, spin, looks, failed = *(os.path.abspath(a) for a in sys.argv[1:5]), 0
+umbra, guest, resting, looks, failed = *(os.path.abspath(a) for a in sys.argv[1:5]), 0
 wire = os.path.join(os.path.dirname(umbra), "src/wire/umbra-wire")
 work = tempfile.TemporaryDirectory()
 places = {}
@@ -112,11 +114,16 @@ class Cutter(threading.Thread):
             b.close()
 
 
+BLOCK = 65536
+
 # ---- both ends ----
 
 for path in key, other_key:
     made = run("here", "listen", "--make-key", path)
     check("a key", made.returncode == 0 and os.stat(path).st_mode & 0o777 == 0o600, made.stderr)
+alone = shutil.copy(umbra, work.name)
+without = subprocess.run([alone, "listen", "0", "--key", key], env=places["there"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+check("who listens needs umbra-wire, and says so at once", without.returncode == 65 and "umbra-wire" in without.stderr, without.returncode, without.stderr)
 check("no key over another", run("here", "listen", "--make-key", key).returncode == 64)
 listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 atexit.register(end_all)
@@ -131,17 +138,17 @@ sent = run("here", "fork", "one", "--to", straight.place, "--key", key, "--name"
 check("it is sent", sent.returncode == 0, sent.returncode, sent.stderr)
 went_well("one", one, log)
 arrived_well("two")
-spinning, _ = begin("spins", spin)
-check("it is sent", run("here", "fork", "spins", "--to", place, "--key", key, "--name", "three").returncode == 0)
-taken = run("here", "fork", "spins", "--to", place, "--key", key, "--name", "three")
+staying, _ = begin("rests", resting)
+check("it is sent", run("here", "fork", "rests", "--to", place, "--key", key, "--name", "three").returncode == 0)
+taken = run("here", "fork", "rests", "--to", place, "--key", key, "--name", "three")
 check("a name that is taken", taken.returncode == 65 and "runs there" in taken.stderr, taken.returncode, taken.stderr)
-wrong = run("here", "fork", "spins", "--to", place, "--key", other_key, "--name", "none", "--end-parent")
+wrong = run("here", "fork", "rests", "--to", place, "--key", other_key, "--name", "none", "--end-parent")
 check("another key", wrong.returncode == 65 and "another key" in wrong.stderr, wrong.returncode, wrong.stderr)
 os.chmod(other_key, 0o644)
-check("a key that others read", run("here", "fork", "spins", "--to", place, "--key", other_key).returncode == 64)
+check("a key that others read", run("here", "fork", "rests", "--to", place, "--key", other_key).returncode == 64)
 nothing_left()
-for words in (["-n", "2"], ["--suspend-parent"], ["--net", "user"], ["--json"], ["--limit", "0"], ["--wait", "x"]):
-    check("refused: %s" % words, run("here", "fork", "spins", "--to", place, "--key", key, *words).returncode == 64)
+for words in (["-n", "2"], ["--suspend-parent"], ["--net", "user"], ["--limit", "0"], ["--wait", "x"]):
+    check("refused: %s" % words, run("here", "fork", "rests", "--to", place, "--key", key, *words).returncode == 64)
 
 # ---- a connection that is cut ----
 
@@ -150,7 +157,7 @@ cutter = Cutter([200, 2000, straight.passed // 3, straight.passed // 3])
 sent = run("here", "fork", "four", "--to", cutter.place, "--key", key, "--name", "five")
 check("it arrives by %d connections" % cutter.connections, sent.returncode == 0 and cutter.connections == 5, sent.returncode, sent.stderr)
 check("and nearly nothing twice", cutter.passed < straight.passed * 3 // 2 + (1 << 20), cutter.passed, straight.passed)
-lost = run("here", "fork", "spins", "--to", Cutter([20000] + [1] * 1000).place, "--key", key, "--name", "six", "--wait", "1", "--end-parent")
+lost = run("here", "fork", "rests", "--to", Cutter([20000] + [1] * 1000).place, "--key", key, "--name", "six", "--wait", "1", "--end-parent")
 check("one that never comes back", lost.returncode == 65 and "was lost" in lost.stderr, lost.returncode, lost.stderr)
 check("who listens", listener.poll() is None)
 went_well("four", four, log)
@@ -199,12 +206,45 @@ for n in range(2):
     time.sleep(0.5)
 check("a wire that is killed costs nothing", sender.wait(100) == 0, sender.returncode, sender.stderr.read())
 until("it has looked at all of its memory", lambda: round_there("wired") and runs("wired"))
+further = run("there", "fork", "wired", "--to", place, "--key", key, "--name", "further")
+check("one that came from elsewhere is sent on", further.returncode == 0 and listener.stdout.readline() == "further has arrived\n", further.returncode, further.stderr)
+until("it has looked at all of its memory, too", lambda: round_there("further") and runs("further"))
+run("there", "kill", "further")
 run("there", "kill", "wired")
+
+
+def read_process(sender):
+    """The process that is read, which the sender has a descriptor of."""
+    folder = "/proc/%d/fdinfo" % sender.pid
+    for fd in os.listdir(folder):
+        with open(os.path.join(folder, fd)) as f:
+            pid = re.search(r"^Pid:\s*(\d+)", f.read(), re.M)
+        if pid:
+            return int(pid[1])
+    return check("the sender has a process that it reads", False) or 0
+
+
+def lists_of_calls(pid):
+    with open("/proc/%d/status" % pid) as f:
+        return re.search(r"^Seccomp_filters:\s*(\d+)$", f.read(), re.M)
+
+
+sender = send_slowly("unread")
+image = read_process(sender)
+check("what is read has its forker's list of calls, and that of its page", int(lists_of_calls(image)[1]) >= 2)
+check("it holds its events, and nothing else that it could speak to", sorted({os.readlink("/proc/%d/fd/%s" % (image, n)) for n in os.listdir("/proc/%d/fd" % image)}) in
+      (["anon_inode:[eventfd]"], [])) if os.geteuid() == 0 else None
+os.kill(image, 9)
+check("its end is named", sender.wait(100) == 65 and "was forked of it here has ended" in sender.stderr.read(), sender.returncode)
+until("and so is that of who needed it", lambda: not runs("unread"))
 sender = send_slowly("left")
+image = read_process(sender)
 sender.kill()
 until("who is left in the middle ends", lambda: not runs("left"))
+until("what was read ends with its reader", lambda: not os.path.exists("/proc/%d" % image))
 check("it says why", "where its memory comes from was lost" in said(os.path.join(work.name, "there", "umbra", ".log-left")), os.listdir(os.path.join(work.name, "there", "umbra")))
 sender = send_slowly("orphan")
+time.sleep(0.3) # its sender has heard that it runs: else it would begin anew
 for pid in children(listener.pid, "umbra"):
     os.kill(pid, 9)
 until("who has lost who fills its file ends", lambda: not runs("orphan"))
@@ -213,6 +253,26 @@ for left in glob.glob(os.path.join(parcels, "*")):
     os.utime(left, (1, 1))
 run("here", "kill", "looks")
 looking.wait(100)
+
+# ---- what one has asked for goes ahead to the next ----
+
+looking, log = begin("looks", looks)
+asked = {}
+for child in "first", "second":
+    told = run("here", "fork", "looks", "--to", place, "--key", key, "--name", child, "--limit", "1M", "--json")
+    check(child + " is sent", told.returncode == 0 and listener.stdout.readline() == child + " has arrived\n", told.returncode, told.stderr)
+    asked[child] = json.loads(told.stdout or "{}")
+    until(child + " has looked at all of its memory", lambda: round_there(child))
+    run("there", "kill", child)
+first, second = asked["first"], asked["second"]
+check("and how much was sent by then: of the first little", 0 < first["sent-before"] <= first["bytes"] // 10 and first["sent-before"] < second["sent-before"] <= second["bytes"] + BLOCK, asked)
+check("it is said after how long they ran", all(0 < said_of["ran-after-us"] < 100e6 for said_of in asked.values()), asked)
+check("nothing goes ahead of the first, much of the second", first["ahead"] == 0 and second["ahead"] >= first["asked"] // 2 > 50, asked)
+check("the second asks for a tenth of that at most", second["asked"] * 10 <= first["asked"], asked)
+run("here", "kill", "looks")
+looking.wait(100)
+run("here", "ps")
+check("it is forgotten with its machine", not os.path.exists(os.path.join(work.name, "here", "umbra", ".wanted-looks")))
 
 # ---- one that lies ----
 
@@ -231,23 +291,6 @@ def line(mode, connection):
     return p, here
 
 
-def crc_of(byte):
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82f63b78 if byte & 1 else 0)
-    return byte
-
-
-crcs = [crc_of(byte) for byte in range(256)]
-
-
-def crc32c(data, c=0):
-    c ^= 0xffffffff
-    for byte in data:
-        c = c >> 8 ^ crcs[(c ^ byte) & 255]
-    return c ^ 0xffffffff
-
-
-BLOCK = 65536
 idents = iter(range(1 << 20))
 
 
@@ -260,6 +303,7 @@ def piece(at, data, crc=None, bytes=None):
 
 
 begins = struct.pack("<QII", (1 << 64) - 1, 0, 0)
+hears = struct.pack("<QII", (1 << 64) - 2, 0, 0)
 
 
 def last_answer(data, blocks):
@@ -308,7 +352,7 @@ lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", h
          ("half a block", head(1 << 20), piece(0, data)), ("a block behind the last", head(1000), piece(BLOCK, data)),
          ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
          ("twice", head(2000), piece(0, data * 2), piece(0, data * 2)), ("no saved machine", head(1000), piece(0, data), begins),
-         ("it runs already", head(1000, runs=1)), ("it half runs", head(1000, runs=2)), ("a begin twice", head(1000), begins, begins)]
+         ("it runs already", head(1000, runs=1)), ("it half runs", head(1000, runs=2)), ("a begin twice", head(1000), begins, begins), ("it has heard what nobody said", head(1000), hears)]
 for what, *parts in lies:
     tell(what, *parts)
 p, here = line("connect", socket.create_connection(("127.0.0.1", port)))
@@ -352,7 +396,7 @@ for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more 
                          ("it runs, and more is not said", answer() + bytes(4096) + word(2) + answer(), "it ends there"),
                          ("a refusal", answer() + bytes(4096) + word(2) + answer(error=-5, text=b"no room"), "no room")):
     server = socket.create_server(("127.0.0.1", 0))
-    sender = subprocess.Popen([umbra, "fork", "spins", "--to", "127.0.0.1:%d" % server.getsockname()[1], "--key", key, "--name", "eight", "--wait", "0"], env=places["here"],
+    sender = subprocess.Popen([umbra, "fork", "rests", "--to", "127.0.0.1:%d" % server.getsockname()[1], "--key", key, "--name", "eight", "--wait", "0"], env=places["here"],
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     p, here = line("accept", server.accept()[0])
     sent = struct.unpack_from("<Q", here.recv(112, socket.MSG_WAITALL), 32)[0]
@@ -372,7 +416,7 @@ patient = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parc
 atexit.register(patient.kill)
 patient_port = int(patient.stdout.readline().split(":")[-1])
 machine = os.path.join(work.name, "machine")
-saved = run("here", "save", "spins", machine)
+saved = run("here", "save", "rests", machine)
 check("it is saved", saved.returncode == 0, saved.stderr)
 with open(machine, "rb") as f:
     blocks = list(iter(lambda: f.read(BLOCK), b""))
@@ -399,6 +443,7 @@ here.settimeout(100)
 heard = here.recv(answered + 16 + 256 + 16, socket.MSG_WAITALL)
 check("it hears that it runs, and is whole", len(heard) == answered + 16 + 256 + 16 and not struct.unpack_from("<i", heard)[0] and
       struct.unpack_from("<I", heard, answered)[0] == 2 and not struct.unpack_from("<i", heard, answered + 16)[0] and struct.unpack_from("<I", heard, len(heard) - 16)[0] == 3, heard)
+here.sendall(hears)
 here.close()
 p.wait(60)
 run("there", "kill", "unheard")
@@ -406,11 +451,59 @@ nothing_left()
 
 # ---- it goes, and ends here ----
 
+
+def stands_still(name):
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(os.path.join(work.name, "here", "umbra", name))
+        peer.sendall(b'{"id":1,"do":"info"}\n')
+        return json.loads(peer.makefile().readline())["machine"].get("suspended", False)
+
+
+silent = socket.create_server(("127.0.0.1", 0)) # who takes connections, and never says a word
+sender = subprocess.Popen([umbra, "fork", "rests", "--to", "127.0.0.1:%d" % silent.getsockname()[1], "--key", key, "--end-parent"], env=places["here"],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+until("it stands still until it is there", lambda: stands_still("rests") or sender.poll() is not None)
+check("nobody has said a word", sender.poll() is None, sender.returncode, sender.poll() is not None and sender.stderr.read())
+sender.kill()
+until("it goes on when nobody sends it any more", lambda: not stands_still("rests"))
+silent.close()
+
 seven, log = begin("seven")
 moved = run("here", "fork", "seven", "--to", place, "--key", key, "--end-parent")
 check("it goes", moved.returncode == 0, moved.returncode, moved.stderr)
 check("and is here no more", seven.wait(100) == 0 and not re.search(r"^1\.\.", said(log), re.M), seven.returncode)
 arrived_well("seven")
 nothing_left()
-check("who was refused goes on", spinning.poll() is None)
+check("who was refused goes on", staying.poll() is None)
+
+# ---- who waits for the next one ends with who listens ----
+
+
+def parent_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return int(f.read().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
+def below(pid):
+    """All that were begun by it, with what they are."""
+    everybody = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    found, layer = {}, [pid]
+    while layer:
+        layer = [child for child in everybody if parent_of(child) in layer]
+        found.update({child: said("/proc/%d/cmdline" % child).replace("\0", " ").strip() for child in layer})
+    return found
+
+
+def waits(pid):
+    roles = sorted(word.split("=")[1] for words in below(pid).values() for word in words.split() if word.startswith("--role="))
+    return roles == ["broker", "machine", "pager"] and "umbra-wire wait" in below(pid).values()
+
+
+until("a machine's processes wait for the next one", lambda: waits(patient.pid))
+waiting = below(patient.pid)
+patient.kill()
+until("they end with who listens", lambda: not any(os.path.exists("/proc/%d" % pid) and parent_of(pid) for pid in waiting))
 sys.exit(failed)

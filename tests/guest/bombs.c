@@ -130,9 +130,12 @@ static void bomb_short_code(void)
 	for (;;) {
 		for (unsigned n = 0; n < CODE_AREA_BYTES; n++)
 			area[n] = RET;
-		for (unsigned n = 0; n < CODE_AREA_BYTES; n++)
+		for (unsigned n = 0; n < CODE_AREA_BYTES; n++) {
+			/* by then the code cache has been full: 75,000 of them fill it */
+			if (n == CODE_AREA_BYTES / 32)
+				ready();
 			((void (*)(void))(area + n))();
-		ready();
+		}
 	}
 }
 
@@ -157,8 +160,8 @@ static void bomb_long_code(void)
 			area[at + INSNS * sizeof(add)] = RET;
 		}
 		for (unsigned at = 0; at + block_bytes <= CODE_AREA_BYTES; at += block_bytes) {
-			/* by then the code cache has been full */
-			if (at >= CODE_AREA_BYTES / 32)
+			/* by then the code cache has been full: 2,000 entries fill it */
+			if (at >= CODE_AREA_BYTES / 256)
 				ready();
 			for (unsigned n = 0; n < INSNS; n++) {
 				register uint64_t index __asm__("r11") = 0;

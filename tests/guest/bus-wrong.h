@@ -67,3 +67,20 @@ void component_answer(const struct component_answer *answer, const void *data, u
 uint64_t component_outcome(void);
 /* How many questions it asks, when each is answered so. */
 uint64_t component_questions(const void *data, uint32_t bytes);
+
+/* ---- sub-channels (sub-channels.c) ---- */
+
+extern struct channel sub;
+/* Asks for so many; the status that came, or BROKEN. */
+uint64_t subs_ask(uint16_t count);
+/* The offer of the first, which has been asked for. */
+bool sub_offered(struct vmbus_offer *ret);
+/* Asks for one, and opens it as `sub`. */
+void sub_open(void);
+/*
+ * The first is closed, which takes the further one away that was offered, and opened again as
+ * GPADL `gpadl`; with its first words.
+ */
+void first_reopen(uint32_t gpadl);
+/* The status of an operation on it; BROKEN: nothing came. */
+uint64_t sub_operation(uint32_t operation);

@@ -5,6 +5,8 @@
  */
 #include "vmbus.h"
 
+enum { LONGEST_BYTES = 1 << 20 };
+
 static struct channel ch;
 static uint8_t *data;
 
@@ -156,7 +158,7 @@ static void what_it_is(void)
 	check_equal("serial number", command(0, serial, SRB_DIRECTION_READ, data, 255), GOOD(36));
 	check_equal("identification", command(0, id, SRB_DIRECTION_READ, data, 255), GOOD(16));
 	check_equal("limits", command(0, limits, SRB_DIRECTION_READ, data, 255), GOOD(64));
-	check_equal("of transfers", big_endian(data + 8, 4), 512);
+	check_equal("of transfers", big_endian(data + 8, 4), 2048);
 	check_equal("thin", command(0, thin, SRB_DIRECTION_READ, data, 255), GOOD(8));
 	check_equal("a vital page that is not there",
 		    command(0, none, SRB_DIRECTION_READ, data, 255), SENSE(5));
@@ -173,15 +175,16 @@ static void what_it_is(void)
 
 static void reads_and_writes(void)
 {
-	uint8_t *other = new_pages(65);
+	uint8_t *other = new_pages(257);
 	static const uint8_t flush[16] = { 0x35 };
 
-	fill(data, 262144, 1);
-	check_equal("a write of 256 KiB", transfer(0, true, 1000, 512, data), GOOD(262144));
+	fill(data, LONGEST_BYTES, 1);
+	check_equal("a write of 1 MiB", transfer(0, true, 1000, LONGEST_BYTES / 512, data),
+		    GOOD(LONGEST_BYTES));
 	check_equal("a flush", command(0, flush, SRB_DIRECTION_NONE, NULL, 0), GOOD(0));
-	check_equal("a read of it, across pages", transfer(0, false, 1000, 512, other + 24),
-		    GOOD(262144));
-	check("has what was written", is_filled(other + 24, 262144, 1));
+	check_equal("a read of it, across pages",
+		    transfer(0, false, 1000, LONGEST_BYTES / 512, other + 24), GOOD(LONGEST_BYTES));
+	check("has what was written", is_filled(other + 24, LONGEST_BYTES, 1));
 	fill(data + 100, 1024, 2);
 	check_equal("a write from within a page", transfer(0, true, 1001, 2, data + 100),
 		    GOOD(1024));
@@ -193,7 +196,8 @@ static void reads_and_writes(void)
 	check_equal("beyond the end", transfer(0, false, 131072, 1, other), SENSE(5));
 	check_equal("across the end", transfer(0, true, 131071, 2, other), SENSE(5));
 	check_equal("the last sector", transfer(0, true, 131071, 1, other), GOOD(512));
-	check_equal("more than fits", transfer(0, false, 0, 513, other), SENSE(5));
+	check_equal("more than fits", transfer(0, false, 0, LONGEST_BYTES / 512 + 1, data),
+		    SENSE(5));
 }
 
 static void clearing(void)
@@ -367,7 +371,7 @@ void test_main(void)
 {
 	hv_open();
 	bus_prepare();
-	data = new_pages(64);
+	data = new_pages(256);
 	versions();
 	offers();
 	storage_open(&ch);

@@ -2,9 +2,13 @@
  * A guest whose memory comes while it runs (demand.py): every page says which it is, and each third
  * how often it was written. They are looked at in an order in which no page is its neighbour's
  * neighbour, again and again, until a key says that it is enough. On all processors, each a page of
- * its own.
+ * its own. As guest-looks (away.py) every processor sleeps between two rounds.
  */
-#include "guest.h"
+#include "hv.h"
+
+#ifndef REST_100NS
+#define REST_100NS 0
+#endif
 
 enum { PAGES = 12288, STEP = 7919, WORDS = PAGE_BYTES / 8, EMPTY = 8, WRITTEN = 3, OTHERS = 16 };
 
@@ -46,14 +50,26 @@ static void look(unsigned me, uint64_t round)
 	}
 }
 
+static void rest(void)
+{
+	if (!REST_100NS)
+		return;
+	wrmsr(MSR_TIMER0 + 1, rdmsr(MSR_TIME) + REST_100NS);
+	wrmsr(MSR_TIMER0, 1 | 1 << 12 | 0x70 << 4);
+	__asm__ volatile("sti; hlt; cli");
+}
+
 static bool is_told_to_end(void) { return inb(0x3fd) & 1; }
 
 void test_other(unsigned me)
 {
+	count_interrupts();
 	while (!__atomic_load_n(&total, __ATOMIC_ACQUIRE))
 		cpu_relax();
-	for (uint64_t round = 0;; round++)
+	for (uint64_t round = 0;; round++) {
 		look(me, round);
+		rest();
+	}
 }
 
 void test_main(void)
@@ -61,11 +77,13 @@ void test_main(void)
 	uint64_t all = 0;
 
 	fill();
+	count_interrupts();
 	__atomic_store_n(&total, start_processors(), __ATOMIC_RELEASE);
 	print("READY\n");
 	for (uint64_t round = 0; !is_told_to_end() || !round; round++) {
 		look(0, round);
 		print("ROUND\n");
+		rest();
 	}
 	for (unsigned n = 0; n < total; n++)
 		all += wrong[n];

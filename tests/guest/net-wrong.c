@@ -187,6 +187,33 @@ uint64_t frame_outcome(const struct frame_fields *fields)
 	return data_outcome(&message, sizeof(message));
 }
 
+uint64_t scale_outcome(const struct scale_fields *fields)
+{
+	struct {
+		struct ndis_scale_parameters head;
+		uint32_t table[2];
+		uint8_t key[40];
+	} wish = { .head = { .object = { .type = 0x89, .revision = 2, .bytes = sizeof(wish.head) },
+			     .hash = 1 | NDIS_HASH_IPV4,
+			     .table_bytes = sizeof(wish.table),
+			     .table_offset = sizeof(wish.head),
+			     .key_bytes = sizeof(wish.key),
+			     .key_offset = sizeof(wish.head) + sizeof(wish.table) },
+		   .table = { 0, fields->queue } };
+	const struct rndis_request request = {
+		.oid = OID_SCALE_PARAMETERS,
+		.bytes = sizeof(wish),
+		.offset = sizeof(struct rndis_request) - sizeof(struct rndis_head),
+	};
+
+	wish.head.table_bytes = fields->table_bytes ? fields->table_bytes : wish.head.table_bytes;
+	wish.head.table_offset =
+		fields->table_offset ? fields->table_offset : wish.head.table_offset;
+	wish.head.key_bytes = fields->key_bytes ? fields->key_bytes : wish.head.key_bytes;
+	wish.head.key_offset = fields->key_offset ? fields->key_offset : wish.head.key_offset;
+	return request_outcome(RNDIS_SET, &request, &wish, sizeof(wish));
+}
+
 uint64_t range_outcome(const struct nvsp_message *message, uint64_t gpa, uint32_t bytes)
 {
 	struct vmbus_packet head;

@@ -36,6 +36,14 @@ struct frame_fields {
 	uint32_t value;
 };
 uint64_t frame_outcome(const struct frame_fields *fields);
+/*
+ * Receive side scaling set to a table of two entries and a key; what is not zero here is otherwise.
+ */
+struct scale_fields {
+	uint32_t queue, table_offset, key_offset;
+	uint16_t table_bytes, key_bytes;
+};
+uint64_t scale_outcome(const struct scale_fields *fields);
 /* With a range of the guest's memory instead of a section. */
 uint64_t range_outcome(const struct nvsp_message *message, uint64_t gpa, uint32_t bytes);
 /* Gives a packet back that may never have come. */

@@ -174,7 +174,8 @@ void bus_teardown(uint32_t id, uint32_t relid)
 		check("a GPADL is torn down", false);
 }
 
-uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl)
+uint32_t channel_open_in(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl,
+			 uint8_t *pages)
 {
 	struct vmbus_open request = { .head.kind = VMBUS_OPEN,
 				      .relid = offer->relid,
@@ -182,10 +183,7 @@ uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, 
 				      .gpadl = gpadl,
 				      .host_ring_page = CHANNEL_PAGES };
 	const struct vmbus_open_result *result;
-	static uint8_t *pages;
 
-	if (!pages)
-		pages = new_pages(2 * CHANNEL_PAGES);
 	for (uint32_t n = 0; n < 2 * CHANNEL_PAGES * PAGE_BYTES; n++)
 		pages[n] = 0;
 	*channel = (struct channel){ .relid = offer->relid,
@@ -202,6 +200,15 @@ uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, 
 	result = bus_expect(VMBUS_OPEN_RESULT);
 	return result && result->relid == offer->relid && result->open_id == 7 ? result->status
 									       : ~0u;
+}
+
+uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl)
+{
+	static uint8_t *pages;
+
+	if (!pages)
+		pages = new_pages(2 * CHANNEL_PAGES);
+	return channel_open_in(channel, offer, gpadl, pages);
 }
 
 void channel_close(struct channel *channel)
@@ -240,7 +247,7 @@ void channel_put_raw(struct channel *channel, const void *packet, uint32_t bytes
 void channel_put(struct channel *channel, uint16_t type, const void *payload,
 		 uint32_t payload_bytes, const void *data, uint32_t bytes)
 {
-	static _Alignas(8) uint8_t packet[2048];
+	static _Alignas(8) uint8_t packet[PAGE_BYTES];
 	uint32_t pages =
 		bytes ? (uint32_t)((gpa(data) & PAGE_OFFSET) + bytes + PAGE_OFFSET) / PAGE_BYTES
 		      : 0;

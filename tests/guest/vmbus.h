@@ -59,6 +59,9 @@ uint32_t bus_gpadl(uint32_t id, uint32_t relid, const void *first, uint32_t page
 void bus_teardown(uint32_t id, uint32_t relid);
 /* Opens with fresh rings; the status that came. */
 uint32_t channel_open(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl);
+/* The same beside another, in 2 * CHANNEL_PAGES pages. */
+uint32_t channel_open_in(struct channel *channel, const struct vmbus_offer *offer, uint32_t gpadl,
+			 uint8_t *pages);
 void channel_close(struct channel *channel);
 /*
  * Contact, offers, opens the storage channel and speaks its first words; ends the test where that

@@ -46,13 +46,13 @@ struct options {
 };
 
 /* The host's rate, measured once: each machine would sleep for it. */
-uint64_t __real_clock_measure_tsc_hz(void);
-uint64_t __wrap_clock_measure_tsc_hz(void);
+uint64_t __real_clock_measure_tsc_hz(const struct machine_moment *begun);
+uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun);
 static uint64_t tsc_hz; /* of the host */
 
-uint64_t __wrap_clock_measure_tsc_hz(void)
+uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun)
 {
-	return tsc_hz ? tsc_hz : (tsc_hz = __real_clock_measure_tsc_hz());
+	return tsc_hz ? tsc_hz : (tsc_hz = __real_clock_measure_tsc_hz(begun));
 }
 
 static bool is_stuck; /* of this copy's machine */
@@ -215,7 +215,7 @@ int main(int argc, char **argv)
 	}
 	options.programs = number(argv, argc, at, PROGRAMS);
 	options.rounds = number(argv, argc, at + 1, ROUNDS);
-	__wrap_clock_measure_tsc_hz();
+	__wrap_clock_measure_tsc_hz(&(struct machine_moment){ 0 });
 	if (one)
 		be_machine(&options, strtoul(argv[2] + 1, NULL, 0));
 	count = number(argv, argc, 2, 1);

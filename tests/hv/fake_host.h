@@ -73,7 +73,11 @@ static uint64_t fake_runtime(void *context, uint32_t n)
 	(void)n;
 	return fake_now(context);
 }
-static void fake_yield(void *context) { (void)context; }
+static void fake_yield(void *context, uint32_t vp_index)
+{
+	(void)context;
+	(void)vp_index;
+}
 static void fake_place(void *context, unsigned n, uint64_t gpa, bool ro)
 {
 	guest_overlay_place(&((struct fake *)context)->memory, n, gpa, ro);

@@ -115,8 +115,10 @@ ends 65 "$umbra" image scan odd.raw --format raw; says 'another name'
 dd if=fs of=cut.raw bs=1M count=4 status=none
 ends 65 "$umbra" image scan cut.raw --format raw; says 'cut off'
 truncate -s 32M xfs.raw && printf XFSB | dd of=xfs.raw conv=notrunc status=none
-must "$umbra" image scan xfs.raw --format raw; says 'xfs is not looked into'
-rm -f odd.raw* cut.raw* xfs.raw*
+ends 65 "$umbra" image scan xfs.raw --format raw; says 'xfs: its superblock is not sound'
+printf 'LUKS\272\276' | dd of=luks.raw conv=notrunc status=none && truncate -s 32M luks.raw
+must "$umbra" image scan luks.raw --format raw; says 'luks is not looked into'
+rm -f odd.raw* cut.raw* xfs.raw* luks.raw*
 # as many words as fit, and one more (the sanitized build looks at where they go)
 cp shelf/web.vhdx many.vhdx
 must "$umbra" image tag many.vhdx $(seq -f tag-%g 255)

@@ -24,7 +24,7 @@
 #include "share/hub_internal.h"
 #include "share/hub_line.h"
 
-enum { WAIT_MS = 20000, STEP_MS = 5 };
+enum { WAIT_MS = 20000, STEP_MS = 1 };
 
 /*
  * How far the hub's clock is before the host's: what waits for HUB_PATIENCE_MS is brought to its

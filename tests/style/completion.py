@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Completions of every shell name every verb and its options; bash can read and run its own. Every verb stands in umbra(1) or has a page, and
+"""Completions of every shell name every verb and its options; bash and fish can read and run
+theirs, zsh can read its. Every verb stands in umbra(1) or has a page, and
 every one answers --help. usage: completion.py UMBRA"""
-import os, subprocess, sys
+import os, subprocess, sys, tempfile
 
 umbra, failed = sys.argv[1], 0
 
@@ -35,4 +36,13 @@ COMP_WORDS=(umbra save --re); COMP_CWORD=2; _umbra; echo ${COMPREPLY[@]}
 """], capture_output=True, text=True)
 lines = run.stdout.splitlines()
 check("bash", len(lines) == 3 and "resize" in lines[0] and lines[1] == "run" and "--replace" in lines[2], run)
+with tempfile.NamedTemporaryFile("w") as file:
+    file.write(said["fish"])
+    file.flush()
+    run = subprocess.run(["fish", "--no-config", "-c", "source %s; for w in 'disk re' ru 'save --re'; string join -- ' ' (complete -C \"umbra $w\"); end" % file.name],
+                         env=dict(os.environ, PATH=os.path.dirname(os.path.abspath(umbra)) + ":" + os.environ["PATH"]), capture_output=True, text=True)
+    lines = run.stdout.splitlines()
+    check("fish", len(lines) == 3 and "resize" in lines[0] and lines[1].startswith("run\t") and "--replace" in lines[2], run)
+run = subprocess.run(["zsh", "-f", "-n"], input=said["zsh"], capture_output=True, text=True)
+check("zsh", run.returncode == 0 and not run.stderr, run)
 sys.exit(failed)

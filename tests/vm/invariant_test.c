@@ -1,15 +1,24 @@
 /*
  * The invariants of small things that a machine consists of, each broken: check_*() sees it. Guest
- * memory, interrupt controllers, the list of units, the life as its broker sees it, the console.
+ * memory, interrupt controllers, the list of units, the life as its broker sees it, the console and
+ * its filter, who stands by, disks that come and go, a fork, a trace, who is waited for.
  */
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "../lib/caught.h"
 #include "chipset/ioapic.h"
 #include "chipset/pic.h"
+#include "ipc/trace_ring.h"
 #include "memory/memory.h"
+#include "process/broker_fork.h"
+#include "process/broker_disks.h"
 #include "process/console.h"
+#include "process/disk_change_internal.h"
 #include "process/life.h"
+#include "process/standby.h"
+#include "process/terminal_filter.h"
 #include "vm/unit_list.h"
 #include "x86/apic.h"
 
@@ -158,6 +167,7 @@ static const struct unit_ops second_ops = { .name = "second",
 static const struct unit_ops same_section = { .name = "third",
 					      .section = 1,
 					      .archive = archive_nothing };
+static const struct unit_ops third_ops = { .name = "third" };
 static const struct unit_ops never_saved = { .name = "fourth", .section = 4 };
 
 static void unit_twice(void *list) { list_in(list)->unit[1] = list_in(list)->unit[0]; }
@@ -165,6 +175,36 @@ static void two_of_one_section(void *list) { list_in(list)->unit[1].ops = &same_
 static void section_that_is_not_saved(void *list) { list_in(list)->unit[1].ops = &never_saved; }
 static void unit_of_another_list(void *list) { list_in(list)->unit[0].list = NULL; }
 static void unit_of_nothing(void *list) { list_in(list)->unit[0].self = NULL; }
+static void no_such_stage(void *list) { list_in(list)->stage = UNIT_STAGES; }
+static void paused_before_it_runs(void *list) { units_pause(list); }
+static void paused_twice(void *list)
+{
+	list_in(list)->stage = UNITS_RUN;
+	units_pause(list);
+	units_pause(list);
+}
+static void goes_on_while_it_runs(void *list)
+{
+	list_in(list)->stage = UNITS_RUN;
+	units_resume(list);
+}
+static void forked_while_it_runs(void *list)
+{
+	list_in(list)->stage = UNITS_RUN;
+	units_forked(list);
+}
+static void unit_that_comes_late(void *list)
+{
+	static int late;
+
+	list_in(list)->stage = UNITS_RUN;
+	unit_add(list, &third_ops, &late, 0);
+}
+static void ends_before_its_threads(void *list)
+{
+	list_in(list)->stage = UNITS_RUN;
+	units_destroy(list);
+}
 
 static const struct spoiling of_units[] = {
 	{ "a unit twice", unit_twice },
@@ -172,6 +212,13 @@ static const struct spoiling of_units[] = {
 	{ "a section that nobody saves", section_that_is_not_saved },
 	{ "a unit of another list", unit_of_another_list },
 	{ "a unit of nothing", unit_of_nothing },
+	{ "no stage", no_such_stage },
+	{ "a pause before they run", paused_before_it_runs },
+	{ "a pause in a pause", paused_twice },
+	{ "what goes on without a pause", goes_on_while_it_runs },
+	{ "a fork without a pause", forked_while_it_runs },
+	{ "a unit that comes while others run", unit_that_comes_late },
+	{ "an end while others run", ends_before_its_threads },
 };
 
 static struct life *life_in(void *life) { return life; }
@@ -238,6 +285,273 @@ static unsigned of_the_console(void)
 	return missed;
 }
 
+/* ---- who stands by ---- */
+
+static struct standby *standby_in(void *standby) { return standby; }
+static void check_standby_of(void *standby) { check_standby(standby); }
+static void of_no_role(void *standby) { standby_in(standby)->role = ROLES; }
+static void given_nothing(void *standby) { standby_in(standby)->grants = NULL; }
+static void nobody_who_ends(void *standby) { standby_in(standby)->pid = 0; }
+static void end_that_nobody_hears(void *standby) { standby_in(standby)->pidfd = -1; }
+static void not_even_one(void *standby) { standby_in(standby)->pid = -1; }
+static void hears_no_end(void *standby) { standby_in(standby)->has_pipe = false; }
+
+static const struct spoiling of_standby[] = {
+	{ "one that stands by for no role", of_no_role },
+	{ "one that was given nothing", given_nothing },
+	{ "the end of nobody", nobody_who_ends },
+	{ "an end that nobody hears", end_that_nobody_hears },
+	{ "one that could not be made", not_even_one },
+	{ "one that does not hear the first one's end", hears_no_end },
+};
+
+static unsigned of_who_stands_by(void)
+{
+	static const struct grants grants;
+	struct standby standby = { .role = ROLE_HUB, .grants = &grants, .pid = 7, .pidfd = 7,
+				   .has_pipe = true };
+
+	return CAUGHT_MISSED("standby", check_standby_of, &standby, of_standby);
+}
+
+/* ---- disks that come and go: in the broker, and in the disk process ---- */
+
+static struct disk_work *work_in(void *work) { return work; }
+static void check_work_of(void *work) { check_disk_work(work); }
+static void work_without_an_answer_to_come(void *work) { work_in(work)->asked = 0; }
+static void idle_with_an_answer_to_come(void *work) { work_in(work)->state = DISK_WORK_IDLE; }
+static void told_before_it_is_answered(void *work) { work_in(work)->state = DISK_WORK_TELL; }
+static void error_that_is_none(void *work) { work_in(work)->error = 5; }
+static void nobody_has_asked(void *work) { work_in(work)->control->ask.runs = false; }
+static void asked_for_something_else(void *work)
+{
+	work_in(work)->control->ask.kind = RECORD_SHOW;
+}
+
+static const struct spoiling of_work[] = {
+	{ "work with disks that nobody answers", work_without_an_answer_to_come },
+	{ "an answer to come, and no work", idle_with_an_answer_to_come },
+	{ "a machine that is told too early", told_before_it_is_answered },
+	{ "an error that is none", error_that_is_none },
+	{ "work that nobody has asked for", nobody_has_asked },
+	{ "work while something else is asked for", asked_for_something_else },
+};
+
+static struct disk_changes *changes_in(void *changes) { return changes; }
+static void check_changes_of(void *changes) { check_disk_changes(changes); }
+static void side_of_no_disk(void *changes)
+{
+	changes_in(changes)->sides[1] = changes_in(changes)->sides_below;
+}
+static void side_twice(void *changes)
+{
+	static struct given_side more;
+
+	more.keeper.context = &more;
+	more.next = changes_in(changes)->sides_below;
+	changes_in(changes)->sides_below = &more;
+}
+static void side_of_another(void *changes)
+{
+	changes_in(changes)->sides_below->keeper.context = NULL;
+}
+static void chain_without_its_sides(void *changes) { changes_in(changes)->sides_below = NULL; }
+static void sides_without_a_chain(void *changes) { changes_in(changes)->below = NULL; }
+static void written_and_not_there(void *changes) { changes_in(changes)->writes[0] = true; }
+
+static const struct spoiling of_changes[] = {
+	{ "what lies beside no disk", side_of_no_disk },
+	{ "what came along twice", side_twice },
+	{ "what came along with another", side_of_another },
+	{ "a chain without what came along", chain_without_its_sides },
+	{ "what came along without a chain", sides_without_a_chain },
+	{ "a place that is written and empty", written_and_not_there },
+};
+
+/* A file of a chain, as a broker would pass it on. */
+static int give_file(struct disk_changes *changes, uint32_t flags)
+{
+	const struct layer_ask ask = { .kind = LAYER_FILE, .format = DISK_RAW, .flags = flags,
+				       .path = "given" };
+	struct block_disk unused;
+	const int file = memfd_create("given", MFD_CLOEXEC);
+
+	if (file < 0 || ftruncate(file, 1 << 20))
+		return -EIO;
+	return disk_changes_file(changes, &ask, file, -1, &unused);
+}
+
+static unsigned of_disks_that_come(void)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	struct disk_work work = { .state = DISK_WORK_FILES, .control = control, .asked = 2 };
+	struct disk *disks[2] = { NULL, NULL };
+	struct disk_queue *queues[2] = { NULL, NULL };
+	bool writes[2] = { false, false };
+	struct disk_changes *changes = disk_changes_begin(disks, queues, writes, 2);
+	unsigned missed;
+
+	control->ask.runs = true;
+	control->ask.kind = RECORD_DISK;
+	missed = CAUGHT_MISSED("disk work", check_work_of, &work, of_work);
+	missed += give_file(changes, LAYER_FILE_FIRST) != 0;
+	missed += CAUGHT_MISSED("disk changes", check_changes_of, changes, of_changes);
+	/* one that is no child of what came before it; then another chain may begin */
+	missed += give_file(changes, LAYER_FILE_LAST) != -EINVAL || changes->below;
+	missed += give_file(changes, LAYER_FILE_FIRST) != 0;
+	disk_changes_end(changes);
+	check_disk_changes(changes);
+	free(changes);
+	free(control);
+	return missed;
+}
+
+/* ---- the console's filter ---- */
+
+static struct terminal_filter *filter_in(void *filter) { return filter; }
+static void check_filter_of(void *filter) { check_terminal_filter(filter); }
+
+static void state_that_is_none(void *filter) { filter_in(filter)->state = 99; }
+static void token_too_long(void *filter) { filter_in(filter)->used = FILTER_TOKEN_BYTES + 1; }
+static void token_too_short(void *filter) { filter_in(filter)->used = 1; }
+static void string_without_end(void *filter) { filter_in(filter)->string_bytes = 1 << 20; }
+static void control_of_nothing(void *filter) { filter_in(filter)->token[1] = '8'; }
+static void more_to_come_than_there_is(void *filter)
+{
+	uint8_t out[4 + FILTER_TOKEN_BYTES];
+
+	*filter_in(filter) = (struct terminal_filter){ 0 };
+	terminal_filter(filter, (const uint8_t *)"\xe2\x82", 2, out);
+	filter_in(filter)->left = 2;
+}
+
+static const struct spoiling of_filter[] = {
+	{ "a state that there is not", state_that_is_none },
+	{ "more than a token", token_too_long },
+	{ "a control sequence that has not begun", token_too_short },
+	{ "a string that does not end", string_without_end },
+	{ "a control sequence without its bracket", control_of_nothing },
+	{ "a character with more bytes than it has", more_to_come_than_there_is },
+};
+
+static unsigned of_the_filter(void)
+{
+	struct terminal_filter filter = { 0 };
+	uint8_t out[4 + FILTER_TOKEN_BYTES];
+
+	terminal_filter(&filter, (const uint8_t *)"\033[1;", 4, out);
+	return CAUGHT_MISSED("filter", check_filter_of, &filter, of_filter);
+}
+
+/* ---- a fork ---- */
+
+static struct fork *fork_in(void *forking) { return forking; }
+static void check_fork_of(void *forking) { check_fork(forking); }
+
+static void fork_of_no_state(void *forking) { fork_in(forking)->state = FORK_HELD + 1; }
+static void more_than_were_wanted(void *forking) { fork_in(forking)->made = 3; }
+static void more_than_a_fork_makes(void *forking) { fork_in(forking)->wanted = FORK_CHILDREN + 1; }
+static void one_too_many(void *forking) { fork_in(forking)->made = 2; }
+static void child_that_nobody_named(void *forking) { fork_in(forking)->child = 0; }
+static void pipe_that_is_held_here(void *forking) { fork_in(forking)->kit[1][KIT_READY] = 5; }
+static void answers_without_questions(void *forking) { fork_in(forking)->answered = 2; }
+static void settles_what_is_not_on(void *forking) { fork_in(forking)->unsettled = 2; }
+
+static const struct spoiling of_fork[] = {
+	{ "a state that there is not", fork_of_no_state },
+	{ "more children than were wanted", more_than_were_wanted },
+	{ "more children than a fork makes", more_than_a_fork_makes },
+	{ "one that is made when all are", one_too_many },
+	{ "a child that nobody has named", child_that_nobody_named },
+	{ "a pipe whose other end is held here", pipe_that_is_held_here },
+	{ "answers to what was not asked", answers_without_questions },
+	{ "a layer that settles and is not on", settles_what_is_not_on },
+};
+
+static unsigned of_a_fork(void)
+{
+	struct fork forking = { .state = FORK_COPYING, .wanted = 2, .made = 1, .child = 7,
+				.asked = 1, .answered = 1, .unsettled = 1 };
+
+	forking.kit[1][KIT_READY] = -1;
+	return CAUGHT_MISSED("fork", check_fork_of, &forking, of_fork);
+}
+
+/* ---- a trace ---- */
+
+static struct trace *trace_in(void *trace) { return trace; }
+static void check_trace_of(void *trace) { check_trace(trace); }
+
+static void wanted_by_nobody(void *trace)
+{
+	trace_in(trace)->memory = NULL;
+	trace_in(trace)->wanted = TRACE_BIT(TRACE_HALT);
+}
+static void consumer_ahead(void *trace) { trace_in(trace)->memory->tail = 2; }
+static void another_head(void *trace) { trace_in(trace)->memory->head = 0; }
+static void another_count(void *trace) { trace_in(trace)->memory->dropped = 1; }
+
+static const struct spoiling of_trace[] = {
+	{ "a trace that nobody can be told", wanted_by_nobody },
+	{ "a consumer that is before the producers", consumer_ahead },
+	{ "a head that is not the producers'", another_head },
+	{ "a count that is not the producers'", another_count },
+};
+
+static unsigned of_a_trace(void)
+{
+	struct trace_memory *memory = calloc(1, sizeof(*memory));
+	const struct trace_record record = { .kind = TRACE_HALT };
+	struct trace trace;
+	unsigned missed;
+
+	trace_init(&trace, memory);
+	trace_put(&trace, &record);
+	missed = CAUGHT_MISSED("trace", check_trace_of, &trace, of_trace);
+	free(memory);
+	return missed;
+}
+
+/* ---- who is waited for ---- */
+
+static struct control *control_in(void *control) { return control; }
+static void check_control_of(void *control) { check_control(control); }
+
+static void saver_that_is_gone(void *control)
+{
+	control_in(control)->saver = &control_in(control)->peer[1];
+}
+static void asker_that_is_none(void *control)
+{
+	control_in(control)->ask.peer = control_in(control)->peer + CONTROL_PEERS;
+}
+static void holder_that_hung_up(void *control) { control_in(control)->peer[0].fd = -1; }
+static void more_layers_than_there_are(void *control)
+{
+	control_in(control)->layers = CONTROL_LAYERS + 1;
+}
+
+static const struct spoiling of_peers[] = {
+	{ "a save for one who is gone", saver_that_is_gone },
+	{ "a question of nobody's", asker_that_is_none },
+	{ "a machine held for one who hung up", holder_that_hung_up },
+	{ "more layers than disks", more_layers_than_there_are },
+};
+
+static unsigned of_control(void)
+{
+	struct control *control = calloc(1, sizeof(*control));
+	unsigned missed;
+
+	control_init(control, -1, "{}");
+	control->peer[0].fd = 1;
+	control->holder = &control->peer[0];
+	missed = CAUGHT_MISSED("control", check_control_of, control, of_peers);
+	json_decref(control->description);
+	free(control);
+	return missed;
+}
+
 int main(void)
 {
 	unsigned missed = of_guest_memory();
@@ -245,5 +559,11 @@ int main(void)
 	missed += of_controllers();
 	missed += of_units_and_life();
 	missed += of_the_console();
+	missed += of_who_stands_by();
+	missed += of_disks_that_come();
+	missed += of_the_filter();
+	missed += of_a_fork();
+	missed += of_a_trace();
+	missed += of_control();
 	return missed != 0;
 }

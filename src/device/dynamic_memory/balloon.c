@@ -26,7 +26,12 @@ enum {
 enum {
 	RANGES = 480,
 	RANGE_PAGES_MAX = (1 << 24) - 1,
-	REQUEST_PAGES_MAX = 1 << 18 /* 1 GiB */,
+	/*
+	 * Linux names the first page of a request when it has allocated the last: 16 MiB, for a
+	 * host that is short now, then twice as many each time, up to 1 GiB.
+	 */
+	REQUEST_PAGES_LEAST = 1 << 12,
+	REQUEST_PAGES_MAX = 1 << 18,
 	RANGE_START_BITS = 40,
 	PAGES_PER_MIB = 256,
 	RESERVE_MIB = 32,
@@ -71,6 +76,7 @@ struct balloon {
 	uint32_t transaction;
 	uint32_t waited, pause; /* ticks: for the answer; until the next region is offered */
 	uint64_t target, advice; /* advice: 0: there is none */
+	uint64_t step; /* pages of the next request to inflate; the least of the first one */
 	uint64_t available, committed;
 	uint64_t available_before; /* when a region was offered */
 	bool is_late; /* it took long, and nobody knows yet whether it is used */
@@ -312,13 +318,16 @@ static void ask(struct balloon *balloon, enum request request, const void *messa
 
 static void ask_to_inflate(struct balloon *balloon, uint64_t pages)
 {
+	const uint64_t step =
+		balloon->step < REQUEST_PAGES_LEAST ? REQUEST_PAGES_LEAST : balloon->step;
 	const struct {
 		struct head head;
 		uint32_t pages, reserved;
 	} message = { { DM_BALLOON, sizeof(message), ++balloon->transaction },
-		      (uint32_t)(pages < REQUEST_PAGES_MAX ? pages : REQUEST_PAGES_MAX),
+		      (uint32_t)(pages < step ? pages : step),
 		      0 };
 
+	balloon->step = step < REQUEST_PAGES_MAX ? 2 * step : step;
 	ask(balloon, ASKED_TO_INFLATE, &message, sizeof(message));
 }
 
@@ -405,9 +414,12 @@ static void go_on(struct balloon *balloon)
 
 	if (!balloon->ready || balloon->asked != NOTHING_ASKED)
 		return;
-	if (assigned > want + slack)
+	if (assigned > want + slack) {
 		ask_to_inflate(balloon, assigned - want);
-	else if (assigned < want && balloon->pages.inflated)
+		return;
+	}
+	balloon->step = REQUEST_PAGES_LEAST;
+	if (assigned < want && balloon->pages.inflated)
 		ask_to_deflate(balloon, want - assigned);
 	else if (assigned < want && can_add(balloon))
 		ask_to_add(balloon);

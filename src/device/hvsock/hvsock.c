@@ -13,8 +13,7 @@
 #include "abi/vmbus_layout.h"
 #include "lib/check.h"
 
-#define HOST_ENDPOINT(number) \
-	GUID(0x7c2f5e10 + (number), 0x4d3a, 0x4b8e, 0x9f, 0x21, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x20)
+#define HOST_ENDPOINT GUID(0, 0, 0, 0x9f, 0x21, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x20)
 
 enum { OFFER_SECONDS = 5 };
 enum state { FREE, ASKING, OFFERED, OPEN, ENDING, STATES };
@@ -44,6 +43,7 @@ struct hvsock {
 	uint32_t generation;
 	struct connection connection[CONNECTIONS];
 	bool has_work, is_cut_off;
+	uint64_t endpoint; /* that was named last */
 	uint64_t begun, refused, to_guest_bytes, to_host_bytes, relays;
 	/* of the thread that collects */
 	struct { struct hvsock_pipe head; uint8_t data[CONNECTION_BYTES]; } packet;
@@ -389,6 +389,22 @@ static void take_replies(struct hvsock *hvsock)
 
 /* ---- what is left to do, on the thread that collects ---- */
 
+/*
+ * Another one each time, also in a machine that goes on from a file or was forked: the guest may
+ * not have forgotten those that have ended, and takes a name that comes again for one of them. So
+ * it is the time by the machine's own clock, which is never set back; the host's may be another's.
+ */
+static struct guid host_endpoint(struct hvsock *hvsock)
+{
+	const uint64_t now_100ns = bus_now_100ns(hvsock->bus);
+	struct guid endpoint = HOST_ENDPOINT;
+
+	/* two may come before the clock goes on */
+	hvsock->endpoint = now_100ns > hvsock->endpoint ? now_100ns : hvsock->endpoint + 1;
+	memcpy(endpoint.byte, &hvsock->endpoint, sizeof(hvsock->endpoint));
+	return endpoint;
+}
+
 /* What of a message needs no channel; with the lock. */
 static void obey(struct connection *connection)
 {
@@ -398,7 +414,7 @@ static void obey(struct connection *connection)
 	case CONNECTION_CONNECT:
 		connection->state = OFFERED;
 		connection->service.type = HVSOCK_SERVICE(connection->message.port);
-		connection->service.instance = HOST_ENDPOINT(connection->number);
+		connection->service.instance = host_endpoint(connection->hvsock);
 		connection->wants_offer = true;
 		take_next(connection);
 		break;

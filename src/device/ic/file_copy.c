@@ -233,7 +233,7 @@ static int may_ask(const struct file_copy *copy, bool begins)
 		return -EBUSY;
 	if (begins)
 		return copy->state == STATE_IDLE ? 0 : -EBUSY;
-	return copy->state == STATE_OPEN ? 0 : -EINVAL;
+	return copy->state == STATE_OPEN ? 0 : -EBADF;
 }
 
 int file_copy_begin(struct file_copy *copy, const char *folder, const char *name, uint64_t bytes,

@@ -33,8 +33,8 @@ struct file_copy *file_copy_create(struct bus *bus, const struct file_copy_host 
 void file_copy_destroy(struct file_copy *copy);
 /*
  * Each: 0, and the answer comes by file_copy_host.answered(); -ENOTCONN: nobody in the guest
- * listens; -EBUSY: it is asked already, or another file is under way; -EINVAL: none is, or not this
- * piece of it.
+ * listens; -EBUSY: it is asked already, or another file is under way; -EBADF: none is; -EINVAL: not
+ * this piece of it.
  *
  * Texts are UTF-8 of the basic plane: -EILSEQ, and -ENAMETOOLONG beyond FILE_COPY_NAME_BYTES - 1
  * units.

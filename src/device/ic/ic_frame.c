@@ -7,6 +7,7 @@
 
 #include "abi/vmbus_layout.h"
 #include "lib/archive.h"
+#include "lib/check.h"
 
 enum { FLAG_TRANSACTION = 1, FLAG_REQUEST = 2, FLAG_RESPONSE = 4 };
 
@@ -55,6 +56,7 @@ int ic_ask(struct ic_frame *frame, uint16_t type, const void *data, size_t bytes
 
 	frame->asked = !error;
 	frame->asked_seconds = 0;
+	CHECK(check_ic_frame(frame));
 	return error;
 }
 
@@ -88,6 +90,16 @@ static bool is_offered(const struct ic_version *list, unsigned count, struct ic_
 		if (list[n].major == version.major && list[n].minor == version.minor)
 			return true;
 	return false;
+}
+
+void check_ic_frame(const struct ic_frame *frame)
+{
+	assert(frame->kind->count <= IC_VERSIONS);
+	assert(!frame->asked || frame->ready);
+	if (!frame->ready)
+		return;
+	assert(is_offered(frameworks, IC_VERSIONS, frame->framework));
+	assert(is_offered(frame->kind->versions, frame->kind->count, frame->message));
 }
 
 /*
@@ -135,6 +147,7 @@ int ic_take(struct ic_frame *frame, const struct bus_packet *packet, struct ic_a
 	if (frame->asked && head.transaction != frame->transaction)
 		return IC_NOTHING;
 	frame->asked = false;
+	CHECK(check_ic_frame(frame));
 	return IC_ANSWERED;
 }
 

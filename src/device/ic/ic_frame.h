@@ -9,7 +9,7 @@
  * last question, or nothing.
  *
  *  1. Versions that were taken are of those that were offered.
- *  2. asked: there is a question, whose number is `transaction`.
+ *  2. Only who is ready is asked; the question's number is `transaction`.
  *
  * Lock: the channel's.
  */
@@ -69,3 +69,4 @@ void ic_give_up(struct ic_frame *frame);
 /* -EBADMSG, or enum ic_event. Of who asks no questions each answer counts. */
 int ic_take(struct ic_frame *frame, const struct bus_packet *packet, struct ic_answer *ret);
 void ic_archive(struct archive *archive, struct ic_frame *frame);
+void check_ic_frame(const struct ic_frame *frame);

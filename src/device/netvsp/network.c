@@ -88,14 +88,17 @@ static size_t message_bytes(const struct network *network)
 	return network->version < NVSP_6_1 ? NVSP_MESSAGE_BYTES : NVSP_MESSAGE_6_1_BYTES;
 }
 
-void network_complete(struct network *network, uint64_t transaction,
+void network_complete(struct network_queue *queue, uint64_t transaction,
 		      const struct nvsp_message *message)
 {
-	assert(!network->owed);
-	network->owed = bus_channel_send(network->channel, PACKET_COMPLETION, transaction, message,
-					 message_bytes(network)) == -EAGAIN;
-	network->owed_transaction = transaction;
-	network->owed_message = *message;
+	struct network *network = queue->network;
+	struct bus_channel *channel = bus_channel_sub(network->channel, queue->number);
+
+	assert(!queue->owed);
+	queue->owed = channel && bus_channel_send(channel, PACKET_COMPLETION, transaction, message,
+						  message_bytes(network)) == -EAGAIN;
+	queue->owed_transaction = transaction;
+	queue->owed_message = *message;
 }
 
 int network_read(struct network *network, const struct network_source *source, uint32_t at,
@@ -134,7 +137,8 @@ static void forget(struct network *network)
 	network->initialized = false;
 	network->send = none;
 	network->offloads = (struct network_offloads){ .ipv4 = false };
-	network->owed = false;
+	network->scale = (struct network_scale){ .entries = 0 };
+	network->queue[0].owed = false;
 	network->answers = 0;
 	network_set_receive_buffer(network, &none);
 }
@@ -278,6 +282,7 @@ static int take_rndis(struct network *network, const struct nvsp_message *messag
 	struct network_source source;
 	const int64_t bytes = find_source(network, message, packet, ranges, &source);
 
+	renewal_sent(&network->renewal);
 	*answer = (struct nvsp_message){ .kind = NVSP_RNDIS_COMPLETE,
 					 .rndis_complete.status = NVSP_SUCCESS };
 	if (bytes < 0)
@@ -292,6 +297,44 @@ static int take_rndis(struct network *network, const struct nvsp_message *messag
 	else
 		answer->rndis_complete.status = network_transmit(network, &source, (uint32_t)bytes);
 	return 0;
+}
+
+/* ---- further channels ---- */
+
+static int ask_subs(struct network *network, const struct nvsp_message *message,
+		    struct nvsp_message *answer)
+{
+	unsigned count = 0;
+
+	if (network->version < NVSP_5)
+		return -EBADMSG;
+	if (message->subchannels.operation == NVSP_SUBCHANNELS_ALLOCATE)
+		count = bus_want_subs(network->channel, message->subchannels.count);
+	answer->subchannels_complete.status = count ? NVSP_SUCCESS : NVSP_FAILURE;
+	answer->subchannels_complete.count = count;
+	return 0;
+}
+
+/*
+ * By which of its channels the guest is to send: it looks at the entry of a frame's hash. Behind a
+ * message of the latest version, where older drivers look for it, too.
+ */
+static void tell_table(struct network *network)
+{
+	struct {
+		struct nvsp_message message;
+		uint32_t queue[NVSP_INDIRECTIONS];
+	} table = { .message = { .kind = NVSP_INDIRECTION_TABLE,
+				 .indirection = { .count = NVSP_INDIRECTIONS,
+						  .offset = sizeof(struct nvsp_message) } } };
+	unsigned queues = 1;
+
+	while (queues < network->queues && bus_channel_sub(network->channel, queues))
+		queues++;
+	for (unsigned n = 0; n < NVSP_INDIRECTIONS; n++)
+		table.queue[n] = n % queues;
+	/* where there is no room the guest chooses by itself */
+	bus_channel_send(network->channel, PACKET_INBAND, 0, &table, sizeof(table));
 }
 
 /* ---- packets ---- */
@@ -315,9 +358,7 @@ static int dispatch(struct network *network, const struct nvsp_message *message,
 	case NVSP_RNDIS: return take_rndis(network, message, packet, answer);
 	/* there is one path, and it is used already */
 	case NVSP_SWITCH_DATA_PATH: return network->version < NVSP_4 ? -EBADMSG : 0;
-	case NVSP_SUBCHANNELS:
-		answer->subchannels_complete.status = NVSP_FAILURE;
-		return network->version < NVSP_5 ? -EBADMSG : 0;
+	case NVSP_SUBCHANNELS: return ask_subs(network, message, answer);
 	default: return -EBADMSG;
 	}
 }
@@ -342,8 +383,16 @@ static int take_completion(struct network *network, const struct bus_packet *pac
 	return error;
 }
 
-static int take_message(struct network *network, const struct bus_packet *packet)
+/* Everything by the first channel, frames by the others. */
+static bool belongs(const struct network_queue *queue, const struct nvsp_message *message)
 {
+	return !queue->number ||
+	       (message->kind == NVSP_RNDIS && message->rndis.channel == NVSP_CHANNEL_DATA);
+}
+
+static int take_message(struct network_queue *queue, const struct bus_packet *packet)
+{
+	struct network *network = queue->network;
 	struct nvsp_message message = { .kind = 0 };
 	struct nvsp_message answer;
 	int error;
@@ -353,11 +402,13 @@ static int take_message(struct network *network, const struct bus_packet *packet
 		return -EBADMSG;
 	memcpy(&message, packet->payload,
 	       packet->payload_bytes < sizeof(message) ? packet->payload_bytes : sizeof(message));
+	if (!belongs(queue, &message))
+		return -EBADMSG;
 	error = dispatch(network, &message, packet, &answer);
 	if (error)
 		return error;
 	if (packet->flags & PACKET_WANTS_COMPLETION)
-		network_complete(network, packet->transaction, &answer);
+		network_complete(queue, packet->transaction, &answer);
 	if (network->answers)
 		network_deliver(network);
 	return 0;
@@ -365,9 +416,10 @@ static int take_message(struct network *network, const struct bus_packet *packet
 
 static int packet(void *context, const struct bus_packet *packet)
 {
-	struct network *network = context;
+	struct network_queue *queue = context;
+	struct network *network = queue->network;
 	int error = packet->type == PACKET_COMPLETION ? take_completion(network, packet)
-						      : take_message(network, packet);
+						      : take_message(queue, packet);
 
 	kick(network);
 	CHECK(check_network(network));
@@ -376,19 +428,21 @@ static int packet(void *context, const struct bus_packet *packet)
 
 static bool ready(void *context)
 {
-	const struct network *network = context;
+	const struct network_queue *queue = context;
+	const struct network *network = queue->network;
 
-	return !network->paused && !network->owed && network->answers + 1 < ANSWERS &&
+	return !network->paused && !queue->owed && network->answers + 1 < ANSWERS &&
 	       (!network->is_up || network->send_free >= SLOTS_PER_PACKET);
 }
 
 static void room(void *context)
 {
-	struct network *network = context;
+	struct network_queue *queue = context;
+	struct network *network = queue->network;
 
-	if (network->owed) {
-		network->owed = false;
-		network_complete(network, network->owed_transaction, &network->owed_message);
+	if (queue->owed) {
+		queue->owed = false;
+		network_complete(queue, queue->owed_transaction, &queue->owed_message);
 	}
 	network_deliver(network);
 	kick(network);
@@ -396,8 +450,14 @@ static void room(void *context)
 
 static void opened(void *context)
 {
-	struct network *network = context;
+	struct network_queue *queue = context;
+	struct network *network = queue->network;
 
+	queue->owed = false;
+	if (queue->number) {
+		tell_table(network);
+		return;
+	}
 	forget(network);
 	network->taken = false;
 }
@@ -418,8 +478,12 @@ static void follow_link(struct network *network);
 
 static void closed(void *context)
 {
-	struct network *network = context;
+	struct network_queue *queue = context;
+	struct network *network = queue->network;
 
+	queue->owed = false;
+	if (queue->number)
+		return;
 	forget(network);
 	drop_waiting(network);
 	network->taken = false;
@@ -432,7 +496,7 @@ static void closed(void *context)
 
 static void gpadl_gone(void *context, uint32_t gpadl)
 {
-	struct network *network = context;
+	struct network *network = ((struct network_queue *)context)->network;
 
 	if (network->receive.gfn && network->receive.gpadl == gpadl)
 		revoke_buffer(network, NVSP_REVOKE_RECEIVE_BUFFER);
@@ -549,8 +613,7 @@ void network_collect(struct network *network)
 
 /* ---- life ---- */
 
-/* Until a server begins no slot is free. */
-static void without_server(struct network *network)
+void network_without_server(struct network *network)
 {
 	network->generation = network->serving = 0;
 	network->is_up = network->cut_off = network->submitted = false;
@@ -559,59 +622,21 @@ static void without_server(struct network *network)
 		network->slot[n] = SLOT_SERVERS;
 }
 
-/* The address is the one that it has been given now: where that is another, so is the card. */
-static void take_address(struct network *network)
+static void queue_make(struct network *network, unsigned number)
 {
-	if (!memcmp(network->mac, network->memory->mac, sizeof(network->mac))) {
-		network_tell_link(network);
-		return;
-	}
-	memcpy(network->mac, network->memory->mac, sizeof(network->mac));
-	network->renews = true;
-	network->held = network->version;
-	/* so that who renews it learns of what the guest gives back */
-	__atomic_store_n(&network->service.elsewhere, true, __ATOMIC_RELAXED);
-}
+	struct network_queue *queue = &network->queue[number];
 
-void network_forked(struct network *network)
-{
-	without_server(network);
-	slot_restart(network->client);
-	take_address(network);
-}
-
-void network_go_on(struct network *network)
-{
-	bus_channel_lock(network->channel);
-	guest_memory_begin();
-	take_address(network);
-	CHECK(check_network(network));
-	bus_channel_unlock(network->channel);
-}
-
-/* A guest that loses a card waits for ever for what it could not give back of it (hv_netvsc). */
-static bool is_given_back(const struct network *network)
-{
-	return network->sections_free == network->sections && !network->answers && !network->owed;
-}
-
-bool network_renew(struct network *network)
-{
-	bool is_due;
-
-	if (!network->renews)
-		return true;
-	bus_channel_lock(network->channel);
-	is_due = !network->paused && is_given_back(network);
-	if (is_due) {
-		network->renews = false;
-		network->taken = network->held;
-		__atomic_store_n(&network->service.elsewhere, false, __ATOMIC_RELAXED);
-	}
-	bus_channel_unlock(network->channel);
-	if (is_due)
-		bus_renew(network->channel);
-	return is_due;
+	*queue = (struct network_queue){ .network = network, .number = number };
+	network->service[number] =
+		(struct bus_service){ .type = NETWORK_TYPE,
+				      .instance = NETWORK_INSTANCE((uint8_t)network->number),
+				      .opened = opened,
+				      .closed = closed,
+				      .ready = ready,
+				      .packet = packet,
+				      .gpadl_gone = number ? NULL : gpadl_gone,
+				      .room = room,
+				      .context = queue };
 }
 
 struct network *network_create(struct bus *bus, unsigned number, struct net_card_memory *memory,
@@ -626,22 +651,17 @@ struct network *network_create(struct bus *bus, unsigned number, struct net_card
 	network->client = client;
 	network->number = number;
 	memcpy(network->mac, memory->mac, sizeof(network->mac));
-	network->service = (struct bus_service){ .type = NETWORK_TYPE,
-						 .instance = NETWORK_INSTANCE((uint8_t)number),
-						 .opened = opened,
-						 .closed = closed,
-						 .ready = ready,
-						 .packet = packet,
-						 .gpadl_gone = gpadl_gone,
-						 .room = room,
-						 .context = network };
-	without_server(network);
+	for (unsigned n = 0; n < NETWORK_QUEUES; n++)
+		queue_make(network, n);
+	network_without_server(network);
 	forget(network);
-	network->channel = bus_offer(bus, &network->service);
-	if (network->channel)
-		return network;
-	free(network);
-	return NULL;
+	network->channel = bus_offer(bus, &network->service[0]);
+	if (!network->channel) {
+		free(network);
+		return NULL;
+	}
+	network->queues = 1 + bus_allow_subs(network->channel, &network->service[1], BUS_SUBS);
+	return network;
 }
 
 void network_destroy(struct network *network) { free(network); }
@@ -744,13 +764,28 @@ static void sections_archive(struct archive *archive, struct network *network)
 	archive_check(archive, sections_are_chains(network));
 }
 
+static void owed_archive(struct archive *archive, struct network_queue *queue)
+{
+	archive_bool(archive, &queue->owed);
+	archive_u64(archive, &queue->owed_transaction);
+	archive_bytes(archive, &queue->owed_message, sizeof(queue->owed_message));
+}
+
+/* Of version 1 there is one channel. */
+static void queues_archive(struct archive *archive, struct network *network)
+{
+	if (archive->version == 1)
+		return;
+	for (unsigned n = 1; n < network->queues; n++)
+		owed_archive(archive, &network->queue[n]);
+	scale_archive(archive, network);
+}
+
 static void answers_archive(struct archive *archive, struct network *network)
 {
 	uint32_t count = network->answers;
 
-	archive_bool(archive, &network->owed);
-	archive_u64(archive, &network->owed_transaction);
-	archive_bytes(archive, &network->owed_message, sizeof(network->owed_message));
+	owed_archive(archive, &network->queue[0]);
 	archive_u32(archive, &count);
 	if (!archive_check(archive, count <= ANSWERS))
 		return;
@@ -780,11 +815,7 @@ static void offloads_archive(struct archive *archive, struct network_offloads *o
 static void card_archive(struct archive *archive, struct network *network)
 {
 	archive_bytes(archive, network->mac, sizeof(network->mac));
-	archive_bool(archive, &network->renews);
-	archive_bool(archive, &network->held);
-	archive_bool(archive, &network->taken);
-	if (archive->loading && !archive->error)
-		network->service.elsewhere = network->renews;
+	renewal_archive(archive, network);
 }
 
 void network_archive(struct archive *archive, struct network *network)
@@ -808,6 +839,7 @@ void network_archive(struct archive *archive, struct network *network)
 	archive_check(archive, !receive.gfn == !network->sections);
 	sections_archive(archive, network);
 	answers_archive(archive, network);
+	queues_archive(archive, network);
 	if (archive->error && archive->loading)
 		forget(network);
 	if (!archive->error)

@@ -8,7 +8,7 @@
  *   guest asks:     RNDIS control message -> rndis.c -> its answer is received like a frame
  *
  * network.c has the channel's life, NVSP, and the link; offload.c what a card does for the guest
- * with the heads of frames.
+ * with the heads of frames; renewal.c what becomes of a card in a machine that was forked.
  *
  * Lock: the channel's.
  *
@@ -17,11 +17,14 @@
  *     is the number of the packet's first section, from 1 on.
  *  3. No frame leaves the guest's ring unless there is a slot for it, as long as the link is up.
  *     While it is down frames are taken and dropped.
- *  4. What the guest has to be told and finds no room in its ring waits: one completion (`owed`)
- *     and some answers (`answer`). Nothing more is taken from the ring until there is room for
- *     both.
+ *  4. What the guest has to be told and finds no room in its ring waits: one completion of each
+ *     channel (`owed`) and some answers (`answer`). Nothing more is taken from a ring until there
+ *     is room for both.
  *  5. When the pages of a buffer are taken away, or the channel is closed, it is forgotten.
- *  6. In a machine that was forked the server is another one, and frames that were under way are
+ *  6. A guest with several processors may have further channels (sub-channels), for frames alone.
+ *     What it sends by one is completed there; what it receives comes by the one that it has chosen
+ *     (scale.c).
+ *  7. In a machine that was forked the server is another one, and frames that were under way are
  *     lost. Where the memory says another address the card is taken away and offered anew, and
  *     nothing is sent or received until the guest has let the old one go.
  */
@@ -50,8 +53,9 @@ void network_destroy(struct network *network);
 void network_collect(struct network *network);
 /*
  * After each bus_run(), on the same thread: a card that was forked with another address is taken
- * away as soon as the guest has given back all that it was given, and offered anew. A guest that
- * keeps something keeps the old card, whose link is down. False: not yet.
+ * away when nothing of it is under way, and offered anew (renewal.c). A guest that keeps something
+ * keeps the old card, whose link is down. False: not yet; to be asked again within milliseconds,
+ * since nobody hears when a guest has taken what is in its ring.
  */
 bool network_renew(struct network *network);
 /* Nothing is taken from the guest, or given to it, until network_resume(). */

@@ -18,6 +18,10 @@ enum {
 	ANSWER_BYTES = 384,
 	/* of an RNDIS message with a frame: its head and a checksum's info */
 	RECEIVED_HEAD_BYTES = 60,
+	/* of its channels */
+	NETWORK_QUEUES = BUS_SUBS + 1,
+	SCALE_ENTRIES = 128,
+	SCALE_KEY_BYTES = 40,
 };
 
 enum slot_state { SLOT_FREE, SLOT_SERVERS, SLOT_WAITS, SLOT_STATES };
@@ -41,6 +45,31 @@ struct network_offloads {
 	bool coalesces_ipv4, coalesces_ipv6; /* takes segments that are longer than its MTU */
 };
 
+/* By which channel a frame comes (scale.c); entries 0: by the first. */
+struct network_scale {
+	uint32_t entries, kinds;
+	uint8_t queue[SCALE_ENTRIES];
+	uint8_t key[SCALE_KEY_BYTES];
+};
+
+/* One of the card's channels: 0 the first, others are sub-channels. */
+struct network_queue {
+	struct network *network;
+	unsigned number;
+	/* invariant 4 */
+	bool owed;
+	uint64_t owed_transaction;
+	struct nvsp_message owed_message;
+};
+
+/* Of a card with another address, of which the guest is yet to hear (renewal.c). */
+struct network_renewal {
+	bool due;
+	/* when it was told of its link, by the monotonic clock; when it has acted upon that; and
+	 * until when it matters what it goes on sending */
+	uint64_t told_ms, settled_ms, patience_ms;
+};
+
 struct network_counters {
 	uint64_t sent, sent_bytes, received, received_bytes;
 	uint64_t send_dropped, send_bad, receive_dropped, receive_no_buffer, server_failed, links;
@@ -52,7 +81,9 @@ struct answer {
 };
 
 struct network {
-	struct bus_service service;
+	struct network_queue queue[NETWORK_QUEUES];
+	struct bus_service service[NETWORK_QUEUES];
+	unsigned queues; /* that the guest may have */
 	struct bus_channel *channel;
 	struct net_card_memory *memory;
 	struct slot_client *client;
@@ -63,7 +94,7 @@ struct network {
 	/* the server's life: of the generations, which is known, and whether its link is up */
 	uint32_t generation, serving;
 	bool is_up, cut_off;
-	bool renews; /* it has another address, of which the guest is yet to hear */
+	struct network_renewal renewal;
 	bool held;   /* its link is down until the guest has let the old card go */
 	bool taken;  /* the old one is taken away: nothing is delivered there any more */
 
@@ -74,6 +105,7 @@ struct network {
 	bool told_up; /* what the guest knows of the link */
 	struct network_buffer receive, send;
 	struct network_offloads offloads;
+	struct network_scale scale;
 
 	/* invariant 1 */
 	uint8_t slot[NET_SLOTS];
@@ -83,6 +115,7 @@ struct network {
 	unsigned waiting_first, waiting;
 	struct net_frame frame[NET_RECEIVE_SLOTS]; /* copies of their heads */
 	uint8_t wait[NET_RECEIVE_SLOTS];
+	uint8_t comes_by[NET_RECEIVE_SLOTS]; /* the queue of each */
 	uint32_t cut_bytes; /* of the first of them, when it is cut: what was delivered */
 	bool submitted;
 
@@ -92,9 +125,6 @@ struct network {
 	struct section section[SECTIONS];
 
 	/* invariant 4 */
-	bool owed;
-	uint64_t owed_transaction;
-	struct nvsp_message owed_message;
 	unsigned answer_first, answers;
 	struct answer answer[ANSWERS];
 
@@ -110,11 +140,21 @@ struct network_source {
 /* ---- network.c ---- */
 
 /* A packet of the guest's has been done with: the completion, or it is owed. */
-void network_complete(struct network *network, uint64_t transaction,
+void network_complete(struct network_queue *queue, uint64_t transaction,
 		      const struct nvsp_message *message);
 /* 0 or -EFAULT. at + bytes lies in the ranges. */
 int network_read(struct network *network, const struct network_source *source, uint32_t at,
 		 void *to, uint32_t bytes);
+
+/* Until a server begins no slot is free. */
+void network_without_server(struct network *network);
+
+/* ---- renewal.c ---- */
+
+void renewal_link_told(struct network_renewal *renewal);
+/* The guest has sent something. */
+void renewal_sent(struct network_renewal *renewal);
+void renewal_archive(struct archive *archive, struct network *network);
 
 /* ---- transmit.c ---- */
 
@@ -143,6 +183,15 @@ void network_submit_receive(struct network *network, unsigned slot);
 int network_control(struct network *network, const uint8_t *message, uint32_t bytes);
 /* The guest hears that the link is up or down, once it can. */
 void network_tell_link(struct network *network);
+
+/* ---- scale.c ---- */
+
+/* Which queue a frame shall come by; data may change meanwhile. */
+unsigned scale_queue(const struct network *network, const struct net_frame *frame,
+		     const uint8_t *data);
+/* What the guest sets; the RNDIS status. */
+uint32_t scale_set(struct network *network, const uint8_t *data, uint32_t bytes);
+void scale_archive(struct archive *archive, struct network *network);
 
 /* ---- offload.c ---- */
 

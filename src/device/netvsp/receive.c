@@ -52,8 +52,9 @@ int network_delivered(struct network *network, uint64_t transaction)
 	return 0;
 }
 
-/* A packet that is being made: its pieces in sections. */
+/* A packet that is being made, for one channel: its pieces in sections. */
 struct packet {
+	unsigned queue;
 	struct bus_piece piece[PACKET_FRAMES];
 	unsigned pieces;
 	uint16_t first, last;
@@ -84,7 +85,11 @@ static int packet_send(struct network *network, const struct packet *packet, uin
 		.kind = NVSP_RNDIS,
 		.rndis = { .channel = channel, .section = NVSP_NO_SECTION },
 	};
-	int error = bus_channel_send_pieces(network->channel, packet->first + 1ull,
+	struct bus_channel *to = bus_channel_sub(network->channel, packet->queue);
+	int error = -ENOTCONN;
+
+	if (to)
+		error = bus_channel_send_pieces(to, packet->first + 1ull,
 					    NVSP_RECEIVE_BUFFER_ID, packet->piece, packet->pieces,
 					    &message, sizeof(message));
 
@@ -160,6 +165,7 @@ static bool is_cut(const struct network *network, const struct net_frame *frame)
 void network_received(struct network *network, unsigned slot)
 {
 	struct net_frame *frame = &network->frame[slot];
+	const uint8_t *data;
 
 	memcpy(frame, network->memory->data[slot], sizeof(*frame));
 	/* what is checked is this copy: no compiler reads the original again */
@@ -170,6 +176,8 @@ void network_received(struct network *network, unsigned slot)
 		network_submit_receive(network, slot);
 		return;
 	}
+	data = network->memory->data[slot] + sizeof(*frame);
+	network->comes_by[slot] = (uint8_t)scale_queue(network, frame, data);
 	network->slot[slot] = SLOT_WAITS;
 	network->wait[(network->waiting_first + network->waiting) % NET_RECEIVE_SLOTS] =
 		(uint8_t)slot;
@@ -263,16 +271,32 @@ static void give_slots_back(struct network *network, unsigned count)
 	}
 }
 
+/* The slot of the n-th frame that waits. */
+static unsigned waiting_slot(const struct network *network, unsigned n)
+{
+	return network->wait[(network->waiting_first + n) % NET_RECEIVE_SLOTS];
+}
+
+/* One that is not open has none. */
+static unsigned queue_of(const struct network *network, unsigned slot)
+{
+	const unsigned queue = network->comes_by[slot];
+
+	return bus_channel_sub(network->channel, queue) ? queue : 0;
+}
+
 static bool deliver_frames(struct network *network)
 {
-	struct packet packet = { .pieces = 0 };
+	struct packet packet = { .queue = queue_of(network, waiting_slot(network, 0)) };
 	uint32_t cut_bytes = network->cut_bytes;
 	unsigned done = 0;
 
 	while (done < network->waiting && packet.pieces < PACKET_FRAMES &&
 	       network->sections_free > SECTIONS_OF_ANSWERS) {
-		unsigned slot = network->wait[(network->waiting_first + done) % NET_RECEIVE_SLOTS];
+		unsigned slot = waiting_slot(network, done);
 
+		if (queue_of(network, slot) != packet.queue)
+			break;
 		if (is_cut(network, &network->frame[slot])) {
 			cut_bytes = add_segment(network, &packet, slot, cut_bytes);
 		} else {
@@ -299,8 +323,11 @@ void network_deliver(struct network *network)
 {
 	if (network->paused || network->taken || !network->sections)
 		return;
+	network_tell_link(network); /* of which there was no room to tell it, perhaps */
 	while (network->answers && deliver_answer(network))
 		;
-	while (!network->renews && !network->answers && network->waiting && deliver_frames(network))
+	if (network->renewal.due)
+		return;
+	while (!network->answers && network->waiting && deliver_frames(network))
 		;
 }

@@ -82,6 +82,7 @@ void network_tell_link(struct network *network)
 	    network->answers == ANSWERS)
 		return;
 	network->told_up = network->is_up;
+	renewal_link_told(&network->renewal);
 	answer_put(network, &indication, sizeof(indication), NULL, 0);
 }
 
@@ -107,6 +108,7 @@ static void initialize(struct network *network, const uint8_t *message, uint32_t
 	answer.status = request.major == 1 ? RNDIS_SUCCESS : RNDIS_NOT_SUPPORTED;
 	network->initialized = request.major == 1;
 	network->told_up = network->is_up; /* the guest asks for it */
+	renewal_link_told(&network->renewal);
 	network->filter = 0;
 	network->offloads = (struct network_offloads){ .ipv4 = false };
 	answer_put(network, &answer, sizeof(answer), NULL, 0);
@@ -194,7 +196,7 @@ static void query(struct network *network, const struct rndis_request *request)
 			    .bytes = sizeof(scale) },
 		.flags = SCALE_FLAGS,
 		.messages = 1,
-		.queues = 1,
+		.queues = network->queues,
 		.indirections = SCALE_INDIRECTIONS,
 	};
 	struct ndis_offload offload;
@@ -265,6 +267,7 @@ static uint32_t set_value(struct network *network, uint32_t oid, const uint8_t *
 			       ? RNDIS_INVALID_DATA
 			       : RNDIS_SUCCESS;
 	case (uint32_t)OID_OFFLOAD_PARAMETERS: return set_offloads(network, data, bytes);
+	case OID_SCALE_PARAMETERS: return scale_set(network, data, bytes);
 	default: return RNDIS_NOT_SUPPORTED;
 	}
 }

@@ -20,11 +20,12 @@
 
 enum {
 	SLOTS = SHARE_DISK_REQUESTS,
-	SLOT_PAGES = BLOCK_SLOT_BYTES / SLOT_PAGE_BYTES,
+	SLOT_BYTES = SHARE_DISK_MAX_BYTES,
+	SLOT_PAGES = SLOT_BYTES / SLOT_PAGE_BYTES,
 	AGAIN_MS = 1000,
 	SECTOR_LEAST_BYTES = 512,
 };
-_Static_assert((int)SHARE_DISK_MAX_BYTES == (int)BLOCK_SLOT_BYTES, "a request fills a slot");
+_Static_assert((int)SLOT_BYTES <= (int)BLOCK_SLOT_BYTES, "a controller takes such slots");
 _Static_assert((int)SHARE_DISK_READ == (int)BLOCK_READ && (int)SHARE_DISK_FLUSH == (int)BLOCK_FLUSH,
 	       "a request says what the controller says");
 _Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a window has them");
@@ -331,7 +332,7 @@ static void answer(struct disk_proxy *proxy, unsigned slot, int result)
 static bool is_slot_lost(const struct disk_proxy *proxy, unsigned slot)
 {
 	/* the look brings the handler, where it has not been */
-	(void)*(const volatile uint8_t *)proxy->block->data[slot];
+	(void)*((const volatile uint8_t *)proxy->block->data + (size_t)slot * SLOT_BYTES);
 	return __atomic_load_n(&proxy->window->is_lost, __ATOMIC_ACQUIRE);
 }
 
@@ -572,7 +573,7 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 /* The controller's slots are pages of this side's half of the window, wherever that is. */
 static struct block_memory *make_slots(struct port_window *window, size_t *ret_bytes)
 {
-	const size_t slots_bytes = SLOTS * (size_t)BLOCK_SLOT_BYTES;
+	const size_t slots_bytes = SLOTS * (size_t)SLOT_BYTES;
 	const size_t bytes = offsetof(struct block_memory, data) + slots_bytes;
 	struct block_memory *block =
 		mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -595,7 +596,7 @@ static bool make_controller(struct disk_proxy *proxy, struct bus *bus)
 						   .kicked = disk_kicked, .context = proxy };
 	proxy->disk_server = (struct slot_server){ .queue = &proxy->block->queue, .slots = SLOTS };
 	proxy->storage = storage_create_served(bus, proxy->number, proxy->block,
-					       &proxy->disk_client);
+					       &proxy->disk_client, SLOT_BYTES);
 	return proxy->storage;
 }
 

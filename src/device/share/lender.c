@@ -1,5 +1,5 @@
 /* See lender.h. */
-#include "lender.h"
+#include "lender_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -8,23 +8,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "memory/memory.h"
+#include "lib/check.h"
 
-enum { MOST_PAGES = GUEST_WINDOW_PAGES, PAGE_BYTES = GUEST_PAGE_BYTES };
-#define NO_FRAME (~0ull)
-
-/* Consecutive pages that are lent together, and where they are meanwhile. */
-struct held { uint64_t gfn; /* NO_FRAME: none */ uint32_t pages; uint8_t *hva; };
-
-struct lender {
-	const struct guest_memory *memory;
-	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
-	void *context;
-	pthread_mutex_t lock;
-	struct held held[MOST_PAGES];
-};
-
-static size_t run_bytes(uint32_t pages) { return (size_t)pages * PAGE_BYTES; }
+static size_t run_bytes(uint32_t pages) { return (size_t)pages * GUEST_PAGE_BYTES; }
 
 struct lender *lender_create(const struct guest_memory *memory,
 			     void (*memory_written)(void *context, uint64_t gpa, size_t bytes),
@@ -37,7 +23,7 @@ struct lender *lender_create(const struct guest_memory *memory,
 	*lender = (struct lender){ .memory = memory, .memory_written = memory_written,
 				   .context = context };
 	pthread_mutex_init(&lender->lock, NULL);
-	for (unsigned n = 0; n < MOST_PAGES; n++)
+	for (unsigned n = 0; n < LENDER_RUNS; n++)
 		lender->held[n].gfn = NO_FRAME;
 	return lender;
 }
@@ -49,22 +35,43 @@ void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes)
 
 void lender_destroy(struct lender *lender)
 {
-	for (unsigned n = 0; n < MOST_PAGES; n++)
+	for (unsigned n = 0; n < LENDER_RUNS; n++)
 		if (lender->held[n].gfn != NO_FRAME)
 			munmap(lender->held[n].hva, run_bytes(lender->held[n].pages));
 	free(lender);
 }
 
+/* Of frames from gfn on, and of a run. */
+static bool is_in(const struct held *held, uint64_t gfn, uint64_t pages)
+{
+	return held->gfn != NO_FRAME &&
+	       (held->gfn - gfn < pages || gfn - held->gfn < held->pages);
+}
+
+static bool overlap(const struct held *held, const struct held *other)
+{
+	return is_in(other, held->gfn, held->pages);
+}
+
 static bool holds(const struct lender *lender, uint64_t gfn, uint64_t pages)
 {
-	for (unsigned n = 0; n < MOST_PAGES; n++) {
+	for (unsigned n = 0; n < LENDER_RUNS; n++)
+		if (is_in(&lender->held[n], gfn, pages))
+			return true;
+	return false;
+}
+
+void check_lender(const struct lender *lender)
+{
+	for (unsigned n = 0; n < LENDER_RUNS; n++) {
 		const struct held *held = &lender->held[n];
 
-		if (held->gfn != NO_FRAME &&
-		    (held->gfn - gfn < pages || gfn - held->gfn < held->pages))
-			return true;
+		assert((held->gfn == NO_FRAME) == !held->hva);
+		assert(!held->hva == !held->pages && held->pages <= GUEST_WINDOW_PAGES);
+		assert((uintptr_t)held->hva % GUEST_PAGE_BYTES == 0);
+		for (unsigned k = n + 1; held->hva && k < LENDER_RUNS; k++)
+			assert(!overlap(held, &lender->held[k]));
 	}
-	return false;
 }
 
 bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
@@ -80,9 +87,9 @@ bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages)
 /* Where the page lies; NULL: it is not RAM, or something lies over it. */
 static uint8_t *find_page(const struct lender *lender, uint64_t gfn)
 {
-	uint64_t gpa = gfn * PAGE_BYTES;
+	uint64_t gpa = gfn * GUEST_PAGE_BYTES;
 
-	if (gfn >= UINT64_MAX / PAGE_BYTES || guest_window_hva(lender->memory, gpa) ||
+	if (gfn >= UINT64_MAX / GUEST_PAGE_BYTES || guest_window_hva(lender->memory, gpa) ||
 	    guest_overlay_at(lender->memory, gpa) >= 0)
 		return NULL;
 	return guest_ram_hva(lender->memory, gpa);
@@ -103,7 +110,7 @@ static uint32_t count_run(const struct lender *lender, const uint64_t *gfn, uint
 /* The run that begins with this frame, or of NO_FRAME an entry that is free. */
 static struct held *find_held(struct lender *lender, uint64_t gfn)
 {
-	for (unsigned n = 0; n < MOST_PAGES; n++)
+	for (unsigned n = 0; n < LENDER_RUNS; n++)
 		if (lender->held[n].gfn == gfn)
 			return &lender->held[n];
 	return NULL;
@@ -174,7 +181,7 @@ static int lend_run(struct lender *lender, const uint64_t *gfn, uint32_t most, u
 
 static int end_run(const struct lender *lender, struct held *held, uint8_t *window)
 {
-	uint8_t *place = guest_ram_hva(lender->memory, held->gfn * PAGE_BYTES);
+	uint8_t *place = guest_ram_hva(lender->memory, held->gfn * GUEST_PAGE_BYTES);
 	const size_t bytes = run_bytes(held->pages);
 	int error;
 
@@ -226,7 +233,7 @@ static void tell(const struct lender *lender, const uint64_t *gfn, uint32_t page
 	for (uint32_t n = 0; n < pages;) {
 		const uint32_t run = count_run(lender, gfn + n, pages - n);
 
-		lender->memory_written(lender->context, gfn[n] * PAGE_BYTES, run_bytes(run));
+		lender->memory_written(lender->context, gfn[n] * GUEST_PAGE_BYTES, run_bytes(run));
 		n += run;
 	}
 }
@@ -237,6 +244,7 @@ int lender_lend(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint
 
 	pthread_mutex_lock(&lender->lock);
 	error = lend(lender, gfn, pages, window);
+	CHECK(check_lender(lender));
 	pthread_mutex_unlock(&lender->lock);
 	if (!error)
 		tell(lender, gfn, pages);
@@ -249,6 +257,7 @@ int lender_end(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8
 
 	pthread_mutex_lock(&lender->lock);
 	error = end(lender, gfn, pages, window);
+	CHECK(check_lender(lender));
 	pthread_mutex_unlock(&lender->lock);
 	if (!error)
 		tell(lender, gfn, pages);

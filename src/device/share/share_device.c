@@ -817,6 +817,7 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 		.type = memory->class == SHARE_CLASS_DISK ? disk_type : packet_type,
 		.instance = SHARE_INSTANCE(number), .opened = opened,
 		.closed = closed, .ready = ready, .packet = packet, .room = room,
+		.is_monitored = true,
 		.context = share,
 	};
 	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)

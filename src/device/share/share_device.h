@@ -13,7 +13,7 @@
  *  3. What the guest has to be told and finds no room in its ring waits, in order: completions,
  *     then whether the other end is there, then packets.
  *  4. Of the other side's numbers only those that are greater than `had` are delivered, as long as
- *     its epoch stays (ipc/share_port.h 2).
+ *     its epoch stays (ipc/share_port.h).
  *  5. A hub that breaks the protocol is cut off until there is another; the other machine's bytes
  *     are data, and are only copied. What it says to have lent lies in its half of the window.
  *

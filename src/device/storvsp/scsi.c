@@ -1,8 +1,8 @@
 /*
- * See scsi.h. One table from operation codes to what decodes them; mode pages and vital product
- * data are built here.
+ * See scsi.h. One table from operation codes to what decodes them, of drives that read discs with
+ * another one before it (optical.c); mode pages and vital product data are built here.
  */
-#include "scsi.h"
+#include "scsi_internal.h"
 
 #include <string.h>
 
@@ -16,15 +16,10 @@ enum {
 };
 /* "Msft" is what drivers of this channel look for before they clear ranges by WRITE SAME. */
 static const char vendor[] = "Msft    Virtual Disk    1.0 ";
+static const char vendor_of_drive[] = "Msft    Virtual DVD-ROM 1.0 ";
+enum { TYPE_OPTICAL = 5, IS_REMOVABLE = 0x80 };
 
-struct request {
-	const struct scsi_disk *disk;
-	uint64_t luns;
-	const uint8_t *cdb;
-	struct scsi_command *command;
-};
-
-static uint64_t big_endian(const uint8_t *from, unsigned bytes)
+uint64_t scsi_big_endian(const uint8_t *from, unsigned bytes)
 {
 	uint64_t value = 0;
 
@@ -33,7 +28,7 @@ static uint64_t big_endian(const uint8_t *from, unsigned bytes)
 	return value;
 }
 
-static void put_big_endian(uint8_t *to, unsigned bytes, uint64_t value)
+void scsi_put_big_endian(uint8_t *to, unsigned bytes, uint64_t value)
 {
 	while (bytes--) {
 		to[bytes] = (uint8_t)value;
@@ -41,14 +36,14 @@ static void put_big_endian(uint8_t *to, unsigned bytes, uint64_t value)
 	}
 }
 
-static void fail(const struct request *request, struct scsi_sense sense)
+void scsi_fail(const struct scsi_request *request, struct scsi_sense sense)
 {
 	request->command->act = SCSI_FINISHED;
 	request->command->sense = sense;
 }
 
 /* At most what the initiator has room for. */
-static void reply(const struct request *request, size_t bytes, uint64_t room)
+void scsi_reply(const struct scsi_request *request, size_t bytes, uint64_t room)
 {
 	request->command->act = SCSI_REPLY;
 	request->command->reply_bytes = bytes < room ? bytes : (size_t)room;
@@ -61,21 +56,21 @@ static bool is_on_disk(const struct scsi_disk *disk, uint64_t sector, uint64_t c
 	return sector <= disk->sectors && count <= disk->sectors - sector;
 }
 
-static void transfer(const struct request *request, enum scsi_act act, uint64_t sector,
+static void transfer(const struct scsi_request *request, enum scsi_act act, uint64_t sector,
 		     uint64_t count)
 {
 	struct scsi_command *command = request->command;
 
 	if (!is_on_disk(request->disk, sector, count)) {
-		fail(request, SENSE_OUT_OF_RANGE);
+		scsi_fail(request, SENSE_OUT_OF_RANGE);
 		return;
 	}
 	if (act == SCSI_WRITE && request->disk->read_only) {
-		fail(request, SENSE_WRITE_PROTECTED);
+		scsi_fail(request, SENSE_WRITE_PROTECTED);
 		return;
 	}
 	if (count > request->disk->transfer_bytes / request->disk->sector_bytes) {
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}
 	command->act = count ? act : SCSI_FINISHED;
@@ -83,64 +78,69 @@ static void transfer(const struct request *request, enum scsi_act act, uint64_t 
 	command->bytes = count * request->disk->sector_bytes;
 }
 
-static void transfer_6(const struct request *request, enum scsi_act act)
+void scsi_read_sectors(const struct scsi_request *request, uint64_t sector, uint64_t count)
 {
-	transfer(request, act, big_endian(request->cdb + 1, 3) & 0x1fffff,
+	transfer(request, SCSI_READ, sector, count);
+}
+
+static void transfer_6(const struct scsi_request *request, enum scsi_act act)
+{
+	transfer(request, act, scsi_big_endian(request->cdb + 1, 3) & 0x1fffff,
 		 request->cdb[4] ? request->cdb[4] : 256);
 }
 
 /* Protection information (bits 7:5) is not there. */
-static void transfer_long(const struct request *request, enum scsi_act act, uint64_t sector,
+static void transfer_long(const struct scsi_request *request, enum scsi_act act, uint64_t sector,
 			  uint64_t count)
 {
 	if (request->cdb[1] >> 5) {
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}
 	request->command->force_unit_access = request->cdb[1] >> 3 & 1;
 	transfer(request, act, sector, count);
 }
 
-static void transfer_10(const struct request *request, enum scsi_act act)
+static void transfer_10(const struct scsi_request *request, enum scsi_act act)
 {
-	transfer_long(request, act, big_endian(request->cdb + 2, 4),
-		      big_endian(request->cdb + 7, 2));
+	transfer_long(request, act, scsi_big_endian(request->cdb + 2, 4),
+		      scsi_big_endian(request->cdb + 7, 2));
 }
-static void transfer_12(const struct request *request, enum scsi_act act)
+static void transfer_12(const struct scsi_request *request, enum scsi_act act)
 {
-	transfer_long(request, act, big_endian(request->cdb + 2, 4),
-		      big_endian(request->cdb + 6, 4));
+	transfer_long(request, act, scsi_big_endian(request->cdb + 2, 4),
+		      scsi_big_endian(request->cdb + 6, 4));
 }
-static void transfer_16(const struct request *request, enum scsi_act act)
+static void transfer_16(const struct scsi_request *request, enum scsi_act act)
 {
-	transfer_long(request, act, big_endian(request->cdb + 2, 8),
-		      big_endian(request->cdb + 10, 4));
+	transfer_long(request, act, scsi_big_endian(request->cdb + 2, 8),
+		      scsi_big_endian(request->cdb + 10, 4));
 }
-static void read_6(const struct request *request) { transfer_6(request, SCSI_READ); }
-static void read_10(const struct request *request) { transfer_10(request, SCSI_READ); }
-static void read_12(const struct request *request) { transfer_12(request, SCSI_READ); }
-static void read_16(const struct request *request) { transfer_16(request, SCSI_READ); }
-static void write_6(const struct request *request) { transfer_6(request, SCSI_WRITE); }
-static void write_10(const struct request *request) { transfer_10(request, SCSI_WRITE); }
-static void write_12(const struct request *request) { transfer_12(request, SCSI_WRITE); }
-static void write_16(const struct request *request) { transfer_16(request, SCSI_WRITE); }
+static void read_6(const struct scsi_request *request) { transfer_6(request, SCSI_READ); }
+static void read_10(const struct scsi_request *request) { transfer_10(request, SCSI_READ); }
+static void read_12(const struct scsi_request *request) { transfer_12(request, SCSI_READ); }
+static void read_16(const struct scsi_request *request) { transfer_16(request, SCSI_READ); }
+static void write_6(const struct scsi_request *request) { transfer_6(request, SCSI_WRITE); }
+static void write_10(const struct scsi_request *request) { transfer_10(request, SCSI_WRITE); }
+static void write_12(const struct scsi_request *request) { transfer_12(request, SCSI_WRITE); }
+static void write_16(const struct scsi_request *request) { transfer_16(request, SCSI_WRITE); }
 
-static void synchronize(const struct request *request) { request->command->act = SCSI_FLUSH; }
+static void synchronize(const struct scsi_request *request) { request->command->act = SCSI_FLUSH; }
 
-static void write_same(const struct request *request, uint64_t sector, uint64_t count)
+static void write_same(const struct scsi_request *request, uint64_t sector, uint64_t count)
 {
 	struct scsi_command *command = request->command;
 
 	if (request->disk->read_only) {
-		fail(request, SENSE_WRITE_PROTECTED);
+		scsi_fail(request, SENSE_WRITE_PROTECTED);
 		return;
 	}
 	if (!is_on_disk(request->disk, sector, count)) {
-		fail(request, SENSE_OUT_OF_RANGE);
+		scsi_fail(request, SENSE_OUT_OF_RANGE);
 		return;
 	}
 	if (request->cdb[1] & ~8 || !count) { /* all but UNMAP */
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}
 	command->act = SCSI_WRITE_SAME;
@@ -148,24 +148,26 @@ static void write_same(const struct request *request, uint64_t sector, uint64_t 
 	command->bytes = count * request->disk->sector_bytes;
 }
 
-static void write_same_10(const struct request *request)
+static void write_same_10(const struct scsi_request *request)
 {
-	write_same(request, big_endian(request->cdb + 2, 4), big_endian(request->cdb + 7, 2));
+	write_same(request, scsi_big_endian(request->cdb + 2, 4),
+		   scsi_big_endian(request->cdb + 7, 2));
 }
-static void write_same_16(const struct request *request)
+static void write_same_16(const struct scsi_request *request)
 {
-	write_same(request, big_endian(request->cdb + 2, 8), big_endian(request->cdb + 10, 4));
+	write_same(request, scsi_big_endian(request->cdb + 2, 8),
+		   scsi_big_endian(request->cdb + 10, 4));
 }
 
-static void unmap(const struct request *request)
+static void unmap(const struct scsi_request *request)
 {
 	struct scsi_command *command = request->command;
 
-	command->bytes = big_endian(request->cdb + 7, 2);
+	command->bytes = scsi_big_endian(request->cdb + 7, 2);
 	if (request->disk->read_only)
-		fail(request, SENSE_WRITE_PROTECTED);
+		scsi_fail(request, SENSE_WRITE_PROTECTED);
 	else if (request->cdb[1] & 1 || command->bytes > SCSI_UNMAP_BYTES)
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 	else
 		command->act = command->bytes ? SCSI_UNMAP : SCSI_FINISHED;
 }
@@ -173,14 +175,14 @@ static void unmap(const struct request *request)
 int scsi_unmap_list(const struct scsi_disk *disk, const uint8_t *list, size_t bytes,
 		    uint64_t ret[SCSI_UNMAP_RANGES][2], struct scsi_sense *ret_sense)
 {
-	size_t count = bytes < 8 ? 0 : big_endian(list + 2, 2) / 16;
+	size_t count = bytes < 8 ? 0 : scsi_big_endian(list + 2, 2) / 16;
 
 	*ret_sense = SCSI_SENSE_INVALID_LIST;
 	if (bytes < 8 || count > (bytes - 8) / 16 || count > SCSI_UNMAP_RANGES)
 		return -1;
 	for (size_t n = 0; n < count; n++) {
-		uint64_t sector = big_endian(list + 8 + 16 * n, 8);
-		uint64_t sectors = big_endian(list + 16 + 16 * n, 4);
+		uint64_t sector = scsi_big_endian(list + 8 + 16 * n, 8);
+		uint64_t sectors = scsi_big_endian(list + 16 + 16 * n, 4);
 
 		*ret_sense = SENSE_OUT_OF_RANGE;
 		if (!is_on_disk(disk, sector, sectors))
@@ -193,13 +195,13 @@ int scsi_unmap_list(const struct scsi_disk *disk, const uint8_t *list, size_t by
 
 /* ---- what the disk is ---- */
 
-static void read_capacity_10(const struct request *request)
+static void read_capacity_10(const struct scsi_request *request)
 {
 	uint64_t last = request->disk->sectors ? request->disk->sectors - 1 : 0;
 
-	put_big_endian(request->command->reply, 4, last > UINT32_MAX ? UINT32_MAX : last);
-	put_big_endian(request->command->reply + 4, 4, request->disk->sector_bytes);
-	reply(request, 8, 8);
+	scsi_put_big_endian(request->command->reply, 4, last > UINT32_MAX ? UINT32_MAX : last);
+	scsi_put_big_endian(request->command->reply + 4, 4, request->disk->sector_bytes);
+	scsi_reply(request, 8, 8);
 }
 
 static unsigned sectors_exponent(const struct scsi_disk *disk)
@@ -212,22 +214,22 @@ static unsigned sectors_exponent(const struct scsi_disk *disk)
 }
 
 /* SERVICE ACTION IN (16): READ CAPACITY is the only one. */
-static void read_capacity_16(const struct request *request)
+static void read_capacity_16(const struct scsi_request *request)
 {
 	uint8_t *to = request->command->reply;
 
 	if ((request->cdb[1] & 0x1f) != 0x10) {
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}
-	put_big_endian(to, 8, request->disk->sectors ? request->disk->sectors - 1 : 0);
-	put_big_endian(to + 8, 4, request->disk->sector_bytes);
+	scsi_put_big_endian(to, 8, request->disk->sectors ? request->disk->sectors - 1 : 0);
+	scsi_put_big_endian(to + 8, 4, request->disk->sector_bytes);
 	to[13] = (uint8_t)sectors_exponent(request->disk);
 	to[14] = request->disk->read_only ? 0 : 0xc0; /* what is unmapped reads as zero */
-	reply(request, 32, big_endian(request->cdb + 10, 4));
+	scsi_reply(request, 32, scsi_big_endian(request->cdb + 10, 4));
 }
 
-static void vital_identification(const struct request *request, uint8_t *to)
+static void vital_identification(const struct scsi_request *request, uint8_t *to)
 {
 	const uint8_t *id = request->disk->id;
 
@@ -239,33 +241,39 @@ static void vital_identification(const struct request *request, uint8_t *to)
 	to[8] = (uint8_t)(0x30 | (id[0] & 15)); /* locally assigned */
 }
 
-static void vital_limits(const struct request *request, uint8_t *to)
+static void vital_limits(const struct scsi_request *request, uint8_t *to)
 {
 	const struct scsi_disk *disk = request->disk;
 	uint32_t sectors = disk->transfer_bytes / disk->sector_bytes;
 
-	put_big_endian(to + 2, 2, 0x3c);
-	put_big_endian(to + 6, 2, 1u << sectors_exponent(disk));
-	put_big_endian(to + 8, 4, sectors);
-	put_big_endian(to + 12, 4, sectors);
+	scsi_put_big_endian(to + 2, 2, 0x3c);
+	scsi_put_big_endian(to + 6, 2, 1u << sectors_exponent(disk));
+	scsi_put_big_endian(to + 8, 4, sectors);
+	scsi_put_big_endian(to + 12, 4, sectors);
 	if (!disk->read_only) {
-		put_big_endian(to + 20, 4, 0xffffffff);
-		put_big_endian(to + 24, 4, SCSI_UNMAP_RANGES);
-		put_big_endian(to + 28, 4, 1u << sectors_exponent(disk));
-		put_big_endian(to + 36, 8, 0xffffffff);
+		scsi_put_big_endian(to + 20, 4, 0xffffffff);
+		scsi_put_big_endian(to + 24, 4, SCSI_UNMAP_RANGES);
+		scsi_put_big_endian(to + 28, 4, 1u << sectors_exponent(disk));
+		scsi_put_big_endian(to + 36, 8, 0xffffffff);
 	}
 }
 
-static void inquire_vital(const struct request *request)
+static void inquire_vital(const struct scsi_request *request)
 {
 	static const uint8_t pages[] = { 0x00, 0x80, 0x83, 0xb0, 0xb1, 0xb2 };
+	const bool is_optical = request->disk->is_optical;
 	uint8_t *to = request->command->reply;
 
+	to[0] = is_optical ? TYPE_OPTICAL : 0;
 	to[1] = request->cdb[2];
+	if (is_optical && request->cdb[2] > 0x83) {
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
+		return;
+	}
 	switch (request->cdb[2]) {
 	case 0x00:
-		to[3] = sizeof(pages);
-		memcpy(to + 4, pages, sizeof(pages));
+		to[3] = is_optical ? 3 : sizeof(pages);
+		memcpy(to + 4, pages, to[3]);
 		break;
 	case 0x80:
 		to[3] = 32;
@@ -286,12 +294,13 @@ static void inquire_vital(const struct request *request)
 		to[5] = request->disk->read_only ? 0 : 0xe4;
 		to[6] = request->disk->read_only ? 0 : 2; /* thin */
 		break;
-	default: fail(request, SCSI_SENSE_INVALID_FIELD); return;
+	default: scsi_fail(request, SCSI_SENSE_INVALID_FIELD); return;
 	}
-	reply(request, 4 + (size_t)big_endian(to + 2, 2), big_endian(request->cdb + 3, 2));
+	scsi_reply(request, 4 + (size_t)scsi_big_endian(to + 2, 2),
+		   scsi_big_endian(request->cdb + 3, 2));
 }
 
-static void inquire(const struct request *request)
+static void inquire(const struct scsi_request *request)
 {
 	uint8_t *to = request->command->reply;
 
@@ -300,15 +309,19 @@ static void inquire(const struct request *request)
 		return;
 	}
 	if (request->cdb[2]) {
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
+	}
+	if (request->disk->is_optical) {
+		to[0] = TYPE_OPTICAL;
+		to[1] = IS_REMOVABLE;
 	}
 	to[2] = 6; /* SPC-4 */
 	to[3] = 2;
 	to[4] = 36 - 5;
 	to[7] = 2; /* command queues */
-	memcpy(to + 8, vendor, sizeof(vendor) - 1);
-	reply(request, 36, big_endian(request->cdb + 3, 2));
+	memcpy(to + 8, request->disk->is_optical ? vendor_of_drive : vendor, sizeof(vendor) - 1);
+	scsi_reply(request, 36, scsi_big_endian(request->cdb + 3, 2));
 }
 
 void scsi_inquire_absent(struct scsi_command *ret)
@@ -318,16 +331,9 @@ void scsi_inquire_absent(struct scsi_command *ret)
 				      .reply = { 0x7f, 0, 6, 2, 36 - 5 } };
 }
 
-static void report_luns(const struct request *request)
+static void report_luns(const struct scsi_request *request)
 {
-	uint8_t *to = request->command->reply;
-	unsigned count = 0;
-
-	for (unsigned n = 0; n < 62; n++) /* what a reply has room for */
-		if (request->luns >> n & 1)
-			to[8 + 8 * count++ + 1] = (uint8_t)n;
-	put_big_endian(to, 4, 8 * count);
-	reply(request, 8 + 8 * count, big_endian(request->cdb + 6, 4));
+	scsi_report_luns(request->luns, scsi_big_endian(request->cdb + 6, 4), request->command);
 }
 
 /*
@@ -335,7 +341,7 @@ static void report_luns(const struct request *request)
  * control page (hints for streams) and takes the refusal. Page control 1, what can be changed:
  * nothing.
  */
-static void mode_sense(const struct request *request, unsigned head_bytes, uint64_t room)
+static void mode_sense(const struct scsi_request *request, unsigned head_bytes, uint64_t room)
 {
 	unsigned page = request->cdb[2] & 0x3f;
 	bool has_subpage = request->cdb[3] && request->cdb[3] != MODE_ALL_SUBPAGES;
@@ -346,7 +352,7 @@ static void mode_sense(const struct request *request, unsigned head_bytes, uint6
 
 	if ((page != MODE_CACHING && page != MODE_ALL) || has_subpage ||
 	    request->cdb[2] >> 6 == 3) {
-		fail(request, SCSI_SENSE_INVALID_FIELD);
+		scsi_fail(request, SCSI_SENSE_INVALID_FIELD);
 		return;
 	}
 	to[at] = MODE_CACHING;
@@ -357,33 +363,33 @@ static void mode_sense(const struct request *request, unsigned head_bytes, uint6
 		to[0] = (uint8_t)(at - 1);
 		to[2] = parameters;
 	} else {
-		put_big_endian(to, 2, at - 2);
+		scsi_put_big_endian(to, 2, at - 2);
 		to[3] = parameters;
 	}
-	reply(request, at, room);
+	scsi_reply(request, at, room);
 }
 
-static void mode_sense_6(const struct request *request) { mode_sense(request, 4, request->cdb[4]); }
-static void mode_sense_10(const struct request *request)
+static void mode_sense_6(const struct scsi_request *request)
 {
-	mode_sense(request, 8, big_endian(request->cdb + 7, 2));
+	mode_sense(request, 4, request->cdb[4]);
+}
+static void mode_sense_10(const struct scsi_request *request)
+{
+	mode_sense(request, 8, scsi_big_endian(request->cdb + 7, 2));
 }
 
 /* Sense goes with each command: there is never any that waits. */
-static void request_sense(const struct request *request)
+static void request_sense(const struct scsi_request *request)
 {
 	scsi_sense_bytes((struct scsi_sense){ 0 }, request->command->reply);
-	reply(request, SCSI_SENSE_BYTES, request->cdb[4]);
+	scsi_reply(request, SCSI_SENSE_BYTES, request->cdb[4]);
 }
 
-static void nothing(const struct request *request) { request->command->act = SCSI_FINISHED; }
+static void nothing(const struct scsi_request *request) { request->command->act = SCSI_FINISHED; }
 
-static const struct {
-	uint8_t code;
-	void (*decode)(const struct request *request);
-} commands[] = {
+static const struct scsi_operation commands[] = {
 	{ 0x00, nothing /* TEST UNIT READY */ },
-	{ 0x03, request_sense },
+	{ SCSI_REQUEST_SENSE, request_sense },
 	{ 0x08, read_6 },
 	{ 0x0a, write_6 },
 	{ SCSI_INQUIRY, inquire },
@@ -407,18 +413,48 @@ static const struct {
 	{ 0xaa, write_12 },
 };
 
+/* What a drive that reads discs does as every unit. */
+static bool is_of_every_unit(uint8_t code)
+{
+	return code == SCSI_REQUEST_SENSE || code == SCSI_INQUIRY || code == SCSI_REPORT_LUNS;
+}
+
+static const struct scsi_operation *find_operation(const struct scsi_disk *disk, uint8_t code)
+{
+	for (size_t n = 0; disk->is_optical && optical_operations[n].decode; n++)
+		if (optical_operations[n].code == code)
+			return &optical_operations[n];
+	if (disk->is_optical && !is_of_every_unit(code))
+		return NULL;
+	for (size_t n = 0; n < sizeof(commands) / sizeof(commands[0]); n++)
+		if (commands[n].code == code)
+			return &commands[n];
+	return NULL;
+}
+
 void scsi_decode(const struct scsi_disk *disk, uint64_t luns, const uint8_t cdb[SCSI_CDB_BYTES],
 		 struct scsi_command *ret)
 {
-	const struct request request = { disk, luns, cdb, ret };
+	const struct scsi_request request = { disk, luns, cdb, ret };
+	const struct scsi_operation *operation = find_operation(disk, cdb[0]);
 
 	*ret = (struct scsi_command){ 0 };
-	for (size_t n = 0; n < sizeof(commands) / sizeof(commands[0]); n++)
-		if (commands[n].code == cdb[0]) {
-			commands[n].decode(&request);
-			return;
-		}
-	fail(&request, SENSE_UNKNOWN_COMMAND);
+	if (operation)
+		operation->decode(&request);
+	else
+		scsi_fail(&request, SENSE_UNKNOWN_COMMAND);
+}
+
+void scsi_report_luns(uint64_t luns, uint64_t room, struct scsi_command *ret)
+{
+	unsigned count = 0;
+
+	*ret = (struct scsi_command){ .act = SCSI_REPLY };
+	for (unsigned n = 0; n < 62; n++) /* what a reply has room for */
+		if (luns >> n & 1)
+			ret->reply[8 + 8 * count++ + 1] = (uint8_t)n;
+	scsi_put_big_endian(ret->reply, 4, 8 * count);
+	ret->reply_bytes = 8 + 8 * count < room ? 8 + 8 * count : (size_t)room;
 }
 
 void scsi_sense_bytes(struct scsi_sense sense, uint8_t ret[SCSI_SENSE_BYTES])

@@ -1,73 +1,31 @@
 /* See storage.h. */
-#include "storage.h"
+#include "storage_internal.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "abi/vmbus_layout.h"
 #include "abi/vstor.h"
-#include "lib/archive.h"
 #include "lib/check.h"
 #include "lib/speculation.h"
-#include "scsi.h"
 
 #define STORAGE_TYPE \
 	GUID(0xba6163d9, 0x04a1, 0x4d29, 0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f)
 #define STORAGE_INSTANCE \
 	GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x01)
 
-/*
- * Free: nobody's. Waits: for room in the guest's ring. Orphan: its channel was closed while it was
- * under way.
- */
-enum request_state {
-	REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES
-};
-
 /* the last byte of the instances of served disks' controllers */
 enum { SERVED_FIRST = 0x10 };
-enum { GFNS = BLOCK_SLOT_BYTES / GUEST_PAGE_BYTES + 1 };
-
-struct request {
-	enum request_state state;
-	uint64_t transaction;
-	unsigned disk;
-	struct vstor_packet packet; /* becomes the answer */
-	struct scsi_command command;
-	struct bus_range range;
-	uint64_t gfn[GFNS];
-	uint64_t unmap[SCSI_UNMAP_RANGES][2];
-	int unmaps, unmapped;
-	bool flush_follows; /* it was written, and has to be durable */
-};
-
-struct storage {
-	struct bus_service service;
-	struct bus_channel *channel;
-	struct block_memory *memory;
-	struct slot_client *client;
-	struct scsi_disk disk[BLOCK_DISKS];
-	unsigned disks;
-	uint32_t version; /* 0: not agreed upon */
-	bool begun, submitted, paused;
-	/*
-	 * Nobody knows its disk yet; whoever serves it is away. What is asked of it then waits, its
-	 * data in the guest's memory, and nothing more is taken.
-	 */
-	bool awaited, away;
-	struct request *held;
-	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
-	unsigned free, waiting; /* of the requests */
-	uint64_t commands, bytes_read, bytes_written, flushes, refused, failed;
-	struct request request[BLOCK_SLOTS];
-};
+enum { DISC_SECTOR_BYTES = 2048 };
 
 static uint8_t *data_of(struct storage *storage, const struct request *request)
 {
-	return storage->memory->data[request - storage->request];
+	return (uint8_t *)storage->memory->data +
+	       (size_t)(request - storage->request) * storage->slot_bytes;
 }
 
 /* ---- answers ---- */
@@ -83,14 +41,20 @@ void check_storage(const struct storage *storage)
 	assert(storage->free + BLOCK_SLOTS - storage->client->slots == in_state[REQUEST_FREE] &&
 	       storage->waiting == in_state[REQUEST_WAITS]);
 	assert(!storage->begun || storage->version);
+	assert(storage->leaving <= NOBODY);
+	for (unsigned n = 0; n < BLOCK_DISKS; n++)
+		assert(!(storage->luns >> n & 1) || storage->disk[n].sector_bytes);
 }
 
-/* The disk process has none of them. */
-static bool is_drained(const struct storage *storage)
+static bool is_under_way(const struct request *request)
+{
+	return request->state == REQUEST_UNDER_WAY || request->state == REQUEST_ORPHAN;
+}
+
+bool storage_is_drained(const struct storage *storage)
 {
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++)
-		if (storage->request[n].state == REQUEST_UNDER_WAY ||
-		    storage->request[n].state == REQUEST_ORPHAN)
+		if (is_under_way(&storage->request[n]))
 			return false;
 	return true;
 }
@@ -105,8 +69,12 @@ static void request_release(struct storage *storage, struct request *request)
 
 static void deliver(struct storage *storage, struct request *request)
 {
-	int error = bus_channel_send(storage->channel, PACKET_COMPLETION, request->transaction,
-				     &request->packet, sizeof(request->packet));
+	struct bus_channel *to = bus_channel_sub(storage->channel, request->queue);
+	int error = -ENOTCONN;
+
+	if (to)
+		error = bus_channel_send(to, PACKET_COMPLETION, request->transaction,
+					 &request->packet, sizeof(request->packet));
 
 	if (error != -EAGAIN) {
 		request_release(storage, request);
@@ -144,7 +112,7 @@ static void complete_with_sense(struct storage *storage, struct request *request
 	/* what it asks for is not there, which tells its driver so; or the disk did not do it */
 	if (sense.key == SCSI_ILLEGAL_REQUEST)
 		storage->refused++;
-	else
+	else if (sense.key != SCSI_NOT_READY && sense.key != SCSI_UNIT_ATTENTION)
 		storage->failed++;
 	scsi_sense_bytes(sense, bytes);
 	memset(srb->cdb_or_sense, 0, sizeof(srb->cdb_or_sense));
@@ -154,6 +122,37 @@ static void complete_with_sense(struct storage *storage, struct request *request
 	srb->scsi_status = SCSI_CHECK_CONDITION;
 	srb->data_bytes = 0;
 	answer(storage, request, 0);
+}
+
+/* ---- discs, and what is told once ---- */
+
+static void act_on_drive(struct storage *storage, struct request *request)
+{
+	struct scsi_disk *disk = &storage->disk[request->disk];
+	const enum scsi_act act = request->command.act;
+
+	if (act == SCSI_LOCK || act == SCSI_UNLOCK)
+		disk->is_locked = act == SCSI_LOCK;
+	else
+		disk->is_open = act == SCSI_OPEN_TRAY;
+	if (act == SCSI_CLOSE_TRAY && disk->sectors)
+		storage->attention[request->disk] |= ATTENTION_MEDIUM;
+	complete(storage, request, SRB_SUCCESS, 0);
+}
+
+/* INQUIRY and REPORT LUNS are answered whatever has happened (SAM-5 5.14). */
+static bool pays_attention(uint8_t code)
+{
+	return code != SCSI_INQUIRY && code != SCSI_REPORT_LUNS;
+}
+
+static struct scsi_sense take_attention(struct storage *storage, unsigned disk)
+{
+	uint8_t *attention = &storage->attention[disk];
+	const bool is_medium = *attention & ATTENTION_MEDIUM;
+
+	*attention &= (uint8_t)~(is_medium ? ATTENTION_MEDIUM : ATTENTION_CAPACITY);
+	return is_medium ? SCSI_SENSE_MEDIUM_CHANGED : SCSI_SENSE_CAPACITY_CHANGED;
 }
 
 /* ---- requests to the disk ---- */
@@ -256,7 +255,11 @@ static void execute(struct storage *storage, struct request *request)
 		else
 			complete(storage, request, SRB_SUCCESS, 0);
 		break;
-	case SCSI_REPLY: give(storage, request, command->reply, command->reply_bytes); break;
+	case SCSI_REPLY:
+		if (command->takes_event)
+			storage->disk[request->disk].event = SCSI_NO_EVENT;
+		give(storage, request, command->reply, command->reply_bytes);
+		break;
 	case SCSI_READ:
 		submit(storage, request, BLOCK_READ, command->offset, command->bytes);
 		break;
@@ -267,6 +270,7 @@ static void execute(struct storage *storage, struct request *request)
 	case SCSI_FLUSH: submit(storage, request, BLOCK_FLUSH, 0, 0); break;
 	case SCSI_UNMAP: start_unmap(storage, request); break;
 	case SCSI_WRITE_SAME: start_write_same(storage, request); break;
+	default: act_on_drive(storage, request); return;
 	}
 	request->flush_follows = command->act == SCSI_WRITE && command->force_unit_access;
 }
@@ -315,13 +319,19 @@ static void disk_replied(struct storage *storage, struct request *request, int e
 
 /* ---- packets ---- */
 
-/* Drivers look at what INQUIRY and REPORT LUNS say, and not at their status. */
+/*
+ * Drivers look at what INQUIRY and REPORT LUNS say, and not at their status. A target whose unit 0
+ * is gone still says which others it has.
+ */
 static void execute_absent(struct storage *storage, struct request *request)
 {
-	switch (request->packet.body.srb.cdb_or_sense[0]) {
+	const struct vstor_srb *srb = &request->packet.body.srb;
+
+	switch (srb->cdb_or_sense[0]) {
 	case SCSI_INQUIRY: scsi_inquire_absent(&request->command); break;
 	case SCSI_REPORT_LUNS:
-		request->command = (struct scsi_command){ .act = SCSI_REPLY, .reply_bytes = 8 };
+		scsi_report_luns(srb->path || srb->target ? 0 : storage->luns, SCSI_REPLY_BYTES,
+				 &request->command);
 		break;
 	default: complete(storage, request, SRB_INVALID_LUN, 0); return;
 	}
@@ -338,7 +348,8 @@ static void execute_srb(struct storage *storage, struct request *request)
 		return;
 	}
 	storage->commands++;
-	if (srb->path || srb->target || srb->lun >= storage->disks) {
+	if (srb->path || srb->target || srb->lun >= BLOCK_DISKS ||
+	    !(storage->luns >> srb->lun & 1)) {
 		execute_absent(storage, request);
 		return;
 	}
@@ -346,14 +357,17 @@ static void execute_srb(struct storage *storage, struct request *request)
 		complete(storage, request, SRB_INVALID_REQUEST, 0);
 		return;
 	}
-	request->disk = (uint32_t)speculation_bound(srb->lun, storage->disks);
+	request->disk = (uint32_t)speculation_bound(srb->lun, BLOCK_DISKS);
 	memcpy(cdb, srb->cdb_or_sense, srb->cdb_bytes);
-	scsi_decode(&storage->disk[request->disk], (1ull << storage->disks) - 1, cdb,
-		    &request->command);
+	if (storage->attention[request->disk] && pays_attention(cdb[0])) {
+		complete_with_sense(storage, request, take_attention(storage, request->disk));
+		return;
+	}
+	scsi_decode(&storage->disk[request->disk], storage->luns, cdb, &request->command);
 	execute(storage, request);
 }
 
-static bool is_version(uint32_t version)
+bool storage_is_version(uint32_t version)
 {
 	return version == VSTOR_5_1 || version == VSTOR_6_0 || version == VSTOR_6_2;
 }
@@ -362,7 +376,7 @@ static void query_version(struct storage *storage, struct request *request)
 {
 	uint16_t version = request->packet.body.version.version;
 
-	if (!is_version(version)) {
+	if (!storage_is_version(version)) {
 		answer(storage, request, VSTOR_REVISION_MISMATCH);
 		return;
 	}
@@ -372,13 +386,48 @@ static void query_version(struct storage *storage, struct request *request)
 
 static void query_properties(struct storage *storage, struct request *request)
 {
-	request->packet.body.properties =
-		(struct vstor_properties){ .transfer_bytes = BLOCK_SLOT_BYTES };
+	const uint16_t subs = (uint16_t)(storage->queues - 1);
+
+	request->packet.body.properties = (struct vstor_properties){
+		.sub_channels = subs,
+		.flags = subs ? VSTOR_SEVERAL_CHANNELS : 0,
+		.transfer_bytes = storage->slot_bytes,
+	};
 	answer(storage, request, storage->version ? 0 : VSTOR_INVALID_STATE);
+}
+
+static void create_subs(struct storage *storage, struct request *request)
+{
+	const unsigned count = request->packet.body.sub_channels;
+	uint32_t status = VSTOR_INVALID_STATE;
+
+	if (storage->begun && count && count < storage->queues &&
+	    bus_want_subs(storage->channel, count) == count)
+		status = 0;
+	answer(storage, request, status);
+}
+
+/*
+ * The guest's driver looks which units there are when it hears this, and asks those that it has.
+ * One that has not begun looks anyway.
+ */
+static void tell_guest(struct storage *storage)
+{
+	const struct vstor_packet packet = { .operation = VSTOR_ENUMERATE_BUS };
+
+	if (!storage->begun || !storage->must_tell)
+		storage->must_tell = false;
+	else
+		storage->must_tell = bus_channel_send(storage->channel, PACKET_INBAND, 0, &packet,
+						      sizeof(packet)) == -EAGAIN;
 }
 
 static void dispatch(struct storage *storage, struct request *request)
 {
+	if (request->queue && request->packet.operation != VSTOR_EXECUTE) {
+		answer(storage, request, VSTOR_INVALID_STATE);
+		return;
+	}
 	switch (request->packet.operation) {
 	case VSTOR_BEGIN:
 		storage->version = 0;
@@ -391,6 +440,7 @@ static void dispatch(struct storage *storage, struct request *request)
 		storage->begun = storage->version != 0;
 		answer(storage, request, storage->begun ? 0 : VSTOR_INVALID_STATE);
 		break;
+	case VSTOR_CREATE_SUB_CHANNELS: create_subs(storage, request); break;
 	case VSTOR_EXECUTE:
 		if (storage->awaited || storage->away)
 			storage->held = request;
@@ -417,14 +467,15 @@ static struct request *request_take(struct storage *storage)
 
 static bool ready(void *context)
 {
-	const struct storage *storage = context;
+	const struct storage *storage = ((const struct storage_queue *)context)->storage;
 
 	return storage->free > 0 && !storage->paused && !storage->held;
 }
 
 static int packet(void *context, const struct bus_packet *received)
 {
-	struct storage *storage = context;
+	const struct storage_queue *queue = context;
+	struct storage *storage = queue->storage;
 	struct request *request;
 
 	if ((received->type != PACKET_INBAND && received->type != PACKET_GPA_DIRECT) ||
@@ -434,8 +485,10 @@ static int packet(void *context, const struct bus_packet *received)
 	    (received->ranges && bus_range_pages(&received->range[0]) > GFNS))
 		return -EBADMSG;
 	request = request_take(storage);
-	*request = (struct request){ .state = REQUEST_UNDER_WAY,
-				     .transaction = received->transaction };
+	memset(request, 0, offsetof(struct request, gfn));
+	request->state = REQUEST_UNDER_WAY;
+	request->transaction = received->transaction;
+	request->queue = queue->number;
 	memcpy(&request->packet, received->payload, sizeof(request->packet));
 	if (received->ranges) {
 		request->range = (struct bus_range){ received->range[0].bytes,
@@ -450,34 +503,65 @@ static int packet(void *context, const struct bus_packet *received)
 
 static void opened(void *context)
 {
-	struct storage *storage = context;
+	const struct storage_queue *queue = context;
+	struct storage *storage = queue->storage;
 
+	if (queue->number)
+		return;
 	storage->version = 0;
 	storage->begun = false;
 }
 
 static void closed(void *context)
 {
-	struct storage *storage = context;
+	const struct storage_queue *queue = context;
+	struct storage *storage = queue->storage;
 
-	if (storage->held)
+	if (storage->held && storage->held->queue == queue->number) {
 		request_release(storage, storage->held);
-	storage->held = NULL;
+		storage->held = NULL;
+	}
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
-		if (storage->request[n].state == REQUEST_UNDER_WAY)
-			storage->request[n].state = REQUEST_ORPHAN;
-		else if (storage->request[n].state == REQUEST_WAITS)
-			request_release(storage, &storage->request[n]);
+		struct request *request = &storage->request[n];
+
+		if (request->queue != queue->number)
+			continue;
+		if (request->state == REQUEST_UNDER_WAY)
+			request->state = REQUEST_ORPHAN;
+		else if (request->state == REQUEST_WAITS)
+			request_release(storage, request);
 	}
 }
 
 static void room(void *context)
 {
-	struct storage *storage = context;
+	const struct storage_queue *queue = context;
+	struct storage *storage = queue->storage;
 
 	for (unsigned n = 0; n < BLOCK_SLOTS && storage->waiting; n++)
-		if (storage->request[n].state == REQUEST_WAITS)
+		if (storage->request[n].state == REQUEST_WAITS &&
+		    storage->request[n].queue == queue->number)
 			deliver(storage, &storage->request[n]);
+	tell_guest(storage);
+}
+
+/* ---- disks that come and go ---- */
+
+static bool is_busy(const struct storage *storage, unsigned disk)
+{
+	for (unsigned n = 0; n < BLOCK_SLOTS; n++)
+		if (storage->request[n].disk == disk && is_under_way(&storage->request[n]))
+			return true;
+	return false;
+}
+
+/* Nothing of it is under way any more: whoever wanted it away has it. */
+static void let_go(struct storage *storage)
+{
+	if (storage->leaving == NOBODY || is_busy(storage, storage->leaving))
+		return;
+	storage->leaving = NOBODY;
+	storage->released(storage->context);
 }
 
 /* ---- the thread that collects ---- */
@@ -505,6 +589,7 @@ int storage_collect(struct storage *storage)
 			break;
 	}
 	kick(storage);
+	let_go(storage);
 	CHECK(check_storage(storage));
 	pthread_cond_broadcast(&storage->drained);
 	bus_channel_unlock(storage->channel);
@@ -516,18 +601,49 @@ int storage_collect(struct storage *storage)
 
 /* ---- life ---- */
 
-static void describe(const struct block_disk *from, struct scsi_disk *to)
+static void describe(const struct storage *storage, const struct block_disk *from,
+		     struct scsi_disk *to)
 {
-	*to = (struct scsi_disk){ .sectors = from->size_bytes / from->sector_bytes,
-				  .sector_bytes = from->sector_bytes,
+	const uint32_t sector_bytes = from->is_dvd ? DISC_SECTOR_BYTES : from->sector_bytes;
+
+	*to = (struct scsi_disk){ .sectors = from->size_bytes / sector_bytes,
+				  .sector_bytes = sector_bytes,
 				  .physical_bytes = from->physical_bytes,
-				  .transfer_bytes = BLOCK_SLOT_BYTES,
-				  .read_only = from->read_only };
+				  .transfer_bytes = storage->slot_bytes,
+				  .read_only = from->read_only || from->is_dvd,
+				  .is_optical = from->is_dvd };
 	memcpy(to->id, from->id, sizeof(to->id));
 }
 
+static void take_disks(struct storage *storage)
+{
+	for (unsigned n = 0; n < storage->disks; n++) {
+		const struct block_disk *disk = &storage->memory->disk[n];
+
+		if (!disk->sector_bytes)
+			continue;
+		describe(storage, disk, &storage->disk[n]);
+		storage->luns |= 1u << n;
+	}
+}
+
+static void queue_make(struct storage *storage, unsigned number, struct guid instance)
+{
+	struct storage_queue *queue = &storage->queue[number];
+
+	*queue = (struct storage_queue){ .storage = storage, .number = number };
+	storage->service[number] = (struct bus_service){ .type = STORAGE_TYPE,
+							 .instance = instance,
+							 .opened = opened,
+							 .closed = closed,
+							 .ready = ready,
+							 .packet = packet,
+							 .room = room,
+							 .context = queue };
+}
+
 static struct storage *create(struct bus *bus, struct guid instance, struct block_memory *memory,
-			      struct slot_client *client)
+			      struct slot_client *client, uint32_t slot_bytes)
 {
 	struct storage *storage = calloc(1, sizeof(*storage));
 
@@ -535,41 +651,40 @@ static struct storage *create(struct bus *bus, struct guid instance, struct bloc
 		return NULL;
 	pthread_cond_init(&storage->drained, NULL);
 	assert(client->slots && client->slots <= BLOCK_SLOTS);
+	assert(slot_bytes <= BLOCK_SLOT_BYTES && slot_bytes % GUEST_PAGE_BYTES == 0);
 	storage->memory = memory;
+	storage->slot_bytes = slot_bytes;
 	storage->client = client;
 	storage->free = client->slots;
 	storage->disks = memory->disks;
-	for (unsigned n = 0; n < storage->disks; n++)
-		describe(&memory->disk[n], &storage->disk[n]);
-	storage->service = (struct bus_service){ .type = STORAGE_TYPE,
-						 .instance = instance,
-						 .opened = opened,
-						 .closed = closed,
-						 .ready = ready,
-						 .packet = packet,
-						 .room = room,
-						 .context = storage };
-	storage->channel = bus_offer(bus, &storage->service);
-	if (storage->channel)
-		return storage;
-	free(storage);
-	return NULL;
+	storage->leaving = NOBODY;
+	take_disks(storage);
+	for (unsigned n = 0; n < STORAGE_QUEUES; n++)
+		queue_make(storage, n, instance);
+	storage->channel = bus_offer(bus, &storage->service[0]);
+	if (!storage->channel) {
+		free(storage);
+		return NULL;
+	}
+	storage->queues = 1 + bus_allow_subs(storage->channel, &storage->service[1], BUS_SUBS);
+	return storage;
 }
 
 struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client)
 {
-	return create(bus, (struct guid)STORAGE_INSTANCE, memory, client);
+	return create(bus, (struct guid)STORAGE_INSTANCE, memory, client, BLOCK_SLOT_BYTES);
 }
 
 struct storage *storage_create_served(struct bus *bus, unsigned number,
-				      struct block_memory *memory, struct slot_client *client)
+				      struct block_memory *memory, struct slot_client *client,
+				      uint32_t slot_bytes)
 {
 	struct guid instance = STORAGE_INSTANCE;
 	struct storage *storage;
 
 	instance.byte[sizeof(instance.byte) - 1] = (uint8_t)(SERVED_FIRST + number);
-	storage = create(bus, instance, memory, client);
+	storage = create(bus, instance, memory, client, slot_bytes);
 	if (storage)
 		storage->awaited = true;
 	return storage;
@@ -592,8 +707,9 @@ void storage_arrive(struct storage *storage, const struct block_disk *disk)
 {
 	bus_channel_lock(storage->channel);
 	assert(storage->awaited && !storage->disks);
-	describe(disk, &storage->disk[0]);
+	describe(storage, disk, &storage->disk[0]);
 	storage->disks = 1;
+	storage->luns = 1;
 	storage->awaited = false;
 	go_on(storage);
 	CHECK(check_storage(storage));
@@ -611,6 +727,136 @@ void storage_serve(struct storage *storage, bool is_served)
 	bus_channel_run(storage->channel);
 }
 
+void storage_on_release(struct storage *storage, void (*released)(void *context), void *context)
+{
+	storage->released = released;
+	storage->context = context;
+}
+
+/* With the lock. */
+static void changed(struct storage *storage)
+{
+	storage->must_tell = true;
+	tell_guest(storage);
+	CHECK(check_storage(storage));
+}
+
+/* What a drive keeps when the disc in it is another one, or none. */
+static void change_disc(struct storage *storage, unsigned number, const struct scsi_disk *disc)
+{
+	struct scsi_disk *drive = &storage->disk[number];
+	const bool has_disc = disc->sectors;
+
+	drive->sectors = disc->sectors;
+	drive->is_open = drive->is_locked = false;
+	drive->event = has_disc ? SCSI_EVENT_NEW : SCSI_EVENT_GONE;
+	if (has_disc)
+		storage->attention[number] |= ATTENTION_MEDIUM;
+}
+
+static int attach(struct storage *storage, unsigned number, const struct scsi_disk *disk)
+{
+	const struct scsi_disk *before = &storage->disk[number];
+	const bool is_there = storage->luns >> number & 1;
+
+	if (storage->leaving == number)
+		return -EBUSY;
+	if (is_there && (!disk->is_optical || !before->is_optical || before->sectors))
+		return -EEXIST;
+	if (is_there) {
+		change_disc(storage, number, disk);
+	} else {
+		storage->disk[number] = *disk;
+		storage->attention[number] = 0;
+	}
+	storage->luns |= 1u << number;
+	if (number >= storage->disks)
+		storage->disks = number + 1;
+	storage->attached++;
+	changed(storage);
+	return 0;
+}
+
+int storage_attach(struct storage *storage, unsigned number, const struct block_disk *disk)
+{
+	struct scsi_disk described;
+	int error = -EINVAL;
+
+	if (number >= BLOCK_DISKS || !disk->sector_bytes)
+		return error;
+	describe(storage, disk, &described);
+	bus_channel_lock(storage->channel);
+	if (!storage->awaited)
+		error = attach(storage, number, &described);
+	bus_channel_unlock(storage->channel);
+	return error;
+}
+
+/* A disc that the guest has locked stays: it is asked to let go. */
+static int take_disc(struct storage *storage, unsigned number)
+{
+	struct scsi_disk *drive = &storage->disk[number];
+
+	if (drive->is_locked) {
+		drive->event = SCSI_EVENT_EJECT;
+		return -EBUSY;
+	}
+	change_disc(storage, number, &(struct scsi_disk){ .sectors = 0 });
+	return 0;
+}
+
+static int detach(struct storage *storage, unsigned number)
+{
+	int error = 0;
+
+	if (!(storage->luns >> number & 1))
+		return -ENODEV;
+	if (storage->leaving != NOBODY)
+		return -EBUSY;
+	if (storage->disk[number].is_optical && storage->disk[number].sectors)
+		error = take_disc(storage, number);
+	else
+		storage->luns &= ~(1u << number);
+	if (error)
+		return error;
+	storage->leaving = number;
+	storage->detached++;
+	changed(storage);
+	let_go(storage);
+	return 0;
+}
+
+int storage_detach(struct storage *storage, unsigned number)
+{
+	int error;
+
+	if (number >= BLOCK_DISKS)
+		return -EINVAL;
+	bus_channel_lock(storage->channel);
+	error = detach(storage, number);
+	bus_channel_unlock(storage->channel);
+	return error;
+}
+
+int storage_resize(struct storage *storage, unsigned number, uint64_t size_bytes)
+{
+	int error = -ENODEV;
+
+	if (number >= BLOCK_DISKS)
+		return -EINVAL;
+	bus_channel_lock(storage->channel);
+	if (storage->luns >> number & 1) {
+		struct scsi_disk *disk = &storage->disk[number];
+
+		disk->sectors = size_bytes / disk->sector_bytes;
+		storage->attention[number] |= ATTENTION_CAPACITY;
+		changed(storage);
+		error = 0;
+	}
+	bus_channel_unlock(storage->channel);
+	return error;
+}
+
 void storage_hold(struct storage *storage, bool holds)
 {
 	if (holds)
@@ -626,9 +872,9 @@ size_t storage_statistics(const struct storage *storage, char *text, size_t byte
 	int used = snprintf(
 		text, bytes,
 		"disk: commands %lu, read-bytes %lu, written-bytes %lu, flushes %lu, refused %lu, "
-		"failed %lu\n",
+		"failed %lu, attached %lu, detached %lu\n",
 		storage->commands, storage->bytes_read, storage->bytes_written, storage->flushes,
-		storage->refused, storage->failed);
+		storage->refused, storage->failed, storage->attached, storage->detached);
 
 	if (used < 0)
 		return 0;
@@ -641,7 +887,7 @@ void storage_pause(struct storage *storage)
 {
 	bus_channel_lock(storage->channel);
 	storage->paused = true;
-	while (!is_drained(storage))
+	while (!storage_is_drained(storage))
 		bus_channel_wait(storage->channel, &storage->drained);
 	bus_channel_unlock(storage->channel);
 }
@@ -652,70 +898,6 @@ void storage_resume(struct storage *storage)
 	storage->paused = false;
 	bus_channel_unlock(storage->channel);
 	bus_channel_run(storage->channel); /* what the guest has asked for meanwhile */
-}
-
-/* Which disks there are: a machine that was saved goes on with the same. */
-static void disks_archive(struct archive *archive, struct storage *storage)
-{
-	uint32_t count = storage->disks;
-
-	archive_u32(archive, &count);
-	if (!archive->error && count != storage->disks)
-		archive_fail(archive, -ENOTSUP, "it has another number of disks");
-	for (unsigned n = 0; n < storage->disks && !archive->error; n++) {
-		struct scsi_disk disk = storage->disk[n];
-
-		archive_u64(archive, &disk.sectors);
-		archive_u32(archive, &disk.sector_bytes);
-		archive_u32(archive, &disk.physical_bytes);
-		archive_bool(archive, &disk.read_only);
-		archive_bytes(archive, disk.id, sizeof(disk.id));
-		if (!archive->error && (disk.sectors != storage->disk[n].sectors ||
-					disk.sector_bytes != storage->disk[n].sector_bytes ||
-					disk.physical_bytes != storage->disk[n].physical_bytes ||
-					disk.read_only != storage->disk[n].read_only ||
-					memcmp(disk.id, storage->disk[n].id, sizeof(disk.id))))
-			archive_fail(archive, -ENOTSUP, "it has other disks");
-	}
-}
-
-/* Completions that found no room in the guest's ring. */
-static void waiting_archive(struct archive *archive, struct storage *storage)
-{
-	uint32_t count = storage->waiting;
-	unsigned slot = 0;
-
-	archive_u32(archive, &count);
-	if (!archive_check(archive, count <= BLOCK_SLOTS))
-		return;
-	for (uint32_t n = 0; n < count && !archive->error; n++, slot++) {
-		struct request *request;
-
-		while (!archive->loading && storage->request[slot].state != REQUEST_WAITS)
-			slot++;
-		request = &storage->request[slot];
-		archive_u64(archive, &request->transaction);
-		archive_bytes(archive, &request->packet, sizeof(request->packet));
-		if (!archive->loading || archive->error)
-			continue;
-		request->state = REQUEST_WAITS;
-		storage->waiting++;
-		storage->free--;
-	}
-}
-
-void storage_archive(struct archive *archive, struct storage *storage)
-{
-	assert(is_drained(storage));
-	assert(!archive->loading || storage->free == storage->client->slots);
-	disks_archive(archive, storage);
-	archive_u32(archive, &storage->version);
-	archive_bool(archive, &storage->begun);
-	archive_check(archive, !storage->version || is_version(storage->version));
-	archive_check(archive, storage->version || !storage->begun);
-	waiting_archive(archive, storage);
-	if (!archive->error)
-		check_storage(storage);
 }
 
 /* ---- the unit ---- */

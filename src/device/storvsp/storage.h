@@ -13,7 +13,11 @@
  *     waits.
  *  2. A request of a channel that was closed since touches the guest's memory no more; its slot is
  *     free when the reply has come.
- *  3. A write is answered as the disk has taken it; it is durable after a flush (SYNCHRONIZE CACHE,
+ *  3. A disk that goes is first no unit of the guest's any more; it is released once no request of
+ *     it is under way.
+ *  4. A guest with several processors may have further channels (sub-channels), for commands alone;
+ *     a command is answered by the channel by which it has come.
+ *  5. A write is answered as the disk has taken it; it is durable after a flush (SYNCHRONIZE CACHE,
  *     or force unit access).
  */
 #pragma once
@@ -35,16 +39,30 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client);
 /*
  * The number-th with a single disk, of which nothing is known yet: what its guest asks of it waits
- * until storage_arrive() has said what it is, once.
+ * until storage_arrive() has said what it is, once. Its slots follow each other in memory->data,
+ * each of slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
  */
 struct storage *storage_create_served(struct bus *bus, unsigned number,
-				      struct block_memory *memory, struct slot_client *client);
+				      struct block_memory *memory, struct slot_client *client,
+				      uint32_t slot_bytes);
 void storage_arrive(struct storage *storage, const struct block_disk *disk);
 /*
  * Whether somebody serves that disk now. While nobody does, no command is executed and no data
  * leave the guest's memory; what is under way stays so. Its channel's lock may not be held.
  */
 void storage_serve(struct storage *storage, bool is_served);
+/*
+ * Disks that come and go (block.h). Attaching: into a number that nothing has, or a disc into a
+ * drive without one. Detaching: of a drive with a disc that, else the unit; released() follows
+ * once, on any thread, with the channel's lock, also before this returns. Each tells the guest.
+ * 0; -EINVAL; -EEXIST: something is there; -ENODEV: nothing is; -EBUSY: another one is still
+ * leaving, or the guest keeps its disc in the drive. The channel's lock may not be held.
+ */
+void storage_on_release(struct storage *storage, void (*released)(void *context), void *context);
+int storage_attach(struct storage *storage, unsigned number, const struct block_disk *disk);
+int storage_detach(struct storage *storage, unsigned number);
+/* One that is larger now. */
+int storage_resize(struct storage *storage, unsigned number, uint64_t size_bytes);
 /*
  * Between true and false nothing is written into slots, on no thread. Its channel's lock may not be
  * held.

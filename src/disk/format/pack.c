@@ -28,7 +28,7 @@ struct batch {
 	unsigned units, given;
 	bool is_ready;
 	int error;
-	const struct disk *failed;
+	struct disk *failed;
 	uint64_t failed_at;
 };
 
@@ -226,7 +226,8 @@ static void advance(struct pack *pack)
 	CHECK(check_pack(pack));
 }
 
-int pack_next(struct pack *pack, struct pack_unit *ret, struct disk_error *error)
+/* 1: a unit; 0: the end; -errno with *error. */
+static int pack_next(struct pack *pack, struct pack_unit *ret, struct disk_error *error)
 {
 	struct batch *batch = current(pack);
 
@@ -239,8 +240,7 @@ int pack_next(struct pack *pack, struct pack_unit *ret, struct disk_error *error
 	if (pack->taken == pack->asked)
 		return 0;
 	if (batch->error)
-		return disk_fail(error, batch->error, batch->failed->path, "at offset %lu: %s",
-				 batch->failed_at, disk_strerror(batch->error));
+		return disk_explain(batch->failed, batch->failed_at, batch->error, error);
 	*ret = batch->unit[batch->given++];
 	return 1;
 }
@@ -287,7 +287,25 @@ static int begin_memory(struct pack *pack)
 	return 0;
 }
 
-int pack_begin(struct disk *from, const struct pack_options *options, struct pack **ret)
+static void pack_end(struct pack *pack)
+{
+	pthread_mutex_lock(&pack->lock);
+	pack->stop = true;
+	pthread_cond_broadcast(&pack->work);
+	pthread_mutex_unlock(&pack->lock);
+	while (pack->workers) {
+		pthread_join(pack->worker[--pack->workers].thread, NULL);
+		packer_destroy(pack->worker[pack->workers].packer);
+	}
+	pthread_cond_destroy(&pack->work);
+	pthread_cond_destroy(&pack->ready);
+	pthread_mutex_destroy(&pack->lock);
+	free(pack->memory);
+	free(pack->batch);
+	free(pack);
+}
+
+static int pack_begin(struct disk *from, const struct pack_options *options, struct pack **ret)
 {
 	struct pack *pack = calloc(1, sizeof(*pack));
 	int error;
@@ -313,22 +331,25 @@ int pack_begin(struct disk *from, const struct pack_options *options, struct pac
 	return error;
 }
 
-void pack_end(struct pack *pack)
+int pack_each(const struct disk_conversion *conversion, const struct pack_options *options,
+	      int (*take)(void *context, const struct pack_unit *unit), void *context,
+	      struct disk_error *error)
 {
-	if (!pack)
-		return;
-	pthread_mutex_lock(&pack->lock);
-	pack->stop = true;
-	pthread_cond_broadcast(&pack->work);
-	pthread_mutex_unlock(&pack->lock);
-	while (pack->workers) {
-		pthread_join(pack->worker[--pack->workers].thread, NULL);
-		packer_destroy(pack->worker[pack->workers].packer);
+	struct pack_unit unit;
+	struct pack *pack;
+	int result = pack_begin(conversion->from, options, &pack);
+	int got = 1;
+
+	if (result)
+		return result;
+	while (!result && got > 0) {
+		got = pack_next(pack, &unit, error);
+		if (got > 0)
+			result = job_step(conversion->job, unit.offset,
+					  conversion->from->size_bytes);
+		if (!result && got > 0)
+			result = take(context, &unit);
 	}
-	pthread_cond_destroy(&pack->work);
-	pthread_cond_destroy(&pack->ready);
-	pthread_mutex_destroy(&pack->lock);
-	free(pack->memory);
-	free(pack->batch);
-	free(pack);
+	pack_end(pack);
+	return got < 0 ? got : result;
 }

@@ -32,9 +32,12 @@ struct pack_options {
 };
 enum { PACK_UNIT_MIN_BYTES = 4096, PACK_UNIT_MAX_BYTES = 2 << 20 };
 
-struct pack;
-/* -ENOMEM and other errors of threads. */
-int pack_begin(struct disk *from, const struct pack_options *options, struct pack **ret);
-/* 1: a unit; 0: the end; -errno with *error, which says what cannot be read, and where. */
-int pack_next(struct pack *pack, struct pack_unit *ret, struct disk_error *error);
-void pack_end(struct pack *pack); /* NULL: nothing */
+struct disk_conversion;
+/*
+ * All of the disk that is converted, in order, each unit to take(), which says -errno to end it.
+ * The conversion's job hears how far it is. 0, what take() or the job says, -ENOMEM and other
+ * errors of threads; -errno with *error, which says what cannot be read, and where.
+ */
+int pack_each(const struct disk_conversion *conversion, const struct pack_options *options,
+	      int (*take)(void *context, const struct pack_unit *unit), void *context,
+	      struct disk_error *error);

@@ -175,8 +175,10 @@ static int write_packed(struct writer *writer, const struct pack_unit *unit)
 	return set_entry(writer, unit->offset, QCOW2_COMPRESSED | further << bits | at);
 }
 
-static int write_unit(struct writer *writer, const struct pack_unit *unit)
+static int write_unit(void *context, const struct pack_unit *unit)
 {
+	struct writer *writer = context;
+
 	switch (unit->kind) {
 	case PACK_SAME: return 0;
 	case PACK_ZERO: return set_entry(writer, unit->offset, QCOW2_ZERO);
@@ -324,23 +326,6 @@ static int write_end(struct writer *writer)
 
 /* ---- all of it ---- */
 
-static int write_clusters(struct writer *writer, struct pack *pack, struct disk_error *error)
-{
-	const struct disk_conversion *of = writer->of;
-	struct pack_unit unit;
-	int result = 0;
-	int got = 1;
-
-	while (!result && got > 0) {
-		got = pack_next(pack, &unit, error);
-		if (got > 0)
-			result = job_step(of->job, unit.offset, of->from->size_bytes);
-		if (!result && got > 0)
-			result = write_unit(writer, &unit);
-	}
-	return got < 0 ? got : result;
-}
-
 static int convert(struct writer *writer, struct disk_error *error)
 {
 	const struct disk_conversion *of = writer->of;
@@ -354,15 +339,11 @@ static int convert(struct writer *writer, struct disk_error *error)
 	};
 	uint64_t l1_clusters =
 		(writer->l1_entries * 8 + writer->cluster_bytes - 1) >> writer->cluster_bits;
-	struct pack *pack = NULL;
 	uint64_t at;
 	int result = take_clusters(writer, 1 + l1_clusters, &at);
 
 	if (!result)
-		result = pack_begin(of->from, &options, &pack);
-	if (!result)
-		result = write_clusters(writer, pack, error);
-	pack_end(pack);
+		result = pack_each(of, &options, write_unit, writer, error);
 	return result ? result : write_end(writer);
 }
 
@@ -373,9 +354,8 @@ static int choose_cluster(struct writer *writer, struct disk_error *error)
 	writer->cluster_bits = CLUSTER_BITS;
 	if (bytes &&
 	    (bytes < PACK_UNIT_MIN_BYTES || bytes > PACK_UNIT_MAX_BYTES || bytes & (bytes - 1)))
-		return disk_fail(
-			error, -EINVAL, writer->of->path,
-			"a qcow2 cluster is a power of two of 4 KiB to 2 MiB, not %u bytes", bytes);
+		return disk_refuse(error, REFUSAL_MAKE_BLOCK, writer->of->path, DISK_NOWHERE,
+				   "qcow2 clusters of %u bytes", bytes);
 	if (bytes)
 		writer->cluster_bits = (uint32_t)__builtin_ctz(bytes);
 	writer->cluster_bytes = 1u << writer->cluster_bits;
@@ -384,9 +364,9 @@ static int choose_cluster(struct writer *writer, struct disk_error *error)
 		(writer->of->from->size_bytes + (writer->l2_entries << writer->cluster_bits) - 1) /
 		(writer->l2_entries << writer->cluster_bits);
 	if (writer->l1_entries * 8 > L1_BYTES_MAX)
-		return disk_fail(error, -EINVAL, writer->of->path,
-				 "too large for clusters of %u bytes: say a larger --block-size",
-				 writer->cluster_bytes);
+		return disk_refuse(error, REFUSAL_MAKE_CLUSTERS, writer->of->path, DISK_NOWHERE,
+				   "a disk that is too large for clusters of %u bytes",
+				   writer->cluster_bytes);
 	return 0;
 }
 

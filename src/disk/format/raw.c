@@ -44,7 +44,12 @@ static int raw_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct 
 	return 0;
 }
 
-static int raw_check(struct disk *disk, void (*report)(void *, const char *), void *context)
+static uint64_t raw_hole(const struct disk *disk, uint64_t offset, uint64_t bytes)
+{
+	return file_hole(&disk->file, offset, bytes);
+}
+
+static int raw_check(struct disk *disk, disk_fault_report *report, void *context)
 {
 	(void)disk;
 	(void)report;
@@ -91,6 +96,7 @@ static const struct disk_driver driver = {
 	.flush = raw_flush,
 	.resize = raw_resize,
 	.range = raw_range,
+	.hole = raw_hole,
 	.check = raw_check,
 	.info = raw_info,
 	.close = raw_close,
@@ -104,9 +110,9 @@ int raw_open(struct disk *disk, const struct disk_options *options, struct disk_
 
 	(void)options;
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, disk->path, "no regular file or block device");
+		return disk_refuse_type(error, (int)bytes, disk->path);
 	if (!bytes)
-		return disk_fail(error, -EBADMSG, disk->path, "is empty: a disk has a sector");
+		return disk_refuse(error, REFUSAL_RAW_EMPTY, disk->path, DISK_NOWHERE, "is empty");
 	disk->driver = &driver;
 	disk->size_bytes = ((uint64_t)bytes + SECTOR_BYTES - 1) / SECTOR_BYTES * SECTOR_BYTES;
 	disk->sector_bytes = SECTOR_BYTES;

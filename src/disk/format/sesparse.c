@@ -47,106 +47,129 @@ struct volatile_head {
 enum { ENTRY_NOTHING, ENTRY_UNMAPPED, ENTRY_ZERO, ENTRY_GRAIN };
 
 struct sesparse {
-	uint64_t bytes, file_bytes, tables_at, tables, grains_at;
+	const char *path;
+	uint64_t bytes, file_bytes, directory_at, tables_at, tables, grains_at;
 	uint64_t *directory; /* a table each */
 };
 
-static int wrong(const char **ret_what, int error, const char *what)
+static int check_head(const struct sesparse *sesparse, const struct head *head,
+		      struct disk_error *error)
 {
-	*ret_what = what;
-	return error;
-}
-
-static int check_head(const struct head *head, const char **ret_what)
-{
-	if (le64toh(head->magic) != MAGIC)
-		return wrong(ret_what, -EBADMSG,
-			     "a SESparse extent that does not begin as one (magic cafebabe)");
+	if (le64toh(head->magic) != MAGIC || sesparse->file_bytes < sizeof(*head))
+		return disk_refuse(error, REFUSAL_SESPARSE_MAGIC, sesparse->path, 0,
+				   "%#lx, in a SESparse extent of %lu bytes", le64toh(head->magic),
+				   sesparse->file_bytes);
 	if (le64toh(head->version) != VERSION || le64toh(head->grain) != GRAIN_SECTORS ||
 	    le64toh(head->table) != TABLE_SECTORS || head->flags)
-		return wrong(ret_what, -ENOTSUP,
-			     "a SESparse extent of another version (known: 2.1, grains of 8 "
-			     "sectors, tables of 64, no flags)");
+		return disk_refuse(error, REFUSAL_SESPARSE_VERSION, sesparse->path,
+				   offsetof(struct head, version),
+				   "version %#lx, grains of %lu sectors, tables of %lu, flags %#lx",
+				   le64toh(head->version), le64toh(head->grain),
+				   le64toh(head->table), le64toh(head->flags));
 	if (!head->capacity || le64toh(head->capacity) > MAX_SECTORS)
-		return wrong(ret_what, -EBADMSG,
-			     "a SESparse extent whose size (offset 16) is not possible");
+		return disk_refuse(error, REFUSAL_SESPARSE_SIZE, sesparse->path,
+				   offsetof(struct head, capacity), "a size of %lu sectors",
+				   le64toh(head->capacity));
 	return 0;
 }
 
-static int check_volatile(const struct disk_file *file, const struct head *head,
-			  const char **ret_what)
+static bool has_bytes(const struct sesparse *sesparse, uint64_t at, uint64_t bytes)
 {
-	uint64_t at = le64toh(head->volatile_head.offset);
-	struct volatile_head now;
-	int error =
-		at > MAX_SECTORS ? -EBADMSG : file_read(file, at * SECTOR_BYTES, &now, sizeof(now));
+	return at <= sesparse->file_bytes && bytes <= sesparse->file_bytes - at;
+}
 
-	if (error || le64toh(now.magic) != VOLATILE_MAGIC)
-		return wrong(ret_what, error ? error : -EBADMSG,
-			     "a SESparse extent without its second head (magic cafecafe)");
+static int check_volatile(const struct sesparse *sesparse, const struct disk_file *file,
+			  const struct head *head, struct disk_error *error)
+{
+	uint64_t sector = le64toh(head->volatile_head.offset);
+	uint64_t at = sector > MAX_SECTORS ? UINT64_MAX : sector * SECTOR_BYTES;
+	struct volatile_head now = { .magic = 0 };
+	int result = 0;
+
+	if (has_bytes(sesparse, at, sizeof(now)))
+		result = file_read(file, at, &now, sizeof(now));
+	if (result)
+		return disk_refuse_host(error, result, sesparse->path,
+					"reading its volatile header");
+	if (le64toh(now.magic) != VOLATILE_MAGIC)
+		return disk_refuse(error, REFUSAL_SESPARSE_VOLATILE, sesparse->path,
+				   offsetof(struct head, volatile_head),
+				   "%#lx in sector %lu of a file of %lu bytes", le64toh(now.magic),
+				   sector, sesparse->file_bytes);
 	if (now.replay_journal)
-		return wrong(
-			ret_what, -ENOTSUP,
-			"a SESparse extent that was not closed: ESX has to replay its journal");
+		return disk_refuse(error, REFUSAL_SESPARSE_JOURNAL, sesparse->path,
+				   at + offsetof(struct volatile_head, replay_journal),
+				   "%lu: ESX has to replay its journal",
+				   le64toh(now.replay_journal));
 	return 0;
 }
 
 static int read_directory(struct sesparse *sesparse, const struct disk_file *file,
-			  const struct head *head, const char **ret_what)
+			  const struct head *head, struct disk_error *error)
 {
 	uint64_t covers = (uint64_t)TABLE_GRAINS * GRAIN_BYTES;
 	uint64_t entries = (sesparse->bytes + covers - 1) / covers;
 	uint64_t at = le64toh(head->directory.offset);
-	int error;
+	int result;
 
 	if (at > sesparse->file_bytes / SECTOR_BYTES ||
 	    entries * 8 > sesparse->file_bytes - at * SECTOR_BYTES ||
 	    le64toh(head->directory.sectors) < (entries * 8 + SECTOR_BYTES - 1) / SECTOR_BYTES)
-		return wrong(ret_what, -ENODATA,
-			     "a SESparse extent whose directory (offset 128) is not in the file");
+		return disk_refuse(error, REFUSAL_SESPARSE_DIRECTORY, sesparse->path,
+				   offsetof(struct head, directory),
+				   "%lu sectors at sector %lu, for %lu tables, in a file of %lu "
+				   "bytes",
+				   le64toh(head->directory.sectors), at, entries,
+				   sesparse->file_bytes);
+	sesparse->directory_at = at * SECTOR_BYTES;
 	sesparse->directory = malloc(entries * 8);
-	error = sesparse->directory
-			? file_read(file, at * SECTOR_BYTES, sesparse->directory, entries * 8)
-			: -ENOMEM;
-	return error ? wrong(ret_what, error, "the directory of a SESparse extent cannot be read")
-		     : 0;
+	result = sesparse->directory
+			 ? file_read(file, at * SECTOR_BYTES, sesparse->directory, entries * 8)
+			 : -ENOMEM;
+	return result ? disk_refuse_host(error, result, sesparse->path, "reading its directory")
+		      : 0;
 }
 
-static int read_head(struct sesparse *sesparse, const struct disk_file *file, const char **ret_what)
+static int read_head(struct sesparse *sesparse, const struct disk_file *file,
+		     struct disk_error *error)
 {
 	int64_t bytes = file_size(file);
 	struct head head;
-	int error = bytes < 0 ? (int)bytes : file_read(file, 0, &head, sizeof(head));
+	int result = bytes < 0 ? (int)bytes : file_read(file, 0, &head, sizeof(head));
 
-	if (error)
-		return wrong(ret_what, error, "a SESparse extent cannot be read");
-	error = check_head(&head, ret_what);
-	if (!error)
-		error = check_volatile(file, &head, ret_what);
-	if (error)
-		return error;
-	if (le64toh(head.tables.offset) > MAX_SECTORS || le64toh(head.grains.offset) > MAX_SECTORS)
-		return wrong(ret_what, -EBADMSG,
-			     "a SESparse extent whose tables or grains (offsets 144, 192) are not "
-			     "in the file");
-	sesparse->bytes = le64toh(head.capacity) * SECTOR_BYTES;
+	if (result)
+		return disk_refuse_host(error, result, sesparse->path, "reading its header");
 	sesparse->file_bytes = (uint64_t)bytes;
+	result = check_head(sesparse, &head, error);
+	if (!result)
+		result = check_volatile(sesparse, file, &head, error);
+	if (result)
+		return result;
+	if (le64toh(head.tables.offset) > MAX_SECTORS || le64toh(head.grains.offset) > MAX_SECTORS)
+		return disk_refuse(error, REFUSAL_SESPARSE_PLACES, sesparse->path,
+				   offsetof(struct head, tables),
+				   "tables at sector %lu, grains at sector %lu",
+				   le64toh(head.tables.offset), le64toh(head.grains.offset));
+	sesparse->bytes = le64toh(head.capacity) * SECTOR_BYTES;
 	sesparse->tables_at = le64toh(head.tables.offset) * SECTOR_BYTES;
 	sesparse->tables = le64toh(head.tables.sectors) / TABLE_SECTORS;
 	sesparse->grains_at = le64toh(head.grains.offset) * SECTOR_BYTES;
-	return read_directory(sesparse, file, &head, ret_what);
+	return read_directory(sesparse, file, &head, error);
 }
 
-int sesparse_open(const struct disk_file *file, struct sesparse **ret, uint64_t *ret_bytes,
-		  const char **ret_what)
+int sesparse_open(const struct disk_file *file, const char *path, struct sesparse **ret,
+		  uint64_t *ret_bytes, struct disk_error *error)
 {
 	struct sesparse *sesparse = calloc(1, sizeof(*sesparse));
-	int error = sesparse ? read_head(sesparse, file, ret_what)
-			     : wrong(ret_what, -ENOMEM, "no memory");
+	int result;
 
-	if (error) {
+	if (!sesparse)
+		return disk_refuse_host(error, -ENOMEM, path, "opening it");
+	sesparse->path = path;
+	result = read_head(sesparse, file, error);
+	if (result) {
 		sesparse_close(sesparse);
-		return error;
+		return result;
 	}
 	*ret = sesparse;
 	*ret_bytes = sesparse->bytes;
@@ -163,19 +186,14 @@ void sesparse_close(struct sesparse *sesparse)
 
 /* ---- where data is ---- */
 
-static bool has_bytes(const struct sesparse *sesparse, uint64_t at, uint64_t bytes)
-{
-	return at <= sesparse->file_bytes && bytes <= sesparse->file_bytes - at;
-}
-
 /* One grain, by its entry. The number of one that is there has its low 12 bits on top. */
-static int grain_find(const struct sesparse *sesparse, uint64_t entry, struct sesparse_run *ret)
+static int grain_find(const struct sesparse *sesparse, uint64_t entry, struct sparse_run *ret)
 {
 	uint64_t number = (entry >> 48 & NUMBER_LOW) | (entry & 0xffffffffffffull) << 12;
 
-	*ret = (struct sesparse_run){ .kind = SESPARSE_ZERO, .bytes = GRAIN_BYTES };
+	*ret = (struct sparse_run){ .kind = SPARSE_ZERO, .bytes = GRAIN_BYTES };
 	switch (entry >> 60) {
-	case ENTRY_NOTHING: ret->kind = SESPARSE_SILENT; return entry ? -EBADMSG : 0;
+	case ENTRY_NOTHING: ret->kind = SPARSE_SILENT; return entry ? -EBADMSG : 0;
 	case ENTRY_UNMAPPED:
 	case ENTRY_ZERO: return 0;
 	case ENTRY_GRAIN: break;
@@ -183,59 +201,82 @@ static int grain_find(const struct sesparse *sesparse, uint64_t entry, struct se
 	}
 	if (number > MAX_SECTORS / GRAIN_SECTORS)
 		return -EBADMSG;
-	ret->kind = SESPARSE_DATA;
+	ret->kind = SPARSE_DATA;
 	ret->at = sesparse->grains_at + number * GRAIN_BYTES;
 	return has_bytes(sesparse, ret->at, GRAIN_BYTES) ? 0 : -ENODATA;
 }
 
-/* As far as the next grains go on where the first one ends. */
-static int grains_find(const struct sesparse *sesparse, const uint64_t *entry, uint64_t count,
-		       struct sesparse_run *ret)
+static int grain_refuse(const struct sesparse *sesparse, int error, uint64_t entry,
+			uint64_t entry_at, struct disk_error *why)
 {
-	struct sesparse_run next;
+	if (error == -ENODATA)
+		return disk_refuse(why, REFUSAL_SESPARSE_GRAIN_CUT, sesparse->path, entry_at,
+				   "%#lx, a grain behind the %lu bytes of the file: cut off", entry,
+				   sesparse->file_bytes);
+	return disk_refuse(why, REFUSAL_SESPARSE_GRAIN, sesparse->path, entry_at, "%#lx: not sound",
+			   entry);
+}
+
+/* As far as the next grains go on where the first one ends. entry_at: in the file. */
+static int grains_find(const struct sesparse *sesparse, const uint64_t *entry, uint64_t entry_at,
+		       uint64_t count, struct sparse_run *ret, struct disk_error *why)
+{
+	struct sparse_run next;
 	int error = grain_find(sesparse, le64toh(entry[0]), ret);
 
 	for (uint64_t n = 1; n < count && !error; n++) {
 		if (grain_find(sesparse, le64toh(entry[n]), &next) || next.kind != ret->kind ||
-		    (ret->kind == SESPARSE_DATA && next.at != ret->at + ret->bytes))
+		    (ret->kind == SPARSE_DATA && next.at != ret->at + ret->bytes))
 			break;
 		ret->bytes += GRAIN_BYTES;
 	}
-	return error;
+	return error ? grain_refuse(sesparse, error, le64toh(entry[0]), entry_at, why) : 0;
 }
 
+/* Table number `index`, of which the directory says `table`; from `at` in the file on. */
 static int read_entries(const struct sesparse *sesparse, const struct disk_file *file,
-			uint64_t table, uint64_t first, uint64_t *entry, uint64_t count)
+			uint64_t index, uint64_t at, uint64_t *entry, uint64_t count,
+			struct disk_error *why)
 {
-	uint64_t at = sesparse->tables_at + (table & UINT32_MAX) * TABLE_SECTORS * SECTOR_BYTES +
-		      first * 8;
+	const uint64_t table = le64toh(sesparse->directory[index]);
+	const uint64_t by = sesparse->directory_at + index * sizeof(*sesparse->directory);
+	int error;
 
 	if (table >> 32 != 0x10000000u || (table & UINT32_MAX) >= sesparse->tables)
-		return -EBADMSG;
-	return has_bytes(sesparse, at, count * 8) ? file_read(file, at, entry, count * 8)
-						  : -ENODATA;
+		return disk_refuse(why, REFUSAL_SESPARSE_TABLE, sesparse->path, by,
+				   "%#lx, where there are %lu tables: not sound", table,
+				   sesparse->tables);
+	if (!has_bytes(sesparse, at, count * 8))
+		return disk_refuse(why, REFUSAL_SESPARSE_TABLE_CUT, sesparse->path, by,
+				   "a table up to offset %lu of a file of %lu bytes: cut off",
+				   at + count * 8, sesparse->file_bytes);
+	error = file_read(file, at, entry, count * 8);
+	return error ? disk_refuse_host(why, error, sesparse->path, "reading a grain table") : 0;
 }
 
 int sesparse_find(const struct sesparse *sesparse, const struct disk_file *file, uint64_t offset,
-		  uint64_t bytes, struct sesparse_run *ret)
+		  uint64_t bytes, struct sparse_run *ret, struct disk_error *why)
 {
 	uint64_t in_grain = offset % GRAIN_BYTES;
 	uint64_t first = offset / GRAIN_BYTES % TABLE_GRAINS;
 	uint64_t table = le64toh(sesparse->directory[offset / GRAIN_BYTES / TABLE_GRAINS]);
+	uint64_t at = sesparse->tables_at + (table & UINT32_MAX) * TABLE_SECTORS * SECTOR_BYTES +
+		      first * 8;
 	uint64_t count = (in_grain + bytes + GRAIN_BYTES - 1) / GRAIN_BYTES;
 	uint64_t entry[ENTRIES_AT_ONCE];
 	int error = 0;
 
 	assert(offset < sesparse->bytes && bytes);
-	*ret = (struct sesparse_run){ .bytes = (TABLE_GRAINS - first) * GRAIN_BYTES };
+	*ret = (struct sparse_run){ .bytes = (TABLE_GRAINS - first) * GRAIN_BYTES };
 	if (table) {
 		if (count > TABLE_GRAINS - first)
 			count = TABLE_GRAINS - first;
 		if (count > ENTRIES_AT_ONCE)
 			count = ENTRIES_AT_ONCE;
-		error = read_entries(sesparse, file, table, first, entry, count);
+		error = read_entries(sesparse, file, offset / GRAIN_BYTES / TABLE_GRAINS, at, entry,
+				     count, why);
 		if (!error)
-			error = grains_find(sesparse, entry, count, ret);
+			error = grains_find(sesparse, entry, at, count, ret, why);
 	}
 	ret->at += in_grain;
 	ret->bytes -= in_grain;

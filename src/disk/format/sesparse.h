@@ -2,20 +2,15 @@
 #pragma once
 
 #include "disk/disk_internal.h"
+#include "sparse_run.h"
 
 struct sesparse;
 
-enum sesparse_kind { SESPARSE_SILENT, SESPARSE_ZERO, SESPARSE_DATA };
-/* at: in the file, of data */
-struct sesparse_run {
-	enum sesparse_kind kind;
-	uint64_t bytes, at;
-};
-
-/* 0; -ENOMEM; -EBADMSG, -ENOTSUP, -ENODATA or errors of the host: what is wrong in *ret_what. */
-int sesparse_open(const struct disk_file *file, struct sesparse **ret, uint64_t *ret_bytes,
-		  const char **ret_what);
-/* What begins at an offset of the extent. -ENODATA: the file does not have it; -EBADMSG. */
+/* 0; -ENOMEM; -EBADMSG, -ENOTSUP, -ENODATA or errors of the host. The path stays the caller's. */
+int sesparse_open(const struct disk_file *file, const char *path, struct sesparse **ret,
+		  uint64_t *ret_bytes, struct disk_error *error);
+/* What begins at an offset of the extent. -ENODATA: the file does not have it; -EBADMSG. `why` may
+ * be NULL. */
 int sesparse_find(const struct sesparse *sesparse, const struct disk_file *file, uint64_t offset,
-		  uint64_t bytes, struct sesparse_run *ret);
+		  uint64_t bytes, struct sparse_run *ret, struct disk_error *why);
 void sesparse_close(struct sesparse *sesparse); /* NULL: nothing */

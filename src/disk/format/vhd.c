@@ -17,7 +17,8 @@
  *    data. So a parent's content is what a child of ours compares (digest.h); of one that others
  *    made, only the identifier.
  *
- * Lock: `lock` is shared by readers; who writes has it alone. Left out: growing and shrinking
+ * Lock: `lock` is shared by readers; who writes has it alone. `payload_dirty` is atomic: a queue's
+ * transfers set it when they are done. Left out: growing and shrinking
  * (convert to VHDX), saved states.
  */
 #include <endian.h>
@@ -144,16 +145,22 @@ static int allocate(struct disk *disk, uint32_t block)
 {
 	struct vhd *vhd = vhd_of(disk);
 	uint64_t bytes = vhd->bitmap_bytes + (uint64_t)vhd->block_bytes;
+	int64_t file_bytes = file_size(&disk->file);
 	uint8_t *bits = malloc(vhd->bitmap_bytes);
 	int error = bits ? 0 : -ENOMEM;
 
 	assert(block < vhd->entries && vhd->table[block] == VHD_UNUSED);
+	if (!error && file_bytes < 0)
+		error = (int)file_bytes;
 	if (vhd->end / VHD_SECTOR + bytes / VHD_SECTOR >= VHD_UNUSED)
 		error = -ENOSPC;
 	if (!error)
 		error = file_write(&disk->file, vhd->end + bytes, &vhd->footer,
 				   sizeof(vhd->footer));
-	if (!error) /* the last footer, and what a cut may have left there */
+	/* What a cut may have left there. The last footer alone lies where the bitmap is going to
+	 * be before anything names the block; and to punch a hole the host writes out what it has
+	 * of that page, once for each block. */
+	if (!error && (uint64_t)file_bytes > vhd->end + VHD_SECTOR)
 		error = file_discard(&disk->file, vhd->end, bytes);
 	if (error) {
 		free(bits);
@@ -201,7 +208,7 @@ static int write_block(struct disk *disk, uint64_t at, const struct disk_buffer 
 	if (error)
 		return error;
 	place = place_of(vhd, at);
-	vhd->payload_dirty = true;
+	__atomic_store_n(&vhd->payload_dirty, true, __ATOMIC_SEQ_CST);
 	if (buffer)
 		error = buffer_write(buffer, &disk->file, place, bytes);
 	else if (!fresh)
@@ -286,17 +293,20 @@ static int vhd_flush(struct disk *disk)
 {
 	struct vhd *vhd = vhd_of(disk);
 	int error = 0;
+	bool payload;
 
 	if (vhd->type == VHD_FIXED)
 		return file_flush(&disk->file);
 	pthread_rwlock_wrlock(&vhd->lock);
-	if (vhd->footer_missing && (vhd->any_dirty || vhd->payload_dirty)) {
+	/* before the sync: what is written meanwhile (vhd_unmap()) says so again */
+	payload = __atomic_exchange_n(&vhd->payload_dirty, false, __ATOMIC_SEQ_CST);
+	if (vhd->footer_missing && (vhd->any_dirty || payload)) {
 		error = file_write(&disk->file, vhd->end, &vhd->footer, sizeof(vhd->footer));
 		vhd->footer_missing = error;
 	}
 	if (!error && vhd->any_dirty)
 		error = write_bitmaps(disk, true);
-	if (!error && (vhd->payload_dirty || vhd->any_dirty))
+	if (!error && (payload || vhd->any_dirty))
 		error = file_flush(&disk->file);
 	if (!error && vhd->any_dirty) {
 		for (uint32_t n = 0; n < vhd->entries; n++)
@@ -308,10 +318,41 @@ static int vhd_flush(struct disk *disk)
 			error = file_flush(&disk->file);
 	}
 	if (!error)
-		vhd->any_dirty = vhd->payload_dirty = false;
+		vhd->any_dirty = false;
+	else if (payload)
+		__atomic_store_n(&vhd->payload_dirty, true, __ATOMIC_SEQ_CST);
 	CHECK(check_vhd(disk));
 	pthread_rwlock_unlock(&vhd->lock);
 	return error;
+}
+
+/* ---- transfers that others make ---- */
+
+/* A block that the file has stays where it is, so that nothing is held meanwhile. Of a child a
+ * sector has a bit, which is not set before it is there: that is write_block()'s. */
+static bool vhd_map(struct disk *disk, bool write, uint64_t offset, uint64_t bytes,
+		    uint64_t *ret_at)
+{
+	struct vhd *vhd = vhd_of(disk);
+	uint64_t room = vhd->type == VHD_FIXED ? bytes
+					       : vhd->block_bytes - offset % vhd->block_bytes;
+	bool good = bytes <= room && !disk->is_child;
+
+	*ret_at = offset;
+	if (vhd->type == VHD_FIXED || !good)
+		return good;
+	pthread_rwlock_rdlock(&vhd->lock);
+	good = vhd->table[offset / vhd->block_bytes] != VHD_UNUSED;
+	if (good)
+		*ret_at = place_of(vhd, offset);
+	pthread_rwlock_unlock(&vhd->lock);
+	return good && (!write || !file_failed(&disk->file));
+}
+
+static void vhd_unmap(struct disk *disk, bool write)
+{
+	if (write)
+		__atomic_store_n(&vhd_of(disk)->payload_dirty, true, __ATOMIC_SEQ_CST);
 }
 
 /* ---- the rest ---- */
@@ -337,23 +378,26 @@ static int vhd_range(struct disk *disk, uint64_t offset, uint64_t bytes, struct 
 	return error;
 }
 
-static int vhd_check(struct disk *disk, void (*report)(void *, const char *), void *context)
+static int vhd_check(struct disk *disk, disk_fault_report *report, void *context)
 {
 	const struct vhd *vhd = vhd_of(disk);
+	struct disk_error fault;
 	struct vhd_footer end;
 	int64_t bytes = file_size(&disk->file);
 
 	if (bytes < VHD_SECTOR ||
 	    file_read(&disk->file, (uint64_t)bytes - VHD_SECTOR, &end, sizeof(end)) ||
 	    !vhd_is_footer(&end)) {
-		report(context, vhd->type == VHD_FIXED
-					? "its footer does not end with the file"
-					: "has no footer at its end: the next who writes makes one "
-					  "behind it");
+		disk_refuse(&fault, REFUSAL_VHD_END, disk->path, DISK_NOWHERE, "%s",
+			    vhd->type == VHD_FIXED ? "its footer does not end with the file"
+						   : "has no footer at its end");
+		report(context, &fault);
 		return 1;
 	}
 	if (vhd->type != VHD_FIXED && memcmp(&end, &vhd->footer, sizeof(end))) {
-		report(context, "its two footers differ");
+		disk_refuse(&fault, REFUSAL_VHD_FOOTERS, disk->path, (uint64_t)bytes - VHD_SECTOR,
+			    "its two footers differ");
+		report(context, &fault);
 		return 1;
 	}
 	return 0;
@@ -409,4 +453,6 @@ const struct disk_driver vhd_driver = {
 	.check = vhd_check,
 	.info = vhd_info,
 	.close = vhd_close,
+	.map = vhd_map,
+	.unmap = vhd_unmap,
 };

@@ -190,17 +190,19 @@ int vhd_create(struct disk_file *file, const char *path, const struct disk_creat
 	int result;
 
 	if (parent && (parent->format_id != DISK_VHD || what->fixed))
-		return disk_fail(error, -EINVAL, path,
-				 "a VHD child is not fixed, and its parent is a VHD file, too");
+		return disk_refuse(error, REFUSAL_MAKE_CHILD, path, DISK_NOWHERE,
+				   "a%s VHD child of a %s file", what->fixed ? " fixed" : "",
+				   disk_format_name(parent->format_id));
 	if (!size_bytes || size_bytes % VHD_SECTOR || size_bytes > VHD_MAX_BYTES)
-		return disk_fail(error, -EINVAL, path,
-				 "a size must be a whole number of sectors up to 2040 GiB");
+		return disk_refuse(error, REFUSAL_MAKE_SIZE, path, DISK_NOWHERE,
+				   "%lu bytes, of VHD", size_bytes);
 	if (block_bytes < VHD_BLOCK_MIN || block_bytes > VHD_BLOCK_MAX ||
-	    block_bytes & (block_bytes - 1) ||
-	    (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR))
-		return disk_fail(
-			error, -EINVAL, path,
-			"a block size must be a power of two from 4K to 256M, a sector size 512");
+	    block_bytes & (block_bytes - 1))
+		return disk_refuse(error, REFUSAL_MAKE_BLOCK, path, DISK_NOWHERE,
+				   "VHD blocks of %u bytes", block_bytes);
+	if (what->logical_sector_bytes && what->logical_sector_bytes != VHD_SECTOR)
+		return disk_refuse(error, REFUSAL_MAKE_SECTOR, path, DISK_NOWHERE,
+				   "VHD sectors of %u bytes", what->logical_sector_bytes);
 	make_footer(&footer, size_bytes, parent ? VHD_CHILD : type);
 	result = parent && !what->in_use ? write_link(path, parent) : 0;
 	if (!result)
@@ -209,5 +211,5 @@ int vhd_create(struct disk_file *file, const char *path, const struct disk_creat
 						     parent);
 	if (!result)
 		result = file_flush(file);
-	return result ? disk_fail(error, result, path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, path, "making it") : 0;
 }

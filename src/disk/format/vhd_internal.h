@@ -22,8 +22,8 @@ struct vhd_bitmap { uint8_t *bits; bool is_new, dirty; };
 struct vhd {
 	struct vhd_footer footer;
 	uint32_t type, block_bytes, bitmap_bytes, entries;
-	uint64_t table_offset;
-	uint64_t end;        /* where the next block goes: where the footer is */
+	uint64_t footer_at, table_offset; /* in the file; footer_at: of the one that is used */
+	uint64_t end; /* where the next block goes: where the footer is */
 	bool footer_missing; /* none is at `end` yet */
 	uint32_t *table;            /* in sectors; host order */
 	uint8_t *table_dirty;       /* a bit for each sector of it */

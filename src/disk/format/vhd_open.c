@@ -6,11 +6,6 @@
 #include "disk/search.h"
 #include "vhd_internal.h"
 
-static int unsound(const struct disk *disk, struct disk_error *error, const char *what)
-{
-	return disk_fail(error, -EBADMSG, disk->path, "%s", what);
-}
-
 /* One's complement of the sum of all bytes but the sum's own. */
 uint32_t vhd_checksum(const void *at, size_t bytes, size_t sum_at)
 {
@@ -59,17 +54,26 @@ static int read_footer(struct disk *disk, uint64_t bytes, struct disk_error *err
 {
 	struct vhd *vhd = vhd_of(disk);
 	struct vhd_footer first, last;
-	bool is_last;
+	bool is_first, is_last;
 
 	if (bytes < 2 * VHD_SECTOR || file_read(&disk->file, 0, &first, sizeof(first)))
-		return unsound(disk, error, "too short for a VHD file");
+		return disk_refuse(error, REFUSAL_VHD_SHORT, disk->path, DISK_NOWHERE,
+				   "%lu bytes, too short for a VHD file", bytes);
 	is_last = read_last_footer(disk, bytes, &last);
 	vhd->footer = vhd_is_footer(&first) && be32toh(first.type) != VHD_FIXED ? first : last;
 	vhd->type = be32toh(vhd->footer.type);
+	is_first = vhd->type != VHD_FIXED && !memcmp(&vhd->footer, &first, sizeof(first));
+	if (!is_first)
+		vhd->footer_at = bytes % VHD_SECTOR && is_last
+					 ? bytes - bytes % VHD_SECTOR
+					 : bytes / VHD_SECTOR * VHD_SECTOR - VHD_SECTOR;
 	if (!vhd_is_footer(&vhd->footer))
-		return unsound(disk, error, "has no footer of a VHD file");
+		return disk_refuse(error, REFUSAL_VHD_FOOTER, disk->path, vhd->footer_at,
+				   "no footer, and none at offset 0");
 	if (vhd->type < VHD_FIXED || vhd->type > VHD_CHILD)
-		return disk_fail(error, -ENOTSUP, disk->path, "a VHD file of type %u", vhd->type);
+		return disk_refuse(error, REFUSAL_VHD_TYPE, disk->path,
+				   vhd->footer_at + offsetof(struct vhd_footer, type), "type %u",
+				   vhd->type);
 	disk->size_bytes = be64toh(vhd->footer.size_bytes);
 	vhd->id = id_of(vhd->footer.id);
 	vhd->footer_missing = !is_last || bytes % VHD_SECTOR;
@@ -77,14 +81,16 @@ static int read_footer(struct disk *disk, uint64_t bytes, struct disk_error *err
 	if (!vhd->footer_missing)
 		vhd->end -= VHD_SECTOR;
 	if (!disk->size_bytes || disk->size_bytes % VHD_SECTOR || disk->size_bytes > VHD_MAX_BYTES)
-		return unsound(
-			disk, error,
-			"its size is not a whole number of sectors, or more than a VHD can hold");
+		return disk_refuse(error, REFUSAL_VHD_SIZE, disk->path,
+				   vhd->footer_at + offsetof(struct vhd_footer, size_bytes),
+				   "a size of %lu bytes", disk->size_bytes);
 	if (vhd->type == VHD_FIXED &&
 	    disk->size_bytes > bytes / VHD_SECTOR * VHD_SECTOR -
 				       (is_last && !vhd->footer_missing ? VHD_SECTOR : 0))
-		return disk_fail(error, -EBADMSG, disk->path,
-				 "is cut off: %lu bytes of a disk of %lu", bytes, disk->size_bytes);
+		return disk_refuse(error, REFUSAL_VHD_FIXED_CUT, disk->path,
+				   vhd->footer_at + offsetof(struct vhd_footer, size_bytes),
+				   "a disk of %lu bytes in a file of %lu: cut off",
+				   disk->size_bytes, bytes);
 	return 0;
 }
 
@@ -136,24 +142,29 @@ static int check_table(struct disk *disk, uint64_t first, uint64_t bytes, struct
 		if (vhd->table[n] == VHD_UNUSED)
 			continue;
 		if (place.begin < first)
-			return disk_fail(error, -EBADMSG, disk->path,
-					 "entry %u of its table (%#x) is not possible", n,
-					 vhd->table[n]);
+			return disk_refuse(error, REFUSAL_VHD_ENTRY_TABLES, disk->path,
+					   vhd->table_offset + (uint64_t)n * 4,
+					   "entry %u, sector %u, lies within the tables, which end "
+					   "at %lu",
+					   n, vhd->table[n], first);
 		if (place.end > bytes)
-			return disk_fail(
-				error, -EBADMSG, disk->path,
-				"is cut off: the data of offset %lu ends at %lu of a file of %lu "
-				"bytes",
-				(uint64_t)n * vhd->block_bytes, place.end, bytes);
+			return disk_refuse(error, REFUSAL_VHD_ENTRY_CUT, disk->path,
+					   vhd->table_offset + (uint64_t)n * 4,
+					   "entry %u, sector %u, ends at %lu of a file of %lu "
+					   "bytes: cut off",
+					   n, vhd->table[n], place.end, bytes);
 		if (place.end > vhd->end)
-			return disk_fail(error, -EBADMSG, disk->path,
-					 "entry %u of its table (%#x) lies over the footer", n,
-					 vhd->table[n]);
+			return disk_refuse(error, REFUSAL_VHD_ENTRY_FOOTER, disk->path,
+					   vhd->table_offset + (uint64_t)n * 4,
+					   "entry %u, sector %u, lies over the footer at %lu", n,
+					   vhd->table[n], vhd->end);
 	}
 	result = vhd_overlap(disk);
 	if (result < 0)
-		return disk_fail(error, result, disk->path, "no memory");
-	return result ? unsound(disk, error, "two blocks lie over each other") : 0;
+		return disk_refuse_host(error, result, disk->path, "checking its table");
+	return result ? disk_refuse(error, REFUSAL_VHD_OVERLAP, disk->path, vhd->table_offset,
+				    "two blocks lie over each other")
+		      : 0;
 }
 
 /* In memory to the end of its last sector; `all`: how many entries the file has. */
@@ -169,12 +180,12 @@ static int read_table(struct disk *disk, uint32_t all, uint64_t bytes, struct di
 	vhd->table_dirty = calloc(1, vhd->entries / 128 / 8 + 1);
 	vhd->bitmap = calloc(vhd->entries, sizeof(*vhd->bitmap));
 	if (!vhd->table || !vhd->table_dirty || !vhd->bitmap)
-		return disk_fail(error, -ENOMEM, disk->path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, disk->path, "reading its table");
 	memset(vhd->table, 0xff, (uint64_t)whole * 4);
 	result = file_read(&disk->file, vhd->table_offset, vhd->table,
 			   (uint64_t)(whole < all ? whole : all) * 4);
 	if (result)
-		return disk_fail(error, result, disk->path, "%s", strerror(-result));
+		return disk_refuse_host(error, result, disk->path, "reading its table");
 	for (uint32_t n = 0; n < whole; n++)
 		vhd->table[n] = be32toh(vhd->table[n]);
 	return check_table(disk, end, bytes, error);
@@ -184,17 +195,20 @@ static int check_header(struct disk *disk, const struct vhd_header *header, uint
 			struct disk_error *error)
 {
 	struct vhd *vhd = vhd_of(disk);
+	const uint64_t at = be64toh(vhd->footer.header_offset);
 	uint64_t needed;
 
 	if (memcmp(header->cookie, "cxsparse", 8) ||
 	    be32toh(header->checksum) !=
 		    vhd_checksum(header, sizeof(*header), offsetof(struct vhd_header, checksum)))
-		return unsound(disk, error, "its header is not one");
+		return disk_refuse(error, REFUSAL_VHD_HEADER, disk->path, at,
+				   "no header: another start, or a wrong checksum");
 	vhd->block_bytes = be32toh(header->block_bytes);
 	if (vhd->block_bytes < VHD_BLOCK_MIN || vhd->block_bytes > VHD_BLOCK_MAX ||
 	    vhd->block_bytes & (vhd->block_bytes - 1))
-		return unsound(disk, error,
-			       "the block size is not a power of two from 4 KiB to 256 MiB");
+		return disk_refuse(error, REFUSAL_VHD_BLOCK_SIZE, disk->path,
+				   at + offsetof(struct vhd_header, block_bytes),
+				   "blocks of %u bytes", vhd->block_bytes);
 	vhd->bitmap_bytes =
 		(vhd->block_bytes / VHD_SECTOR / 8 + VHD_SECTOR - 1) / VHD_SECTOR * VHD_SECTOR;
 	needed = (disk->size_bytes + vhd->block_bytes - 1) / vhd->block_bytes;
@@ -202,9 +216,29 @@ static int check_header(struct disk *disk, const struct vhd_header *header, uint
 	if (needed > be32toh(header->entries) || vhd->table_offset % VHD_SECTOR ||
 	    vhd->table_offset < 3 * VHD_SECTOR || vhd->table_offset > bytes ||
 	    be32toh(header->entries) * 4ull > bytes - vhd->table_offset)
-		return unsound(disk, error, "its block table is too short, or not in the file");
+		return disk_refuse(error, REFUSAL_VHD_TABLE, disk->path,
+				   at + offsetof(struct vhd_header, table_offset),
+				   "a block table of %u entries at offset %lu, for %lu blocks, in "
+				   "a file of %lu bytes",
+				   be32toh(header->entries), vhd->table_offset, needed, bytes);
 	vhd->entries = (uint32_t)needed;
 	return 0;
+}
+
+static int read_header(struct disk *disk, struct vhd_header *ret, uint64_t bytes,
+		       struct disk_error *error)
+{
+	const struct vhd *vhd = vhd_of(disk);
+	const uint64_t at = be64toh(vhd->footer.header_offset);
+	int result;
+
+	if (at > bytes || sizeof(*ret) > bytes - at)
+		return disk_refuse(error, REFUSAL_VHD_HEADER_PLACE, disk->path,
+				   vhd->footer_at + offsetof(struct vhd_footer, header_offset),
+				   "a header at offset %lu of a file of %lu bytes", at, bytes);
+	result = file_read(&disk->file, at, ret, sizeof(*ret));
+	return result ? disk_refuse_host(error, result, disk->path, "reading its header")
+		      : check_header(disk, ret, bytes, error);
 }
 
 /* ---- the parent ---- */
@@ -217,12 +251,14 @@ static int vhd_check_parent(struct disk *disk, struct disk *parent, struct disk_
 	if (!guid_equal(vhd_of(parent)->id, vhd->parent_id)) {
 		guid_print(vhd->parent_id, want);
 		guid_print(vhd_of(parent)->id, has);
-		return disk_fail(error, -ESTALE, disk->path,
-				 "was made on the disk %s, but %s is %s", want, parent->path, has);
+		return disk_refuse(
+			error, REFUSAL_VHD_PARENT_ID, disk->path,
+			be64toh(vhd->footer.header_offset) + offsetof(struct vhd_header, parent_id),
+			"was made on the disk %s, but %s is %s", want, parent->path, has);
 	}
 	return parent->size_bytes > disk->size_bytes
-		       ? disk_fail(error, -ESTALE, disk->path, "its parent %s is larger",
-				   parent->path)
+		       ? disk_refuse(error, REFUSAL_VHD_PARENT_SIZE, disk->path, DISK_NOWHERE,
+				     "its parent %s is larger", parent->path)
 		       : 0;
 }
 
@@ -294,10 +330,10 @@ int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_
 	int result;
 
 	if (!vhd)
-		return disk_fail(error, -ENOMEM, disk->path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, disk->path, "opening it");
 	if (bytes < 0) {
 		free(vhd);
-		return disk_fail(error, (int)bytes, disk->path, "no regular file or block device");
+		return disk_refuse_type(error, (int)bytes, disk->path);
 	}
 	disk->format = vhd;
 	disk->sector_bytes = VHD_SECTOR;
@@ -305,13 +341,7 @@ int vhd_open(struct disk *disk, const struct disk_options *options, struct disk_
 	pthread_mutex_init(&vhd->loading, NULL);
 	result = read_footer(disk, (uint64_t)bytes, error);
 	if (!result && vhd->type != VHD_FIXED) {
-		result = file_read(&disk->file,
-				   be64toh(vhd->footer.header_offset) <= INT64_MAX
-					   ? be64toh(vhd->footer.header_offset)
-					   : (uint64_t)bytes,
-				   &header, sizeof(header));
-		result = result ? disk_fail(error, result, disk->path, "%s", strerror(-result))
-				: check_header(disk, &header, (uint64_t)bytes, error);
+		result = read_header(disk, &header, (uint64_t)bytes, error);
 		if (!result)
 			result = read_table(disk, be32toh(header.entries), (uint64_t)bytes, error);
 		disk->block_bytes = vhd->block_bytes;

@@ -11,7 +11,7 @@
 #include "lib/check.h"
 #include "vhdx_internal.h"
 
-enum { BATCH = 64, COPY_BYTES = 1 << 20 };
+enum { BATCH = 64, COPY_BYTES = 1 << 20, PIECE_BYTES = 64 << 10 };
 
 /* Whether a block that the file has whole holds nothing. */
 static int block_is_zero(struct vhdx *vhdx, uint64_t block, uint8_t *buffer, bool *ret)
@@ -100,6 +100,24 @@ static uint64_t space_find_gap(const struct space_map *map, uint64_t bytes, uint
 	return 0;
 }
 
+/* What is zero stays a hole: a block that was freed in part takes no more of the host than before.
+ */
+static int put_pieces(struct vhdx *vhdx, uint64_t to, const uint8_t *buffer)
+{
+	int error = 0;
+
+	for (uint32_t at = 0, end; at < COPY_BYTES && !error; at = end) {
+		bool zero = is_zero(buffer + at, PIECE_BYTES);
+
+		end = at + PIECE_BYTES;
+		while (end < COPY_BYTES && is_zero(buffer + end, PIECE_BYTES) == zero)
+			end += PIECE_BYTES;
+		error = zero ? file_discard(&vhdx->disk->file, to + at, end - at)
+			     : file_write(&vhdx->disk->file, to + at, buffer + at, end - at);
+	}
+	return error;
+}
+
 static int copy_place(struct vhdx *vhdx, uint64_t from, uint64_t to, uint64_t bytes)
 {
 	uint8_t *buffer = malloc(COPY_BYTES);
@@ -108,7 +126,7 @@ static int copy_place(struct vhdx *vhdx, uint64_t from, uint64_t to, uint64_t by
 	for (uint64_t at = 0; at < bytes && !error; at += COPY_BYTES) {
 		error = file_read(&vhdx->disk->file, from + at, buffer, COPY_BYTES);
 		if (!error)
-			error = file_write(&vhdx->disk->file, to + at, buffer, COPY_BYTES);
+			error = put_pieces(vhdx, to + at, buffer);
 	}
 	free(buffer);
 	return error;

@@ -55,16 +55,18 @@ static int make_plan(const struct disk_create *what, struct disk *parent, const 
 		plan->sector_bytes = info.logical_sector_bytes;
 	if (plan->block_bytes < VHDX_MIB || plan->block_bytes > 256 * VHDX_MIB ||
 	    plan->block_bytes & (plan->block_bytes - 1))
-		return disk_fail(error, -EINVAL, path,
-				 "a block size must be a power of two from 1M to 256M");
+		return disk_refuse(error, REFUSAL_MAKE_BLOCK, path, DISK_NOWHERE,
+				   "VHDX blocks of %u bytes", plan->block_bytes);
 	if (!vhdx_is_sector_size(plan->sector_bytes))
-		return disk_fail(error, -EINVAL, path, "a sector size must be 512 or 4096");
+		return disk_refuse(error, REFUSAL_MAKE_SECTOR, path, DISK_NOWHERE,
+				   "VHDX sectors of %u bytes", plan->sector_bytes);
 	if (!plan->size_bytes || plan->size_bytes > VHDX_MAX_BYTES ||
 	    plan->size_bytes % plan->sector_bytes)
-		return disk_fail(error, -EINVAL, path,
-				 "a size must be a whole number of sectors up to 64 TiB");
+		return disk_refuse(error, REFUSAL_MAKE_SIZE, path, DISK_NOWHERE,
+				   "%lu bytes, of VHDX", plan->size_bytes);
 	if (parent && plan->fixed)
-		return disk_fail(error, -EINVAL, path, "a child cannot be fixed");
+		return disk_refuse(error, REFUSAL_MAKE_CHILD, path, DISK_NOWHERE,
+				   "a fixed VHDX child");
 	plan->chunk_ratio = (uint32_t)(8388608ull * plan->sector_bytes / plan->block_bytes);
 	plan->blocks = (plan->size_bytes + plan->block_bytes - 1) / plan->block_bytes;
 	chunks = (plan->blocks + plan->chunk_ratio - 1) / plan->chunk_ratio;
@@ -300,5 +302,5 @@ int vhdx_create(struct disk_file *file, const char *path, const struct disk_crea
 	free(plan.digests);
 	free(plan.link.table);
 	free(plan.link.link);
-	return result ? disk_fail(error, result, path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, path, "making it") : 0;
 }

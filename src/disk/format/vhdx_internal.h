@@ -41,6 +41,7 @@ struct vhdx {
 	struct vhdx_header header; /* the current one */
 	int header_at;             /* which copy it is */
 	uint64_t bat_offset, metadata_offset;
+	uint64_t locator_at; /* of a child: where in the file its locator is */
 	uint32_t bat_bytes, metadata_bytes;
 	struct vhdx_extent *others; /* regions that are not known here, and stay where they are */
 	size_t other_count;

@@ -325,21 +325,22 @@ static int vhdx_flush(struct disk *disk) { return vhdx_commit(vhdx_of(disk)); }
 /* ---- what is wrong, what it is ---- */
 
 /* What opening does not look at: bitmaps that a partial block needs and does not have. */
-static int vhdx_check(struct disk *disk, void (*report)(void *, const char *), void *context)
+static int vhdx_check(struct disk *disk, disk_fault_report *report, void *context)
 {
 	struct vhdx *vhdx = vhdx_of(disk);
+	struct disk_error fault;
 	int faults = 0;
 
 	for (uint64_t block = 0; block < vhdx->blocks; block++) {
 		uint64_t chunk = block / vhdx->chunk_ratio;
-		char line[80];
 
 		if (vhdx_state(vhdx->bat[vhdx_entry(vhdx, block)]) != BAT_PARTIAL ||
 		    vhdx_holds(vhdx->bat[vhdx_bitmap_entry(vhdx, chunk)]))
 			continue;
-		snprintf(line, sizeof(line), "block %lu is partial, and its chunk has no bitmap",
-			 block);
-		report(context, line);
+		disk_refuse(&fault, REFUSAL_VHDX_BAT_BITMAP, disk->path,
+			    vhdx->bat_offset + vhdx_bitmap_entry(vhdx, chunk) * sizeof(*vhdx->bat),
+			    "block %lu is partial, and its chunk has no bitmap", block);
+		report(context, &fault);
 		faults++;
 	}
 	return faults;

@@ -18,9 +18,10 @@
 
 enum { LOCATOR_MAX_BYTES = 1 << 20, LOCATOR_MAX_PAIRS = 64 };
 
-static int unsound(const struct vhdx *vhdx, struct disk_error *error, const char *what)
+static int unsound(const struct vhdx *vhdx, struct disk_error *error, enum disk_refusal kind,
+		   uint64_t in, const char *what)
 {
-	return disk_fail(error, -EBADMSG, vhdx->disk->path, "%s", what);
+	return disk_refuse(error, kind, vhdx->disk->path, vhdx->locator_at + in, "%s", what);
 }
 
 /* ---- making a locator ---- */
@@ -149,17 +150,19 @@ int vhdx_read_locator(struct vhdx *vhdx, const uint8_t *at, uint32_t bytes,
 	int result = 0;
 
 	if (bytes < sizeof(head) || bytes > LOCATOR_MAX_BYTES)
-		return unsound(vhdx, error, "the parent's locator has a wrong length");
+		return unsound(vhdx, error, REFUSAL_VHDX_LOCATOR, 0, "a wrong length");
 	memcpy(&head, at, sizeof(head));
 	vhdx->parent_format =
 		guid_equal(head.type, VHDX_LOCATOR_FOREIGN) ? DISK_FORMATS : DISK_VHDX;
 	if (!guid_equal(head.type, VHDX_LOCATOR_TYPE) &&
 	    !guid_equal(head.type, VHDX_LOCATOR_FOREIGN))
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
-				 "its parent is not a VHDX file");
+		return unsound(vhdx, error, REFUSAL_VHDX_LOCATOR_TYPE, 0,
+			       "its parent is not a VHDX file");
 	if (head.count > LOCATOR_MAX_PAIRS ||
 	    sizeof(head) + head.count * sizeof(struct vhdx_locator_entry) > bytes)
-		return unsound(vhdx, error, "the parent's locator is cut, or too long");
+		return unsound(vhdx, error, REFUSAL_VHDX_LOCATOR,
+			       offsetof(struct vhdx_locator_head, count),
+			       "it is cut, or has too many pairs");
 	for (unsigned n = 0; n < head.count && !result; n++) {
 		struct vhdx_locator_entry entry;
 		char *key, *value;
@@ -167,19 +170,24 @@ int vhdx_read_locator(struct vhdx *vhdx, const uint8_t *at, uint32_t bytes,
 		memcpy(&entry, at + sizeof(head) + n * sizeof(entry), sizeof(entry));
 		if (entry.key_offset > bytes || entry.key_bytes > bytes - entry.key_offset ||
 		    entry.value_offset > bytes || entry.value_bytes > bytes - entry.value_offset)
-			return unsound(vhdx, error,
-				       "the parent's locator points outside of itself");
+			return unsound(vhdx, error, REFUSAL_VHDX_LOCATOR,
+				       sizeof(head) + n * sizeof(entry),
+				       "a pair points outside of it");
 		key = parent_utf8(at + entry.key_offset, entry.key_bytes, false);
 		value = parent_utf8(at + entry.value_offset, entry.value_bytes, false);
 		if (!key || !value || take_pair(vhdx, key, value))
-			result = unsound(vhdx, error, "the parent's locator cannot be read");
+			result = unsound(vhdx, error, REFUSAL_VHDX_LOCATOR,
+					 sizeof(head) + n * sizeof(entry),
+					 "a pair that cannot be read");
 		free(key);
 		free(value);
 	}
 	if (!result && vhdx->parent_format == DISK_FORMATS)
-		result = unsound(vhdx, error, "does not say which format its parent has");
+		result = unsound(vhdx, error, REFUSAL_VHDX_LOCATOR_LINK, 0,
+				 "does not say which format its parent has");
 	if (!result && vhdx->parent_format == DISK_VHDX && guid_is_zero(vhdx->parent_id))
-		result = unsound(vhdx, error, "does not say which data its parent had");
+		result = unsound(vhdx, error, REFUSAL_VHDX_LOCATOR_LINK, 0,
+				 "does not say which data its parent had");
 	return result;
 }
 
@@ -194,16 +202,18 @@ static int vhdx_check_parent(struct disk *child, struct disk *parent, struct dis
 	if (vhdx->parent_format == DISK_VHDX && !vhdx_names_data(vhdx, id)) {
 		guid_print(vhdx->parent_id, want);
 		guid_print(id, has);
-		return disk_fail(error, -ESTALE, child->path,
-				 "was made on data %s of %s, which has changed since and is %s now",
-				 want, parent->path, has);
+		return disk_refuse(error, REFUSAL_VHDX_PARENT_DATA, child->path, vhdx->locator_at,
+				   "was made on data %s of %s, which has changed since and is %s "
+				   "now",
+				   want, parent->path, has);
 	}
 	if (vhdx->parent_format != DISK_VHDX && !vhdx->link_item.bytes)
-		return disk_fail(error, -ESTALE, child->path,
-				 "does not say what its parent %s held", parent->path);
+		return disk_refuse(error, REFUSAL_VHDX_PARENT_CONTENT, child->path,
+				   vhdx->locator_at, "does not say what its parent %s held",
+				   parent->path);
 	if (parent->sector_bytes != vhdx->sector_bytes || parent->size_bytes > child->size_bytes)
-		return disk_fail(error, -ESTALE, child->path,
-				 "its parent %s has other sectors or is larger", parent->path);
+		return disk_refuse(error, REFUSAL_VHDX_PARENT_SHAPE, child->path, DISK_NOWHERE,
+				   "its parent %s has other sectors or is larger", parent->path);
 	return 0;
 }
 
@@ -307,7 +317,8 @@ int disk_repair_link(struct disk *disk, struct disk_error *error)
 	int result;
 
 	if (!disk->parent || (is_vhdx ? !disk->write : disk->driver->write != NULL))
-		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+		return disk_refuse(error, REFUSAL_NO_CHILD, disk->path, DISK_NOWHERE,
+				   "is no child that can be written");
 	result = is_vhdx ? vhdx_repair_link(disk, disk->parent) : link_make(disk, LINK_COMPUTED);
-	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, disk->path, "accepting its parent") : 0;
 }

@@ -542,6 +542,7 @@ static int run_apply(struct log *log, const struct run *run, struct disk_error *
 {
 	struct vhdx *vhdx = log->vhdx;
 	uint8_t *head;
+	const uint64_t head_at = vhdx->header.log_offset + run->head;
 	struct vhdx_log_head log_head;
 	uint32_t at;
 	int result = 0;
@@ -550,22 +551,28 @@ static int run_apply(struct log *log, const struct run *run, struct disk_error *
 	log->budget += (uint64_t)log->size * APPLY_FACTOR;
 	head = entry_read(log, run->head);
 	if (!head)
-		return disk_fail(error, -EBADMSG, vhdx->disk->path, "the log cannot be read");
+		return disk_refuse_host(error, -ENOMEM, vhdx->disk->path, "replaying its log");
 	memcpy(&log_head, head, sizeof(log_head));
 	free(head);
 	if ((int64_t)log_head.flushed_file_bytes > file_size(&vhdx->disk->file))
-		return disk_fail(error, -EBADMSG, vhdx->disk->path,
-				 "the file is shorter than its log knows it: it was cut");
+		return disk_refuse(error, REFUSAL_VHDX_LOG_CUT, vhdx->disk->path,
+				   head_at + offsetof(struct vhdx_log_head, flushed_file_bytes),
+				   "%lu bytes, where the file has %ld: cut off",
+				   log_head.flushed_file_bytes, file_size(&vhdx->disk->file));
 	if (log_head.last_file_bytes > VHDX_MAX_BYTES * 2)
-		return disk_fail(error, -EBADMSG, vhdx->disk->path,
-				 "the log makes the file too long");
+		return disk_refuse(error, REFUSAL_VHDX_LOG_ENDLESS, vhdx->disk->path,
+				   head_at + offsetof(struct vhdx_log_head, last_file_bytes),
+				   "%lu bytes: the log makes the file too long",
+				   log_head.last_file_bytes);
 	for (at = log_head.tail; !result;) {
 		uint8_t *entry = entry_read(log, at);
 		uint32_t bytes;
 
 		if (!entry || !entry_is_complete(entry)) {
 			free(entry);
-			return disk_fail(error, -EBADMSG, vhdx->disk->path, "the log has a hole");
+			return disk_refuse(error, REFUSAL_VHDX_LOG_HOLE, vhdx->disk->path,
+					   vhdx->header.log_offset + at,
+					   "no whole entry: the log has a hole");
 		}
 		result = entry_apply(vhdx, entry);
 		memcpy(&bytes, entry + 8, 4);
@@ -578,9 +585,7 @@ static int run_apply(struct log *log, const struct run *run, struct disk_error *
 		result = file_truncate(&vhdx->disk->file, log_head.last_file_bytes);
 	if (!result)
 		result = vhdx_sync(vhdx);
-	return result ? disk_fail(error, result, vhdx->disk->path, "replaying the log: %s",
-				  strerror(-result))
-		      : 0;
+	return result ? disk_refuse_host(error, result, vhdx->disk->path, "replaying its log") : 0;
 }
 
 /* In the file, or for who only reads in memory. */
@@ -590,11 +595,12 @@ static int replay_run(struct log *log, const struct run *run, struct disk_error 
 	int result = disk->write ? 0 : file_overlay_begin(&disk->file);
 
 	if (result)
-		return disk_fail(error, result, disk->path, "no memory for what its log says");
+		return disk_refuse_host(error, result, disk->path, "replaying its log in memory");
 	result = run_apply(log, run, error);
 	if (result == -EFBIG)
-		return disk_fail(error, -EUCLEAN, disk->path,
-				 "its log says more than is replayed in memory");
+		return disk_refuse(error, REFUSAL_VHDX_LOG_MEMORY, disk->path,
+				   log->vhdx->header.log_offset,
+				   "more changes than are replayed in memory");
 	return result;
 }
 
@@ -611,8 +617,7 @@ int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 		return 0;
 	log.bytes = malloc(log.size);
 	if (!log.bytes)
-		return disk_fail(error, -ENOMEM, vhdx->disk->path,
-				 "no memory for a log of %u bytes", log.size);
+		return disk_refuse_host(error, -ENOMEM, vhdx->disk->path, "reading its log");
 	result = file_read(&vhdx->disk->file, vhdx->header.log_offset, log.bytes, log.size);
 	for (uint32_t at = 0; at < log.size && !result; at += VHDX_SECTOR_BYTES) {
 		struct run run = run_follow(&log, at);
@@ -621,8 +626,7 @@ int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 			best = run;
 	}
 	if (result)
-		disk_fail(error, result, vhdx->disk->path, "reading the log: %s",
-			  strerror(-result));
+		disk_refuse_host(error, result, vhdx->disk->path, "reading its log");
 	else if (best.any)
 		result = replay_run(&log, &best, error);
 	*ret_replayed = best.any;
@@ -631,8 +635,7 @@ int vhdx_replay(struct vhdx *vhdx, bool *ret_replayed, struct disk_error *error)
 		vhdx->header.log = (struct guid){ 0 };
 		result = write_both(vhdx);
 		if (result)
-			disk_fail(error, result, vhdx->disk->path, "writing the headers: %s",
-				  strerror(-result));
+			disk_refuse_host(error, result, vhdx->disk->path, "writing its headers");
 	}
 	free(log.bytes);
 	return result;

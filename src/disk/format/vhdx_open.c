@@ -34,16 +34,13 @@ enum {
 	ITEM_LOGICAL = 8,
 	ITEM_PHYSICAL = 16,
 	ITEM_LOCATOR = 32,
-	ITEMS_NEEDED = 31
+	ITEMS_NEEDED = 31,
+	ITEMS = 6
 };
 
-static int unsound(const struct vhdx *vhdx, struct disk_error *error, const char *what)
-{
-	return disk_fail(error, -EBADMSG, vhdx->disk->path, "%s", what);
-}
 static int host_error(const struct vhdx *vhdx, struct disk_error *error, int code)
 {
-	return disk_fail(error, code, vhdx->disk->path, "%s", strerror(-code));
+	return disk_refuse_host(error, code, vhdx->disk->path, "reading its tables");
 }
 
 /* ---- headers and regions ---- */
@@ -80,28 +77,42 @@ static bool read_header(struct vhdx *vhdx, int n, struct vhdx_header *ret)
 	return read_summed(vhdx, VHDX_HEADER_OFFSET(n), VHDX_HEAD, ret, sizeof(*ret));
 }
 
+static int check_header(const struct vhdx *vhdx, struct disk_error *error)
+{
+	const struct vhdx_header *header = &vhdx->header;
+	const char *path = vhdx->disk->path;
+	const uint64_t at = VHDX_HEADER_OFFSET(vhdx->header_at);
+
+	if (header->version != 1 || header->log_version)
+		return disk_refuse(error, REFUSAL_VHDX_VERSION, path,
+				   at + offsetof(struct vhdx_header, log_version),
+				   "version %u, log version %u", header->version,
+				   header->log_version);
+	if (header->log_bytes > LOG_MAX_BYTES)
+		return disk_refuse(error, REFUSAL_VHDX_LOG_LARGE, path,
+				   at + offsetof(struct vhdx_header, log_bytes),
+				   "a log of %u bytes", header->log_bytes);
+	if (!header->log_bytes || header->log_bytes % VHDX_MIB || header->log_offset % VHDX_MIB ||
+	    header->log_offset < VHDX_MIB || header->log_offset > vhdx->file_bytes ||
+	    header->log_bytes > vhdx->file_bytes - header->log_offset)
+		return disk_refuse(error, REFUSAL_VHDX_LOG_PLACE, path,
+				   at + offsetof(struct vhdx_header, log_bytes),
+				   "a log of %u bytes at offset %lu of a file of %lu bytes",
+				   header->log_bytes, header->log_offset, vhdx->file_bytes);
+	return 0;
+}
+
 static int read_headers(struct vhdx *vhdx, struct disk_error *error)
 {
 	struct vhdx_header header[2];
 	bool good[2] = { read_header(vhdx, 0, &header[0]), read_header(vhdx, 1, &header[1]) };
 
 	if (!good[0] && !good[1])
-		return unsound(vhdx, error, "neither header is valid");
+		return disk_refuse(error, REFUSAL_VHDX_HEADERS, vhdx->disk->path,
+				   VHDX_HEADER_OFFSET(0), "neither header is valid");
 	vhdx->header_at = good[0] && good[1] ? header[1].sequence > header[0].sequence : good[1];
 	vhdx->header = header[vhdx->header_at];
-	if (vhdx->header.version != 1 || vhdx->header.log_version)
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "version %u, log version %u",
-				 vhdx->header.version, vhdx->header.log_version);
-	if (!vhdx->header.log_bytes || vhdx->header.log_bytes % VHDX_MIB ||
-	    vhdx->header.log_offset % VHDX_MIB || vhdx->header.log_offset < VHDX_MIB)
-		return unsound(vhdx, error, "the log is nowhere");
-	if (vhdx->header.log_bytes > LOG_MAX_BYTES)
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "a log of %u bytes",
-				 vhdx->header.log_bytes);
-	if (vhdx->header.log_offset > vhdx->file_bytes ||
-	    vhdx->header.log_bytes > vhdx->file_bytes - vhdx->header.log_offset)
-		return unsound(vhdx, error, "the log lies beyond the end of the file");
-	return 0;
+	return check_header(vhdx, error);
 }
 
 /* Marks [offset, offset + bytes) in MiB; false where something is already, or outside of the file.
@@ -140,29 +151,44 @@ static bool read_table(struct vhdx *vhdx, int n, uint8_t *table)
 	return true;
 }
 
-static int region_take(struct vhdx *vhdx, const struct vhdx_region *region, uint8_t *map,
-		       struct disk_error *error)
+/* The one of two that there has to be; `at`: of its entry in the file. */
+static int known_region_take(struct vhdx *vhdx, const struct vhdx_region *region, uint64_t at,
+			     uint64_t *offset, uint32_t *bytes, uint64_t max_bytes,
+			     struct disk_error *error)
+{
+	if (*bytes)
+		return disk_refuse(error, REFUSAL_VHDX_REGION_TWICE, vhdx->disk->path, at,
+				   "a second one at offset %lu", region->offset);
+	if (region->bytes > max_bytes)
+		return disk_refuse(error, REFUSAL_VHDX_REGION_LARGE, vhdx->disk->path,
+				   at + offsetof(struct vhdx_region, bytes),
+				   "a region of %u bytes: too large", region->bytes);
+	*offset = region->offset;
+	*bytes = region->bytes;
+	return 0;
+}
+
+static int region_take(struct vhdx *vhdx, const struct vhdx_region *region, uint64_t at,
+		       uint8_t *map, struct disk_error *error)
 {
 	char text[GUID_TEXT_BYTES];
 
 	if (!region->bytes || region->bytes % VHDX_MIB ||
 	    !space_claim(vhdx, map, region->offset, region->bytes))
-		return unsound(vhdx, error,
-			       "a region lies over another one or outside of the file");
+		return disk_refuse(error, REFUSAL_VHDX_REGION, vhdx->disk->path, at,
+				   "%u bytes at offset %lu: over another one, or outside of the "
+				   "file",
+				   region->bytes, region->offset);
 	if (guid_equal(region->id, VHDX_REGION_BAT)) {
-		if (vhdx->bat_bytes)
-			return unsound(vhdx, error, "two block allocation tables");
-		vhdx->bat_offset = region->offset;
-		vhdx->bat_bytes = region->bytes;
+		return known_region_take(vhdx, region, at, &vhdx->bat_offset, &vhdx->bat_bytes,
+					 BAT_MAX_BYTES, error);
 	} else if (guid_equal(region->id, VHDX_REGION_METADATA)) {
-		if (vhdx->metadata_bytes)
-			return unsound(vhdx, error, "two metadata regions");
-		vhdx->metadata_offset = region->offset;
-		vhdx->metadata_bytes = region->bytes;
+		return known_region_take(vhdx, region, at, &vhdx->metadata_offset,
+					 &vhdx->metadata_bytes, VHDX_METADATA_MAX_BYTES, error);
 	} else if (region->required & 1) {
 		guid_print(region->id, text);
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
-				 "needs region %s, which is not known here", text);
+		return disk_refuse(error, REFUSAL_VHDX_REGION_UNKNOWN, vhdx->disk->path, at,
+				   "needs region %s, which is not known here", text);
 	} else {
 		struct vhdx_extent *more =
 			realloc(vhdx->others, (vhdx->other_count + 1) * sizeof(*more));
@@ -180,35 +206,44 @@ static int read_regions(struct vhdx *vhdx, uint8_t *map, struct disk_error *erro
 {
 	uint8_t *table = malloc(VHDX_TABLE_BYTES);
 	struct vhdx_region_head head;
+	int which = 0;
+	uint64_t at;
 	int result = 0;
 
 	if (!table)
 		return host_error(vhdx, error, -ENOMEM);
-	if (!read_table(vhdx, 0, table) && !read_table(vhdx, 1, table))
-		result = unsound(vhdx, error, "neither region table is valid");
+	if (!read_table(vhdx, 0, table))
+		which = read_table(vhdx, 1, table) ? 1 : -1;
+	at = VHDX_REGION_OFFSET(which < 0 ? 0 : which);
+	if (which < 0)
+		result = disk_refuse(error, REFUSAL_VHDX_REGIONS, vhdx->disk->path, at,
+				     "neither region table is valid");
 	memcpy(&head, table, sizeof(head));
 	for (uint32_t n = 0; !result && n < head.count; n++) {
 		struct vhdx_region region;
 
 		memcpy(&region, table + sizeof(head) + n * sizeof(region), sizeof(region));
-		result = region_take(vhdx, &region, map, error);
+		result = region_take(vhdx, &region, at + sizeof(head) + n * sizeof(region), map,
+				     error);
 	}
 	if (!result && (!vhdx->bat_bytes || !vhdx->metadata_bytes))
-		result = unsound(vhdx, error, "has no block allocation table or no metadata");
-	if (!result &&
-	    (vhdx->bat_bytes > BAT_MAX_BYTES || vhdx->metadata_bytes > VHDX_METADATA_MAX_BYTES))
-		result = disk_fail(error, -ENOTSUP, vhdx->disk->path, "its tables are too large");
+		result = disk_refuse(error, REFUSAL_VHDX_REGION_MISSING, vhdx->disk->path, at,
+				     "no %s", vhdx->bat_bytes ? "metadata" : "BAT");
 	free(table);
 	return result;
 }
 
 /* ---- metadata ---- */
 
-struct items { unsigned seen; uint32_t flags; };
+struct items {
+	unsigned seen;
+	uint32_t flags;
+	uint64_t at[ITEMS]; /* where in the file each value is */
+};
 
 /* Only what is known is read, and each once: however many items a file claims to have. */
-static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, struct items *items,
-		     struct disk_error *error)
+static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, uint64_t entry_at,
+		     struct items *items, struct disk_error *error)
 {
 	static const uint32_t sizes[] = { 8, 8, 16, 4, 4 };
 	uint8_t *at;
@@ -218,20 +253,26 @@ static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, struct ite
 	char text[GUID_TEXT_BYTES];
 	unsigned n = 0;
 
-	while (n < 6 && (item->flags & VHDX_ITEM_USER || !guid_equal(item->id, known[n])))
+	while (n < ITEMS && (item->flags & VHDX_ITEM_USER || !guid_equal(item->id, known[n])))
 		n++;
-	if (n == 6 && item->flags & VHDX_ITEM_REQUIRED) {
+	if (n == ITEMS && item->flags & VHDX_ITEM_REQUIRED) {
 		guid_print(item->id, text);
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path,
-				 "needs metadata item %s, which is not known here", text);
+		return disk_refuse(error, REFUSAL_VHDX_ITEM_UNKNOWN, vhdx->disk->path, entry_at,
+				   "needs metadata item %s, which is not known here", text);
 	}
-	if (n == 6 && item->flags & VHDX_ITEM_USER && guid_equal(item->id, DIGEST_ITEM_LINK))
+	if (n == ITEMS && item->flags & VHDX_ITEM_USER && guid_equal(item->id, DIGEST_ITEM_LINK))
 		vhdx->link_item = *item;
-	if (n == 6)
+	if (n == ITEMS)
 		return 0;
-	if (items->seen >> n & 1 || (n < 5 && item->bytes != sizes[n]))
-		return unsound(vhdx, error, "a metadata item comes twice, or with a wrong length");
+	if (items->seen >> n & 1)
+		return disk_refuse(error, REFUSAL_VHDX_ITEM_TWICE, vhdx->disk->path, entry_at,
+				   "item %u of the specification comes twice", n + 1);
+	if (n < ITEMS - 1 && item->bytes != sizes[n])
+		return disk_refuse(error, REFUSAL_VHDX_ITEM_LENGTH, vhdx->disk->path,
+				   entry_at + offsetof(struct vhdx_item, bytes),
+				   "%u bytes, where such an item has %u", item->bytes, sizes[n]);
 	items->seen |= 1u << n;
+	items->at[n] = vhdx->metadata_offset + item->offset;
 	at = malloc(item->bytes + 1);
 	result = at ? vhdx_read_value(vhdx, item, at) : -ENOMEM;
 	if (result) {
@@ -247,7 +288,9 @@ static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, struct ite
 	case 2: memcpy(&vhdx->disk_id, at, 16); break;
 	case 3: memcpy(&vhdx->sector_bytes, at, 4); break;
 	case 4: memcpy(&vhdx->physical_bytes, at, 4); break;
-	default: result = vhdx_read_locator(vhdx, at, item->bytes, error);
+	default:
+		vhdx->locator_at = items->at[n];
+		result = vhdx_read_locator(vhdx, at, item->bytes, error);
 	}
 	free(at);
 	return result;
@@ -256,30 +299,40 @@ static int item_take(struct vhdx *vhdx, const struct vhdx_item *item, struct ite
 static int check_sizes(struct vhdx *vhdx, const struct items *items, struct disk_error *error)
 {
 	bool locator = items->seen & ITEM_LOCATOR;
+	const char *path = vhdx->disk->path;
 
 	if ((items->seen & ITEMS_NEEDED) != ITEMS_NEEDED)
-		return unsound(vhdx, error, "a required metadata item is missing");
+		return disk_refuse(error, REFUSAL_VHDX_ITEM_MISSING, path, vhdx->metadata_offset,
+				   "a required item is missing (%#x of %#x are there)",
+				   items->seen & ITEMS_NEEDED, ITEMS_NEEDED);
 	vhdx->fixed = items->flags & VHDX_FIXED;
 	vhdx->has_parent = items->flags & VHDX_HAS_PARENT;
 	if (items->flags & ~(uint32_t)(VHDX_FIXED | VHDX_HAS_PARENT) || locator != vhdx->has_parent)
-		return unsound(vhdx, error, "its parameters contradict each other");
+		return disk_refuse(error, REFUSAL_VHDX_PARAMETERS, path, items->at[0],
+				   "flags %#x, %s a parent locator", items->flags,
+				   locator ? "with" : "without");
 	if (vhdx->block_bytes < BLOCK_MIN || vhdx->block_bytes > BLOCK_MAX ||
 	    vhdx->block_bytes & (vhdx->block_bytes - 1))
-		return unsound(vhdx, error,
-			       "the block size is not a power of two from 1 to 256 MiB");
+		return disk_refuse(error, REFUSAL_VHDX_BLOCK_SIZE, path, items->at[0],
+				   "blocks of %u bytes", vhdx->block_bytes);
 	if (!vhdx_is_sector_size(vhdx->sector_bytes) || !vhdx_is_sector_size(vhdx->physical_bytes))
-		return unsound(vhdx, error, "the sector size is neither 512 nor 4096");
+		return disk_refuse(error, REFUSAL_VHDX_SECTOR_SIZE, path,
+				   items->at[vhdx_is_sector_size(vhdx->sector_bytes) ? 4 : 3],
+				   "sectors of %u and %u bytes", vhdx->sector_bytes,
+				   vhdx->physical_bytes);
 	if (!vhdx->disk->size_bytes || vhdx->disk->size_bytes > VHDX_MAX_BYTES ||
 	    vhdx->disk->size_bytes % vhdx->sector_bytes)
-		return unsound(vhdx, error,
-			       "the disk's size is not a whole number of sectors up to 64 TiB");
+		return disk_refuse(error, REFUSAL_VHDX_DISK_SIZE, path, items->at[1],
+				   "a size of %lu bytes", vhdx->disk->size_bytes);
 	vhdx->chunk_ratio = (uint32_t)((8388608ull * vhdx->sector_bytes) / vhdx->block_bytes);
 	vhdx->blocks = (vhdx->disk->size_bytes + vhdx->block_bytes - 1) / vhdx->block_bytes;
 	vhdx->chunks = (vhdx->blocks + vhdx->chunk_ratio - 1) / vhdx->chunk_ratio;
 	vhdx->entries = vhdx->has_parent ? vhdx->chunks * (vhdx->chunk_ratio + 1)
 					 : vhdx->blocks + (vhdx->blocks - 1) / vhdx->chunk_ratio;
 	if (vhdx->entries * 8 > vhdx->bat_bytes)
-		return unsound(vhdx, error, "the block allocation table is too short for the disk");
+		return disk_refuse(error, REFUSAL_VHDX_BAT_SHORT, path, vhdx->bat_offset,
+				   "%u bytes for %lu entries of 8: too short for the disk",
+				   vhdx->bat_bytes, vhdx->entries);
 	return 0;
 }
 
@@ -308,8 +361,12 @@ static int read_metadata(struct vhdx *vhdx, struct disk_error *error)
 		return host_error(vhdx, error, result);
 	}
 	if (head.signature != VHDX_METADATA || head.count > VHDX_TABLE_ENTRIES)
-		result = unsound(vhdx, error, "the metadata table is not one");
+		result = disk_refuse(error, REFUSAL_VHDX_METADATA, vhdx->disk->path,
+				     vhdx->metadata_offset, "signature %#lx, %u entries",
+				     head.signature, head.count);
 	for (unsigned n = 0; !result && n < head.count; n++) {
+		const uint64_t at = vhdx->metadata_offset + sizeof(head) +
+				    n * sizeof(struct vhdx_item);
 		struct vhdx_item item;
 
 		memcpy(&item, table + sizeof(head) + n * sizeof(item), sizeof(item));
@@ -317,10 +374,13 @@ static int read_metadata(struct vhdx *vhdx, struct disk_error *error)
 		    (item.bytes &&
 		     (item.offset < VHDX_TABLE_BYTES || item.offset > vhdx->metadata_bytes ||
 		      item.bytes > vhdx->metadata_bytes - item.offset))) {
-			result = unsound(vhdx, error, "a metadata item lies outside of its region");
+			result = disk_refuse(error, REFUSAL_VHDX_ITEM_PLACE, vhdx->disk->path,
+					     at + offsetof(struct vhdx_item, offset),
+					     "%u bytes at %u of a region of %u: outside of it",
+					     item.bytes, item.offset, vhdx->metadata_bytes);
 			break;
 		}
-		result = item_take(vhdx, &item, &items, error);
+		result = item_take(vhdx, &item, at, &items, error);
 	}
 	free(table);
 	return result ? result : check_sizes(vhdx, &items, error);
@@ -362,10 +422,11 @@ static int read_bat(struct vhdx *vhdx, uint8_t *map, struct disk_error *error)
 		return host_error(vhdx, error, result);
 	for (uint64_t n = 0; n < vhdx->entries; n++)
 		if (!is_good_entry(vhdx, n, map))
-			return disk_fail(
-				error, -EBADMSG, vhdx->disk->path,
-				"entry %lu of the block allocation table (%#lx) is not possible", n,
-				vhdx->bat[n]);
+			return disk_refuse(error, REFUSAL_VHDX_BAT_ENTRY, vhdx->disk->path,
+					   vhdx->bat_offset + n * sizeof(*vhdx->bat),
+					   "entry %lu (%#lx) is not possible in a file of %lu "
+					   "bytes",
+					   n, vhdx->bat[n], vhdx->file_bytes);
 	return 0;
 }
 
@@ -392,12 +453,14 @@ static int read_start(struct vhdx *vhdx, struct disk_error *error)
 	int64_t bytes = file_size(&vhdx->disk->file);
 
 	if (bytes < 0)
-		return disk_fail(error, (int)bytes, vhdx->disk->path, "no file or block device");
+		return disk_refuse_type(error, (int)bytes, vhdx->disk->path);
 	vhdx->file_bytes = (uint64_t)bytes;
 	if (file_read(&vhdx->disk->file, 0, &identifier, 8) || identifier != VHDX_IDENTIFIER)
-		return disk_fail(error, -EBADMSG, vhdx->disk->path, "not a VHDX file");
-	if (vhdx->file_bytes > 2 * VHDX_MAX_BYTES)
-		return disk_fail(error, -ENOTSUP, vhdx->disk->path, "the file is too long");
+		return disk_refuse(error, REFUSAL_VHDX_TYPE, vhdx->disk->path, 0,
+				   "%#lx: it is of another format, raw, or damaged", identifier);
+	if (vhdx->file_bytes > 2 * VHDX_MAX_BYTES || vhdx->file_bytes < VHDX_MIB)
+		return disk_refuse(error, REFUSAL_VHDX_LENGTH, vhdx->disk->path, DISK_NOWHERE,
+				   "%lu bytes", vhdx->file_bytes);
 	return read_headers(vhdx, error);
 }
 
@@ -417,7 +480,12 @@ static int read_tables(struct vhdx *vhdx, const struct disk_options *options,
 		return host_error(vhdx, error, -ENOMEM);
 	map[0] = 1;
 	if (!space_claim(vhdx, map, vhdx->header.log_offset, vhdx->header.log_bytes))
-		result = unsound(vhdx, error, "the log lies beyond the end of the file");
+		result = disk_refuse(error, REFUSAL_VHDX_LOG_PLACE, vhdx->disk->path,
+				     VHDX_HEADER_OFFSET(vhdx->header_at) +
+					     offsetof(struct vhdx_header, log_bytes),
+				     "a log of %u bytes at offset %lu of a file of %lu bytes",
+				     vhdx->header.log_bytes, vhdx->header.log_offset,
+				     vhdx->file_bytes);
 	if (!result)
 		result = read_regions(vhdx, map, error);
 	if (!result)
@@ -449,8 +517,8 @@ static int read_beside(struct vhdx *vhdx, const struct disk_options *options,
 	if (result)
 		return host_error(vhdx, error, result);
 	if (before != after)
-		return disk_fail(error, -EAGAIN, vhdx->disk->path,
-				 "is in use, and changed while it was read");
+		return disk_refuse(error, REFUSAL_MOVING, vhdx->disk->path, DISK_NOWHERE,
+				   "is in use, and changed while it was read");
 	return read;
 }
 
@@ -472,7 +540,7 @@ int vhdx_open(struct disk *disk, const struct disk_options *options, struct disk
 	int result;
 
 	if (!vhdx)
-		return disk_fail(error, -ENOMEM, disk->path, "no memory");
+		return disk_refuse_host(error, -ENOMEM, disk->path, "opening it");
 	vhdx->disk = disk;
 	disk->format = vhdx;
 	pthread_mutex_init(&vhdx->flush_lock, NULL);

@@ -85,13 +85,16 @@ static int table_end(struct writer *writer)
 	return error;
 }
 
-static int write_grain(struct writer *writer, const struct pack_unit *unit)
+static int write_grain(void *context, const struct pack_unit *unit)
 {
+	struct writer *writer = context;
 	const struct vmdk_mark mark = { .sector = htole64(unit->offset / VMDK_SECTOR_BYTES),
 					.bytes = htole32(unit->data_bytes) };
 	uint64_t grain = unit->offset / GRAIN_BYTES;
 	int error = 0;
 
+	if (unit->kind == PACK_SAME)
+		return 0;
 	assert(unit->kind == PACK_PACKED && grain / VMDK_ENTRIES >= writer->number);
 	if (grain / VMDK_ENTRIES != writer->number)
 		error = table_end(writer);
@@ -104,23 +107,6 @@ static int write_grain(struct writer *writer, const struct pack_unit *unit)
 	if (!error)
 		error = put(writer, unit->data, unit->data_bytes);
 	return error ? error : pad(writer);
-}
-
-static int write_grains(struct writer *writer, struct pack *pack, struct disk_error *error)
-{
-	const struct disk_conversion *of = writer->of;
-	struct pack_unit unit;
-	int result = 0;
-	int got = 1;
-
-	while (!result && got > 0) {
-		got = pack_next(pack, &unit, error);
-		if (got > 0)
-			result = job_step(of->job, unit.offset, of->from->size_bytes);
-		if (!result && got > 0 && unit.kind != PACK_SAME)
-			result = write_grain(writer, &unit);
-	}
-	return got < 0 ? got : result;
 }
 
 /* ---- what the file begins and ends with ---- */
@@ -213,19 +199,16 @@ int vmdk_write_file(const struct disk_conversion *conversion, struct disk_error 
 	uint64_t grains = (conversion->from->size_bytes + GRAIN_BYTES - 1) / GRAIN_BYTES;
 	struct writer writer = { .of = conversion,
 				 .tables = (grains + VMDK_ENTRIES - 1) / VMDK_ENTRIES };
-	struct pack *pack = NULL;
 	int result;
 
 	if (grains > GRAINS_MAX)
-		return disk_fail(error, -EINVAL, conversion->path,
-				 "a stream-optimised VMDK has at most 4 TiB");
+		return disk_refuse(error, REFUSAL_MAKE_SIZE, conversion->path, DISK_NOWHERE,
+				   "%lu bytes in a stream-optimised VMDK",
+				   conversion->from->size_bytes);
 	writer.directory = calloc(writer.tables, 4);
-	result = writer.directory ? pack_begin(conversion->from, &options, &pack) : -ENOMEM;
+	result = writer.directory ? write_begin(&writer) : -ENOMEM;
 	if (!result)
-		result = write_begin(&writer);
-	if (!result)
-		result = write_grains(&writer, pack, error);
-	pack_end(pack);
+		result = pack_each(conversion, &options, write_grain, &writer, error);
 	if (!result)
 		result = write_end(&writer);
 	free(writer.directory);

@@ -61,17 +61,19 @@ int disk_rebase(struct disk *disk, const char *path, enum disk_format format,
 	int result;
 
 	if (disk->driver != &vhdx_driver || !disk->write || !old)
-		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+		return disk_refuse(error, REFUSAL_NO_CHILD, disk->path, DISK_NOWHERE,
+				   "is no child that can be written");
 	result = disk_open(path, &options, &parent, error);
 	if (result)
 		return result;
 	for (const struct disk *at = parent; at && !result; at = at->parent)
 		if (at->data_id && guid_equal(*at->data_id, *disk->data_id))
-			result = disk_fail(error, -ELOOP, path, "is made on %s itself", disk->path);
+			result = disk_refuse(error, REFUSAL_REBASE_LOOP, path, DISK_NOWHERE,
+					     "is made on %s itself", disk->path);
 	if (!result &&
 	    (parent->sector_bytes != disk->sector_bytes || parent->size_bytes > disk->size_bytes))
-		result = disk_fail(error, -EINVAL, path, "has other sectors or is larger than %s",
-				   disk->path);
+		result = disk_refuse(error, REFUSAL_REBASE_SHAPE, path, DISK_NOWHERE,
+				     "has other sectors or is larger than %s", disk->path);
 	if (!result) {
 		result = keep_differences(disk, parent, job);
 		if (!result)
@@ -84,7 +86,7 @@ int disk_rebase(struct disk *disk, const char *path, enum disk_format format,
 			result = chain_attach(disk);
 		}
 		if (result)
-			disk_fail(error, result, disk->path, "%s", strerror(-result));
+			disk_refuse_host(error, result, disk->path, "giving it another parent");
 	}
 	disk_close(parent);
 	return result;
@@ -160,7 +162,8 @@ int disk_export_changes(struct disk *disk, const char *since, const char *path,
 	}
 	free(wanted);
 	if (!ancestor)
-		return disk_fail(error, -EINVAL, since, "is no parent of %s", disk->path);
+		return disk_refuse(error, REFUSAL_NO_ANCESTOR, since, DISK_NOWHERE,
+				   "is no parent of %s", disk->path);
 	what.parent = ancestor->path;
 	what.parent_format = ancestor->format_id;
 	result = disk_create(path, &what, error);
@@ -173,9 +176,9 @@ int disk_export_changes(struct disk *disk, const char *since, const char *path,
 	if (!result)
 		result = copy_changes(disk, ancestor, to, job);
 	if (result)
-		disk_fail(error, result, path, "%s", strerror(-result));
+		disk_refuse_host(error, result, path, "writing the changes");
 	if (disk_close(to) && !result)
-		result = disk_fail(error, -EIO, path, "cannot be closed");
+		result = disk_refuse_host(error, -EIO, path, "closing it");
 	if (result)
 		remove(path);
 	return result;

@@ -110,7 +110,8 @@ static int reopen_parent(struct disk *disk, struct disk_error *error)
 	result = disk_open(old->path, &options, &parent, error);
 	if (!result && !guid_equal(*parent->data_id, *old->data_id)) {
 		disk_close(parent);
-		result = disk_fail(error, -ESTALE, disk->path, "its parent has changed");
+		result = disk_refuse(error, REFUSAL_COMMIT_CHANGED, disk->path, DISK_NOWHERE,
+				     "its parent has changed");
 	}
 	if (result) {
 		file_lock(&old->file, FILE_SHARED);
@@ -120,7 +121,9 @@ static int reopen_parent(struct disk *disk, struct disk_error *error)
 	disk->link = NULL;
 	disk->parent = parent;
 	disk_close(old);
-	return chain_attach(disk) ? disk_fail(error, -ENOMEM, disk->path, "no memory") : 0;
+	return chain_attach(disk)
+		       ? disk_refuse_host(error, -ENOMEM, disk->path, "opening its chain")
+		       : 0;
 }
 
 static int name_both(struct vhdx *child, const char *path, struct guid after)
@@ -207,14 +210,16 @@ int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error
 	int result, clean;
 
 	if (!disk->write || disk->driver != &vhdx_driver || !disk->parent)
-		return disk_fail(error, -EINVAL, disk->path, "is no child that can be written");
+		return disk_refuse(error, REFUSAL_NO_CHILD, disk->path, DISK_NOWHERE,
+				   "is no child that can be written");
 	if (disk->parent->format_id != DISK_VHDX)
-		return disk_fail(error, -ENOTSUP, disk->path,
-				 "its parent is no VHDX file: convert it instead");
+		return disk_refuse(error, REFUSAL_COMMIT_FORMAT, disk->path, DISK_NOWHERE,
+				   "its parent is a %s file",
+				   disk_format_name(disk->parent->format_id));
 	after = guid_is_zero(vhdx_of(disk)->parent_id2) ? guid_new() : vhdx_of(disk)->parent_id2;
 	if (disk->size_bytes > disk->touched_blocks * disk->touched_bytes)
-		return disk_fail(error, -EBUSY, disk->path,
-				 "has grown since it was opened: open it again");
+		return disk_refuse(error, REFUSAL_COMMIT_GROWN, disk->path, DISK_NOWHERE,
+				   "has grown since it was opened");
 	job_alone(job, true);
 	result = reopen_parent(disk, error);
 	job_alone(job, false);
@@ -228,5 +233,6 @@ int disk_commit(struct disk *disk, const struct disk_job *job, struct disk_error
 		result = link_make(disk, LINK_KEPT);
 		result = digest_is_missing(result) ? 0 : result; /* a parent without digests */
 	}
-	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, disk->path, "putting it into its parent")
+		      : 0;
 }

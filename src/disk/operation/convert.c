@@ -26,9 +26,9 @@ static int open_parent(const struct disk_create *what, struct disk **ret, struct
 	if (!what->parent)
 		return 0;
 	if (what->format != DISK_QCOW2)
-		return disk_fail(error, -EINVAL, what->parent,
-				 "a %s file is written without a parent",
-				 disk_format_name(what->format));
+		return disk_refuse(error, REFUSAL_NO_PARENT_FORMAT, what->parent, DISK_NOWHERE,
+				   "a %s file is written without a parent",
+				   disk_format_name(what->format));
 	return disk_open(what->parent, &options, ret, error);
 }
 
@@ -43,8 +43,7 @@ static int note_parent(const char *path, const struct disk_create *what, struct 
 		return result;
 	result = link_make(child, LINK_KEPT_OR_COMPUTED);
 	if (result)
-		disk_fail(error, result, path, "what its parent holds cannot be noted: %s",
-			  disk_strerror(result));
+		disk_refuse_host(error, result, path, "noting what its parent holds");
 	disk_close(child);
 	return result;
 }
@@ -55,12 +54,13 @@ static int write_file(struct disk_conversion *conversion, struct disk_error *err
 	int result = disk_file_create(conversion->path, true, &file);
 
 	if (result)
-		return disk_fail(error, result, conversion->path, "%s", strerror(-result));
+		return disk_refuse_as(error, REFUSAL_OPEN, result, conversion->path, DISK_NOWHERE,
+				      "%s", strerror(-result));
 	file.no_sync = conversion->what->no_sync;
 	conversion->file = &file;
 	result = write_format[conversion->what->format](conversion, error);
 	if (result && !error->text[0])
-		disk_fail(error, result, conversion->path, "%s", disk_strerror(result));
+		disk_refuse_host(error, result, conversion->path, "writing it");
 	file_close(&file);
 	if (result)
 		unlink(conversion->path);
@@ -76,7 +76,7 @@ int disk_convert(struct disk *from, const char *path, const struct disk_create *
 	int result;
 
 	assert(disk_is_written_once(what->format));
-	*error = (struct disk_error){ "" };
+	*error = (struct disk_error){ .kind = REFUSAL_NONE };
 	result = open_parent(what, &conversion.parent, error);
 	if (!result)
 		result = write_file(&conversion, error);
@@ -96,17 +96,16 @@ int disk_convert_stream(struct disk *from, int fd, const struct disk_create *wha
 	};
 	int result = disk_file_stream(fd, &file);
 
-	*error = (struct disk_error){ "" };
+	*error = (struct disk_error){ .kind = REFUSAL_NONE };
 	if (!result && what->format == DISK_RAW)
 		result = raw_write_stream(&conversion, error);
 	else if (!result && what->format == DISK_VMDK && !what->parent)
 		result = vmdk_write_file(&conversion, error);
 	else if (!result)
-		result =
-			disk_fail(error, -EINVAL, what->name,
-				  "a pipe takes raw or vmdk, which are written without going back");
+		result = disk_refuse(error, REFUSAL_PIPE_FORMAT, what->name, DISK_NOWHERE,
+				     "%s into a pipe", disk_format_name(what->format));
 	if (result && !error->text[0])
-		disk_fail(error, result, what->name, "%s", disk_strerror(result));
+		disk_refuse_host(error, result, what->name, "writing it");
 	file_close(&file);
 	return result;
 }

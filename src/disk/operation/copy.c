@@ -16,7 +16,7 @@
 #include "disk/digest.h"
 #include "disk/queue.h"
 
-enum { CHUNKS = 16, PIECE_BYTES = 64 << 10, PARTS = 16, ALIGNMENT = 4096 };
+enum { CHUNKS = 16, CHUNKS_PLAIN = 4, PIECE_BYTES = 64 << 10, PARTS = 16, ALIGNMENT = 4096 };
 #define CHUNK_BYTES (1u << 20)
 _Static_assert(PARTS * PIECE_BYTES == CHUNK_BYTES, "every piece may be a part of its own");
 
@@ -40,6 +40,7 @@ struct copy {
 	struct digest_stream *digests; /* NULL: the target keeps none */
 	struct disk_error *why;
 	struct chunk chunk[CHUNKS];
+	unsigned chunks; /* that are used */
 	uint64_t asked, taken; /* chunks */
 	uint64_t asked_bytes;
 	int error;
@@ -113,22 +114,36 @@ static void read_submit(struct chunk *chunk)
 	disk_queue_kick(chunk->copy->source);
 }
 
+/* How far zeros go that need not be read; 0: they do not fill a chunk of `most`. */
+static uint64_t zeros_from(struct disk *from, uint64_t offset, uint64_t most, uint64_t left)
+{
+	struct disk_range range = { .bytes = 0 };
+	uint64_t hole = 0;
+
+	/* how far data goes does not matter, and is dear to know */
+	if (!disk_range(from, offset, most, &range) && range.kind == DISK_RANGE_ZERO &&
+	    range.bytes == most && !disk_range(from, offset, left, &range))
+		return range.bytes;
+	if (from->driver->hole)
+		hole = from->driver->hole(from, offset, left);
+	if (hole < left)
+		hole -= hole % CHUNK_BYTES;
+	return hole;
+}
+
 /* The next chunk: zeros as far as they go, or what there is room for. */
 static void ask_for(struct copy *copy, struct chunk *chunk)
 {
 	uint64_t left = copy->from->size_bytes - copy->asked_bytes;
 	uint64_t most = left < CHUNK_BYTES ? left : CHUNK_BYTES;
-	struct disk_range range = { .bytes = 0 };
+	uint64_t zeros = zeros_from(copy->from, copy->asked_bytes, most, left);
 
 	*chunk = (struct chunk){ .copy = copy,
 				 .memory = chunk->memory,
 				 .offset = copy->asked_bytes,
 				 .bytes = most };
-	/* how far data goes does not matter, and is dear to know */
-	if (!disk_range(copy->from, chunk->offset, most, &range) &&
-	    range.kind == DISK_RANGE_ZERO && range.bytes == most &&
-	    !disk_range(copy->from, chunk->offset, left, &range)) {
-		chunk->bytes = range.bytes;
+	if (zeros) {
+		chunk->bytes = zeros;
 		chunk->is_zero = chunk->is_read = true;
 	} else {
 		read_submit(chunk);
@@ -139,8 +154,9 @@ static void ask_for(struct copy *copy, struct chunk *chunk)
 
 static void read_ahead(struct copy *copy)
 {
-	while (copy->asked - copy->taken < CHUNKS && copy->asked_bytes < copy->from->size_bytes) {
-		struct chunk *chunk = &copy->chunk[copy->asked % CHUNKS];
+	while (copy->asked - copy->taken < copy->chunks &&
+	       copy->asked_bytes < copy->from->size_bytes) {
+		struct chunk *chunk = &copy->chunk[copy->asked % copy->chunks];
 
 		if (chunk->under_way && copy->asked > copy->taken)
 			disk_queue_poll(copy->target);
@@ -166,32 +182,46 @@ static uint64_t find_fault(const struct chunk *chunk)
 
 static int take_next(struct copy *copy)
 {
-	struct chunk *chunk = &copy->chunk[copy->taken % CHUNKS];
+	struct chunk *chunk = &copy->chunk[copy->taken % copy->chunks];
 
 	assert(copy->taken < copy->asked);
 	while (!chunk->is_read)
 		disk_queue_wait(copy->source);
 	copy->taken++;
 	if (chunk->error)
-		return disk_fail(copy->why, chunk->error, copy->from->path, "at offset %lu: %s",
-				 find_fault(chunk), disk_strerror(chunk->error));
+		return disk_explain(copy->from, find_fault(chunk), chunk->error, copy->why);
 	digest_stream_add(copy->digests, chunk->is_zero ? NULL : chunk->memory, chunk->bytes);
 	if (!chunk->is_zero)
 		write_chunk(chunk);
 	return copy->error;
 }
 
+/* What goes into the host's cache is copied there under a lock of its file: by one thread, which
+ * does not wait for others. */
+static struct disk_queue_options target_options(const struct copy *copy)
+{
+	bool direct = copy->to->file.direct;
+
+	return (struct disk_queue_options){ .depth = CHUNKS * PARTS,
+					    .threads = direct ? 0 : 1,
+					    .no_ring = !direct };
+}
+
 static int copy_begin(struct copy *copy)
 {
-	uint8_t *memory = aligned_alloc(ALIGNMENT, CHUNKS * (size_t)CHUNK_BYTES);
-	int error = memory ? 0 : -ENOMEM;
+	struct disk_queue_options options = target_options(copy);
+	uint8_t *memory;
+	int error;
 
-	for (unsigned n = 0; n < CHUNKS; n++)
+	/* what is only read, and not unpacked, is better still in the processor's cache when it is
+	 * written */
+	copy->chunks = copy->from->driver->map && !copy->to->file.direct ? CHUNKS_PLAIN : CHUNKS;
+	memory = aligned_alloc(ALIGNMENT, copy->chunks * (size_t)CHUNK_BYTES);
+	error = memory ? 0 : -ENOMEM;
+	for (unsigned n = 0; n < copy->chunks; n++)
 		copy->chunk[n].memory = memory ? memory + n * (size_t)CHUNK_BYTES : NULL;
 	if (!error)
-		error = disk_queue_open(
-			copy->to, &(struct disk_queue_options){ .depth = CHUNKS * PARTS },
-			&copy->target);
+		error = disk_queue_open(copy->to, &options, &copy->target);
 	if (!error)
 		error = disk_queue_open(copy->from, &(struct disk_queue_options){ .depth = CHUNKS },
 					&copy->source);
@@ -208,7 +238,7 @@ static int copy_all(struct copy *copy, const struct disk_job *job)
 		if (result)
 			break;
 		read_ahead(copy);
-		done += copy->chunk[copy->taken % CHUNKS].bytes;
+		done += copy->chunk[copy->taken % copy->chunks].bytes;
 		result = take_next(copy);
 	}
 	return result;
@@ -228,11 +258,11 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 	struct copy copy = { .from = from, .to = to, .why = error };
 	int result;
 
-	*error = (struct disk_error){ "" };
+	*error = (struct disk_error){ .kind = REFUSAL_NONE };
 	if (!to->write || to->size_bytes < from->size_bytes ||
 	    (to->size_bytes > from->size_bytes && to->format_id != DISK_RAW))
-		return disk_fail(error, -EINVAL, to->path,
-				 "cannot be written, or has another size");
+		return disk_refuse(error, REFUSAL_COPY_TARGET, to->path, DISK_NOWHERE,
+				   "cannot be written, or has another size");
 	result = copy_begin(&copy);
 	if (!result)
 		result = copy_all(&copy, job);
@@ -243,7 +273,6 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_job *job,
 		result = digest_stream_end(copy.digests, to);
 	digest_stream_free(copy.digests);
 	free(copy.chunk[0].memory);
-	return result && !error->text[0]
-		       ? disk_fail(error, result, to->path, "%s", disk_strerror(result))
-		       : result;
+	return result && !error->text[0] ? disk_refuse_host(error, result, to->path, "writing it")
+					 : result;
 }

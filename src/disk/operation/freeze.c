@@ -27,9 +27,11 @@ int disk_check_frozen(struct disk *disk, struct disk_error *error)
 	int result = disk_read_item(disk, FREEZE_ITEM, &bytes, &count);
 
 	if (result)
-		return result == -ENOENT ? 0
-					 : disk_fail(error, result, disk->path,
-						     "whether it is frozen cannot be read");
+		return result == -ENOENT
+			       ? 0
+			       : disk_refuse_as(error, REFUSAL_FREEZE_UNREADABLE, result,
+						disk->path, DISK_NOWHERE, "it cannot be read: %s",
+						disk_strerror(result));
 	memset(&record, 0, sizeof(record));
 	memcpy(&record, bytes, count < sizeof(record) ? count : sizeof(record));
 	free(bytes);
@@ -37,7 +39,8 @@ int disk_check_frozen(struct disk *disk, struct disk_error *error)
 	seconds = (time_t)record.seconds;
 	if (gmtime_r(&seconds, &tm))
 		strftime(when, sizeof(when), "%F %T UTC", &tm);
-	return disk_fail(error, -EROFS, disk->path, "is frozen since %s: %s", when, record.reason);
+	return disk_refuse(error, REFUSAL_FROZEN, disk->path, DISK_NOWHERE,
+			   "is frozen since %s: %s", when, record.reason);
 }
 
 int disk_freeze_in_file(struct disk *disk, const char *reason)
@@ -55,7 +58,8 @@ int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error)
 
 	if (!result && (stat(disk->path, &st) || chmod(disk->path, st.st_mode & 07555)))
 		result = -errno;
-	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, disk->path, "writing its freeze record")
+		      : 0;
 }
 
 /* Whether a file of this directory names `id` as its parent's data; its own parents do not matter.
@@ -94,9 +98,11 @@ int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *e
 
 	for (; *places; places++)
 		if (disk->data_id && find_child(*places, *disk->data_id, child, sizeof(child)))
-			return disk_fail(error, -EBUSY, disk->path, "%s is made on it", child);
+			return disk_refuse(error, REFUSAL_HAS_CHILD, disk->path, DISK_NOWHERE,
+					   "%s is made on it", child);
 	result = disk_write_item(disk, FREEZE_ITEM, DISK_ITEM_OF_FILE, NULL, 0);
 	if (!result && (stat(disk->path, &st) || chmod(disk->path, st.st_mode | S_IWUSR)))
 		result = -errno;
-	return result ? disk_fail(error, result, disk->path, "%s", strerror(-result)) : 0;
+	return result ? disk_refuse_host(error, result, disk->path, "writing its freeze record")
+		      : 0;
 }

@@ -51,7 +51,7 @@ static int snapshot_make(struct disk *disk, struct disk_file *file, const char *
 	int result = snapshot_begin(disk);
 
 	if (result)
-		disk_fail(error, result, disk->path, "%s", strerror(-result));
+		disk_refuse_host(error, result, disk->path, "flushing it");
 	else
 		result = vhdx_create(file, path, &what, disk, error);
 	if (result) {
@@ -69,8 +69,8 @@ static int snapshot_check(const struct disk *disk, struct disk_error *error)
 {
 	return disk->write && disk->driver == &vhdx_driver
 		       ? 0
-		       : disk_fail(error, -ENOTSUP, disk->path,
-				   "only a VHDX file can be made a parent while it is in use");
+		       : disk_refuse(error, REFUSAL_SNAPSHOT_FORMAT, disk->path, DISK_NOWHERE,
+				     "only a VHDX file can be made a parent while it is in use");
 }
 
 int disk_snapshot(struct disk *disk, const char *path, struct disk **ret, struct disk_error *error)
@@ -82,7 +82,7 @@ int disk_snapshot(struct disk *disk, const char *path, struct disk **ret, struct
 		return result;
 	result = disk_file_create(path, true, &file);
 	if (result)
-		return disk_fail(error, result, path, "%s", strerror(-result));
+		return disk_refuse_host(error, result, path, "making it");
 	result = snapshot_make(disk, &file, path, false, ret, error);
 	if (result)
 		remove(path);
@@ -96,7 +96,7 @@ int disk_snapshot_into(struct disk *disk, int fd, const char *path, struct disk 
 	int result = disk_file_adopt(fd, &file);
 
 	if (result)
-		return disk_fail(error, result, path, "%s", strerror(-result));
+		return disk_refuse_host(error, result, path, "making it");
 	result = snapshot_check(disk, error);
 	if (result) {
 		file_close(&file);

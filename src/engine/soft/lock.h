@@ -24,12 +24,6 @@ static inline long soft_futex(uint32_t *word, int operation, uint32_t value)
 			 : "rcx", "r11", "memory");
 	return result;
 }
-static inline void soft_yield(void)
-{
-	long result;
-
-	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
-}
 static inline void soft_wait(uint32_t *word, uint32_t while_value)
 {
 	soft_futex(word, FUTEX_WAIT_PRIVATE, while_value);

@@ -109,20 +109,45 @@ static void soft_destroy(struct engine *opaque)
 	assert(!engine->cpu_count);
 	release(engine->code_write, engine->budget.code_bytes);
 	release(engine->code_run, engine->budget.code_bytes);
+	release(engine->notes, sizeof(*engine->notes));
 	common_destroy(engine->commons);
 	release_lists(engine);
 	free(engine);
 }
 
+/*
+ * The same without a name: a profiler (perf) looks up what is translated as a program runs only
+ * where code lies in memory that is nobody's file. The second view is a mapping of its own from the
+ * begin, and loses the right to be written before it gets that to be executed.
+ */
+static int make_nameless_code_cache(struct soft_engine *engine)
+{
+	const size_t bytes = engine->code_bytes;
+
+	engine->code_write = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+				  -1, 0);
+	if (engine->code_write == MAP_FAILED)
+		return -ENOMEM;
+	engine->code_run = mremap(engine->code_write, 0, bytes, MREMAP_MAYMOVE);
+	if (engine->code_run == MAP_FAILED ||
+	    mprotect(engine->code_run, bytes, PROT_READ | PROT_EXEC))
+		return -ENOMEM;
+	madvise(engine->code_write, bytes, MADV_DONTFORK);
+	return 0;
+}
+
 /* The code cache as two views of the same memory: one is written, the other executed. */
 static int make_code_cache(struct soft_engine *engine)
 {
-	int fd = memfd_create("umbra-code", MFD_CLOEXEC);
+	int fd;
 	int error = 0;
 
+	engine->code_bytes = engine->budget.code_bytes;
+	if (engine->notes)
+		return make_nameless_code_cache(engine);
+	fd = memfd_create("umbra-code", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	engine->code_bytes = engine->budget.code_bytes;
 	if (ftruncate(fd, (off_t)engine->code_bytes)) {
 		error = -errno;
 	} else {
@@ -160,6 +185,7 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	struct soft_engine *soft = (struct soft_engine *)engine;
 	const int in_place = MAP_SHARED | MAP_FIXED;
 
+	soft->notes = NULL; /* nobody takes them here */
 	if (mmap(soft->code_write, soft->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd,
 		 0) == MAP_FAILED)
 		return -errno;
@@ -169,6 +195,14 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	    MAP_FAILED)
 		return -errno;
 	return 0;
+}
+
+/* The view that can be written was not inherited. */
+static void soft_engine_leave_code(struct engine *engine)
+{
+	const struct soft_engine *soft = (const struct soft_engine *)engine;
+
+	munmap(soft->code_run, soft->code_bytes);
 }
 
 static int make_secrets(struct soft_engine *engine)
@@ -210,6 +244,14 @@ static bool make_commons(struct soft_engine *engine)
 	return engine->commons;
 }
 
+static bool make_notes(struct soft_engine *engine, const struct engine_options *options)
+{
+	if (!options->notes_code)
+		return true;
+	engine->notes = soft_reserve(sizeof(*engine->notes));
+	return engine->notes;
+}
+
 static struct engine *soft_create(const struct guest_memory *memory,
 				  const struct engine_options *options)
 {
@@ -231,9 +273,10 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
+	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;
 	engine->tables_left_open = options->mmu_tables_left_open;
-	if (!make_code_cache(engine) && !make_secrets(engine) && !make_lists(engine) &&
-	    make_commons(engine))
+	if (make_notes(engine, options) && !make_code_cache(engine) && !make_secrets(engine) &&
+	    !make_lists(engine) && make_commons(engine))
 		return &engine->base;
 	soft_destroy(&engine->base);
 	return NULL;
@@ -284,6 +327,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_way_out = first->thunk_way_out;
 	} else if (!soft->enter) {
 		soft_make_thunks(soft, cpu);
+		soft_note_thunks(soft);
 	}
 	assert(soft->cpu_count < MAX_CPUS);
 	soft->cpus[soft->cpu_count++] = cpu;
@@ -433,5 +477,8 @@ const struct engine_driver soft_engine_driver = {
 	.flush = soft_engine_flush,
 	.place_overlay = soft_engine_place_overlay,
 	.take_dirty = soft_engine_take_dirty,
+	.find_written = soft_engine_find_written,
+	.take_code = soft_engine_take_code,
+	.leave_code = soft_engine_leave_code,
 	.forked = soft_engine_forked,
 };

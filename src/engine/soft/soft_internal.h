@@ -29,6 +29,7 @@
 #include "x86/cpu_model.h"
 #include "x86/state.h"
 #include "engine/engine_driver.h"
+#include "lib/give_way.h"
 #include "budget.h"
 #include "lock.h"
 
@@ -120,7 +121,23 @@ enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
 /* Of the code cache, since its creation. made_again: by what became of the one before. */
 struct code_counts {
 	uint64_t made_first, made_again[BLOCK_ENDS];
-	uint64_t parts, evictions, waits;
+	uint64_t parts, evictions, waits, blocks_evicted;
+	/* of idle machines (code/trim.c): so often, and so often it was soon made again */
+	uint64_t regions_given_back, trims, regrets;
+};
+
+/* What an idle machine has given back: code/trim.c. */
+struct code_trim {
+	bool is_left_out;
+	bool is_done;         /* once at least */
+	bool is_judged; /* the last one was worth it or not, and patience_s is the next one's */
+	unsigned patience_s;
+	unsigned rest_s;      /* since the last one it was idle for so long at a time */
+	bool is_settling;     /* since then nobody has looked what was made again at once */
+	unsigned given_at_s;  /* so long it was idle then */
+	size_t needed_bytes;  /* of code that was made again at once, if it stayed idle */
+	uint64_t blocks;      /* that were given back */
+	uint64_t again_until; /* counts.made_again[END_EVICTED] then */
 };
 
 /* follows the jump to the slow thunk; all offsets are relative to the site itself */
@@ -146,7 +163,12 @@ struct mmu_counters {
 	uint64_t syncs, syncs_looked, shadows_kept, shadows_dropped, forgotten, pages_flushed;
 	uint64_t tables_opened, tables_closed, writers_looked_for, filled_ahead;
 	uint64_t spaces_joined, late_entries; /* of the common ones: mmu/common.h */
+	uint64_t shootdowns_taken; /* several that came together are one */
 };
+
+/* What was made, until it is taken: code/code_notes.c. head and tail count, and wrap. */
+enum { CODE_NOTES = 1 << 16 };
+struct code_notes { uint32_t head, tail; uint64_t lost; struct engine_code note[CODE_NOTES]; };
 
 struct soft_cpu {
 	struct engine_cpu base;
@@ -199,6 +221,7 @@ struct soft_cpu {
 	uint64_t signal_vector, signal_rip, signal_word, signal_pc, signal_rax, signal_scratch[2],
 		stack_retry_pc, stack_retry_work;
 	uint32_t stack_retries, pauses;
+	struct give_way way;
 	bool signal_in_word, signal_in_block;
 	uint64_t deliveries[32], fills, translations, misses, chains, systems, split_locks;
 	uint32_t pending; /* PENDING_* */
@@ -239,8 +262,7 @@ struct soft_engine {
 	size_t code_bytes;
 	struct code_region *regions;
 	uint32_t open_region;
-	size_t needed_code_bytes; /* of an idle machine, since it was trimmed; 0: not known yet */
-	bool was_trimmed;
+	struct code_trim trim;
 	uint64_t pass; /* how many regions have been closed */
 	struct block *blocks;
 	uint32_t *hash, *page_blocks, straddlers;
@@ -249,6 +271,7 @@ struct soft_engine {
 	uint8_t *kept; /* bytes that blocks were made from */
 	uint32_t *history;
 	struct code_counts counts;
+	struct code_notes *notes; /* code/code_notes.c; NULL: nobody wants them */
 	/* the block that is being made, and where one is made again */
 	struct translation *translation;
 	uint8_t *scratch;
@@ -292,7 +315,8 @@ enum {
 	FRAME_STRADDLED = 4,
 	FRAME_READ_ONLY = 8,
 	FRAME_DIRTY = 16,
-	FRAME_TABLE = 32 /* mmu/page_table.h */
+	FRAME_TABLE = 32, /* mmu/page_table.h */
+	FRAME_TAKEN = 64  /* it was dirty when the log was taken (mmu/dirty.c) */
 };
 /* soft_mode(): 64-bit code has neither of the first two. */
 enum {
@@ -398,12 +422,15 @@ void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engin
 int soft_engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *from);
 void *soft_engine_call_xmm(struct engine_cpu *cpu, unsigned n);
 void soft_engine_memory_written(struct engine *engine, uint64_t gpa, size_t bytes);
-void soft_engine_trim(struct engine *engine);
+void soft_engine_trim(struct engine *engine, unsigned idle_s);
+unsigned soft_engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
+			       uint64_t *ret_lost);
 void soft_engine_flush(struct engine *engine, uint64_t targets,
 		       const struct engine_gva_range *ranges, unsigned count, bool global);
 void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,
 			       uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
+void soft_engine_find_written(struct engine *engine, uint64_t *written);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
 void check_engine(struct soft_engine *engine);

@@ -4,7 +4,7 @@
  */
 #include "hv/hv_internal.h"
 
-enum { LEAF_FIRST = 0x40000100, LEAF_LAST = 0x40000102 };
+enum { LEAF_FIRST = 0x40000100, LEAF_LAST = HV_UMBRA_LEAF_LOOK };
 enum { PAGES_PER_ELEMENT = 16, PACKET_REQUEST = 1 };
 
 bool umbra_cpuid(const struct hv_partition *partition, uint32_t leaf, uint32_t registers[4])
@@ -23,6 +23,7 @@ bool umbra_cpuid(const struct hv_partition *partition, uint32_t leaf, uint32_t r
 		registers[2] = UMBRA_FEATURES;
 		registers[3] = HYPERCALL_LOOP_OFFSET;
 		break;
+	case 3: break; /* what it does the machine knows (hv.h) */
 	default:
 		registers[0] = WORK_REQUESTS;
 		registers[1] = RINGS;
@@ -94,8 +95,8 @@ enum hv_status umbra_call_work(struct hv_call *call)
 	hv_unlock(partition);
 	memcpy(call->output, &out, sizeof(out));
 	if (status == HV_CALL_PENDING && !begun)
-		partition->host->yield(
-			partition->host->context); /* the worker may need this processor */
+		/* the worker may need this processor */
+		partition->host->yield(partition->host->context, call->cpu->index);
 	return status;
 }
 

@@ -54,8 +54,9 @@ static int record_closed(const char *path, const struct disk_options *options, u
 	if (!result && !closed)
 		result = disk_open(path, options, disk, error);
 	else
-		snprintf(error->text, sizeof(error->text),
-			 "%s: that a policy is overridden cannot be recorded", path);
+		disk_refuse_as(error, REFUSAL_OVERRIDE, result ? result : closed, path,
+			       DISK_NOWHERE, "that a policy is overridden cannot be recorded: %s",
+			       disk_strerror(result ? result : closed));
 	if (result || closed)
 		return result ? result : closed;
 	result = admit_all(*disk, actions, who, &overridden, refusal);
@@ -64,15 +65,13 @@ static int record_closed(const char *path, const struct disk_options *options, u
 	return result;
 }
 
-int image_open(const char *path, const struct disk_options *options, unsigned actions,
-	       const struct image_opener *who, struct disk **ret, struct image_refusal *refusal,
-	       struct disk_error *error)
+static int open_admitted(const char *path, const struct disk_options *options, unsigned actions,
+			 const struct image_opener *who, struct disk **ret,
+			 struct image_refusal *refusal, struct disk_error *error)
 {
 	bool overridden;
 	int result;
 
-	*refusal = (struct image_refusal){ 0 };
-	*error = (struct disk_error){ "" };
 	result = disk_open(path, options, ret, error);
 	if (result)
 		return result;
@@ -87,10 +86,25 @@ int image_open(const char *path, const struct disk_options *options, unsigned ac
 	if (!result) {
 		result = record(*ret, who);
 		if (result)
-			snprintf(error->text, sizeof(error->text),
-				 "%s: that a policy is overridden cannot be recorded", path);
+			disk_refuse_as(error, REFUSAL_OVERRIDE, result, path, DISK_NOWHERE,
+				       "that a policy is overridden cannot be recorded: %s",
+				       disk_strerror(result));
 	}
 	if (result)
 		disk_close(*ret);
+	return result;
+}
+
+int image_open(const char *path, const struct disk_options *options, unsigned actions,
+	       const struct image_opener *who, struct disk **ret, struct image_refusal *refusal,
+	       struct disk_error *error)
+{
+	struct disk *disk = NULL;
+	int result;
+
+	*refusal = (struct image_refusal){ 0 };
+	*error = (struct disk_error){ .kind = REFUSAL_NONE };
+	result = open_admitted(path, options, actions, who, &disk, refusal, error);
+	*ret = result ? NULL : disk;
 	return result;
 }

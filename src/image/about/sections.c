@@ -95,6 +95,39 @@ int image_save_about(struct disk *disk, const json_t *about)
 	return save_object(disk, ITEM_ABOUT, DISK_ITEM_OF_DISK, about);
 }
 
+/* Memory grows with what really comes out, not with what is said of it. NULL: it is not that
+ * much. */
+static char *unpack(const uint8_t *packed, size_t packed_bytes, size_t bytes)
+{
+	enum { ROOM_BYTES = 1 << 16 };
+	ZSTD_inBuffer in = { packed, packed_bytes, 0 };
+	ZSTD_outBuffer out = { NULL, 0, 0 };
+	ZSTD_DStream *stream = ZSTD_createDStream();
+	size_t left = stream ? 1 : 0;
+
+	while (left && !ZSTD_isError(left)) {
+		const size_t before = in.pos + out.pos;
+
+		if (out.pos == out.size && out.size <= bytes) {
+			size_t room = out.size < ROOM_BYTES ? ROOM_BYTES : 2 * out.size;
+			char *more = realloc(out.dst, room > bytes ? bytes + 1 : room);
+
+			if (!more)
+				break;
+			out.dst = more;
+			out.size = room > bytes ? bytes + 1 : room;
+		}
+		left = ZSTD_decompressStream(stream, &out, &in);
+		if (in.pos + out.pos == before)
+			break;
+	}
+	ZSTD_freeDStream(stream);
+	if (out.dst && !left && out.pos == bytes)
+		return out.dst;
+	free(out.dst);
+	return NULL;
+}
+
 /* Ended by a zero. */
 static int load_text(struct disk *disk, struct guid id, char **ret, size_t *ret_bytes)
 {
@@ -102,7 +135,6 @@ static int load_text(struct disk *disk, struct guid id, char **ret, size_t *ret_
 	uint8_t *bytes;
 	char *whole = NULL;
 	size_t count;
-	size_t got = 0;
 	int error = disk_read_item(disk, id, &bytes, &count);
 
 	if (error)
@@ -111,19 +143,13 @@ static int load_text(struct disk *disk, struct guid id, char **ret, size_t *ret_
 		memcpy(&head, bytes, sizeof(head));
 	if (head.magic == MAGIC && head.version == IMAGE_VERSION &&
 	    head.bytes <= IMAGE_CONTENT_BYTES)
-		whole = malloc(head.bytes + 1);
-	if (whole)
-		/* no more than was said */
-		got = ZSTD_decompress(whole, head.bytes, bytes + sizeof(head),
-				      count - sizeof(head));
+		whole = unpack(bytes + sizeof(head), count - sizeof(head), head.bytes);
 	free(bytes);
-	if (!whole || ZSTD_isError(got) || got != head.bytes) {
-		free(whole);
+	if (!whole)
 		return -EBADMSG;
-	}
-	whole[got] = 0;
+	whole[head.bytes] = 0;
 	*ret = whole;
-	*ret_bytes = got;
+	*ret_bytes = head.bytes;
 	return 0;
 }
 

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "catalog_internal.h"
+#include "image/sqlite.h"
 
 enum { APPLICATION = 0x554d4354, SCHEMA = 1 };
 
@@ -183,6 +184,10 @@ int catalog_open(const char *path, struct catalog **ret)
 
 	if (!catalog)
 		return -ENOMEM;
+	if (!sqlite_load()) {
+		free(catalog);
+		return -ELIBACC;
+	}
 	error = sqlite3_open_v2(path, &catalog->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE,
 				NULL)
 			? catalog_error(catalog)

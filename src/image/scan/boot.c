@@ -10,25 +10,55 @@
 #include <unistd.h>
 
 #include "image/image_internal.h"
+#include "lvm.h"
 #include "sandbox.h"
 #include "scan_internal.h"
 
-struct head { uint64_t kernel_bytes, initrd_bytes; char uuid[GUID_TEXT_BYTES]; };
+struct head { uint64_t kernel_bytes, initrd_bytes, subvolume; char uuid[GUID_TEXT_BYTES]; };
 
 struct search { struct disk *disk; struct image_boot *ret; };
 
 /* ---- in the sandbox ---- */
 
-static void keep_better(struct scan_boot *best, struct scan_boot *other)
-{
-	if (other->kernel && (!best->kernel || (other->is_root && !best->is_root))) {
-		struct scan_boot was = *best;
+static void look_at(const struct scan_volume *volume, struct boot_search *found);
 
-		*best = *other;
-		*other = was;
+/* Volumes of LVM that are read as a whole. */
+static void look_at_group(const struct scan_volume *volume, struct boot_search *found)
+{
+	struct lvm lvm = { 0 };
+	int error = volume->segment ? -ENOTSUP : lvm_read(volume, &lvm);
+
+	for (unsigned n = 0; n < lvm.volumes && !error; n++) {
+		const struct lvm_volume *lv = &lvm.volume[n];
+		const struct scan_volume inner = { .disk = volume->disk,
+						   .offset = lv->segments ? lv->segment[0].at : 0,
+						   .bytes = lv->bytes,
+						   .segment = lv->segment,
+						   .segments = lv->segments };
+
+		if (!lv->refused[0] && lv->segments)
+			look_at(&inner, found);
 	}
-	free(other->kernel);
-	free(other->initrd);
+	lvm_release(&lvm);
+}
+
+static void look_at(const struct scan_volume *volume, struct boot_search *found)
+{
+	static const struct {
+		const char *kind;
+		void (*look)(struct scan_volume *volume, struct boot_search *found);
+	} readers[] = { { "ext", scan_ext_boot },
+			{ "xfs", scan_xfs_boot },
+			{ "btrfs", scan_btrfs_boot } };
+	struct scan_volume own = *volume;
+	char label[64];
+	const char *kind = scan_recognise(volume, label);
+
+	if (kind && !strcmp(kind, "lvm2"))
+		look_at_group(volume, found);
+	for (size_t n = 0; kind && n < sizeof(readers) / sizeof(readers[0]); n++)
+		if (!strcmp(kind, readers[n].kind))
+			readers[n].look(&own, found);
 }
 
 static int search(void *context, int pipe)
@@ -36,36 +66,32 @@ static int search(void *context, int pipe)
 	struct search *finder = context;
 	json_t *partitions = scan_partitions(finder->disk);
 	json_t *json;
-	struct scan_boot best = { 0 };
-	struct head head = { 0 };
+	struct boot_search found = { .root_subvolume = 0 };
+	const struct scan_boot *best = &found.best;
+	struct head head;
 	size_t n;
 	int error;
 
 	json_array_foreach(partitions, n, json)
 	{
-		struct scan_volume volume = {
+		const struct scan_volume volume = {
 			.disk = finder->disk,
 			.offset = (uint64_t)json_integer_value(json_object_get(json, "start")),
 			.bytes = (uint64_t)json_integer_value(json_object_get(json, "bytes"))
 		};
-		struct scan_boot found = { 0 };
-		char label[64];
-		const char *kind = scan_recognise(&volume, label);
 
-		if (!kind || strcmp(kind, "ext") || !scan_ext_boot(&volume, &found))
-			continue;
-		if (found.is_root && !head.uuid[0])
-			memcpy(head.uuid, found.uuid, sizeof(head.uuid));
-		keep_better(&best, &found);
+		look_at(&volume, &found);
 	}
-	if (!best.kernel || !head.uuid[0])
+	if (!best->kernel || !found.root_uuid[0])
 		return -ENOENT;
-	head.kernel_bytes = best.kernel_bytes;
-	head.initrd_bytes = best.initrd_bytes;
+	head = (struct head){ .kernel_bytes = best->kernel_bytes,
+			      .initrd_bytes = best->initrd_bytes,
+			      .subvolume = found.root_subvolume };
+	memcpy(head.uuid, found.root_uuid, sizeof(head.uuid));
 	error = sandbox_write(pipe, &head, sizeof(head));
 	if (!error)
-		error = sandbox_write(pipe, best.kernel, best.kernel_bytes);
-	return error ? error : sandbox_write(pipe, best.initrd, best.initrd_bytes);
+		error = sandbox_write(pipe, best->kernel, best->kernel_bytes);
+	return error ? error : sandbox_write(pipe, best->initrd, best->initrd_bytes);
 }
 
 /* ---- outside ---- */
@@ -121,6 +147,7 @@ static int take(void *context, int pipe)
 	if (error)
 		return error;
 	memcpy(boot->root_uuid, head.uuid, sizeof(boot->root_uuid));
+	boot->root_subvolume = head.subvolume;
 	boot->kernel_bytes = head.kernel_bytes;
 	boot->initrd_bytes = head.initrd_bytes;
 	error = read_file(pipe, head.kernel_bytes, SCAN_KERNEL_BYTES, &boot->kernel);

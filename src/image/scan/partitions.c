@@ -29,7 +29,8 @@ struct mbr_entry {
 	uint32_t first, count;
 } __attribute__((packed));
 
-int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes)
+/* Of a part that lies together. */
+static int read_together(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes)
 {
 	uint64_t sector = disk_sector_bytes(volume->disk);
 	uint64_t from, end;
@@ -57,6 +58,33 @@ int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t 
 		memcpy(to, buffer + (volume->offset + at - from),
 		       bytes < end - (volume->offset + at) ? bytes : end - (volume->offset + at));
 	free(buffer);
+	return error;
+}
+
+int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t bytes)
+{
+	uint64_t begin = 0;
+	int error = 0;
+
+	if (!volume->segment)
+		return read_together(volume, at, to, bytes);
+	for (unsigned n = 0; n < volume->segments && bytes && !error; n++) {
+		const struct scan_segment *segment = &volume->segment[n];
+		const struct scan_volume part = { .disk = volume->disk,
+						  .offset = segment->at,
+						  .bytes = segment->bytes };
+		uint64_t there = segment->bytes - (at - begin);
+
+		if (at - begin < segment->bytes) {
+			there = there < bytes ? there : bytes;
+			error = read_together(&part, at - begin, to, there);
+			at += there;
+			to = (uint8_t *)to + there;
+			bytes -= there;
+		}
+		begin += segment->bytes;
+	}
+	memset(to, 0, bytes);
 	return error;
 }
 
@@ -187,28 +215,49 @@ struct magic {
 		.label_at = LABEL_AT, .label_bytes = LABEL_BYTES                             \
 	}
 
+static const struct magic magics[] = {
+	MAGIC("ext", 1080, "\x53\xef", 1144, 16),
+	MAGIC("xfs", 0, "XFSB", 108, 12),
+	MAGIC("btrfs", 65600, "_BHRfS_M", 65835, 63),
+	MAGIC("ntfs", 3, "NTFS    ", 0, 0),
+	MAGIC("fat", 82, "FAT32", 71, 11),
+	MAGIC("fat", 54, "FAT", 43, 11),
+	MAGIC("swap", 4086, "SWAPSPAC", 1052, 16),
+	MAGIC("lvm2", 512, "LABELONE", 0, 0),
+	MAGIC("luks", 0, "LUKS\xba\xbe", 0, 0),
+	MAGIC("squashfs", 0, "hsqs", 0, 0),
+	MAGIC("iso9660", 32769, "CD001", 32808, 32),
+	MAGIC("exfat", 3, "EXFAT", 0, 0),
+};
+enum { MAGICS = sizeof(magics) / sizeof(magics[0]) };
+
+static bool has_magic(const struct scan_volume *volume, const struct magic *magic)
+{
+	char found[9] = "";
+
+	return !volume_read(volume, magic->at, found, magic->bytes) &&
+	       !memcmp(found, magic->value, magic->bytes);
+}
+
+bool scan_is_ambiguous(const struct scan_volume *volume)
+{
+	const char *first = NULL;
+
+	for (size_t n = 0; n < MAGICS; n++) {
+		if (!has_magic(volume, &magics[n]))
+			continue;
+		if (first && strcmp(first, magics[n].name))
+			return true;
+		first = magics[n].name;
+	}
+	return false;
+}
+
 const char *scan_recognise(const struct scan_volume *volume, char label[64])
 {
-	static const struct magic magics[] = {
-		MAGIC("ext", 1080, "\x53\xef", 1144, 16),
-		MAGIC("xfs", 0, "XFSB", 108, 12),
-		MAGIC("btrfs", 65600, "_BHRfS_M", 65835, 63),
-		MAGIC("ntfs", 3, "NTFS    ", 0, 0),
-		MAGIC("fat", 82, "FAT32", 71, 11),
-		MAGIC("fat", 54, "FAT", 43, 11),
-		MAGIC("swap", 4086, "SWAPSPAC", 1052, 16),
-		MAGIC("lvm2", 512, "LABELONE", 0, 0),
-		MAGIC("luks", 0, "LUKS\xba\xbe", 0, 0),
-		MAGIC("squashfs", 0, "hsqs", 0, 0),
-		MAGIC("iso9660", 32769, "CD001", 32808, 32),
-		MAGIC("exfat", 3, "EXFAT", 0, 0),
-	};
 	label[0] = 0;
-	for (size_t n = 0; n < sizeof(magics) / sizeof(magics[0]); n++) {
-		char found[9] = "";
-
-		if (volume_read(volume, magics[n].at, found, magics[n].bytes) ||
-		    memcmp(found, magics[n].value, magics[n].bytes))
+	for (size_t n = 0; n < MAGICS; n++) {
+		if (!has_magic(volume, &magics[n]))
 			continue;
 		if (magics[n].label_bytes &&
 		    volume_read(volume, magics[n].label_at, label, magics[n].label_bytes))

@@ -3,54 +3,71 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <seccomp.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sodium.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "lib/call_filter.h"
+#include "lib/write_all.h"
 
 enum { MEMORY_BYTES = 2000 << 20, SECONDS = 600 };
 
 /* ---- in the process that reads ---- */
 
 /* Into the pipe alone: the caller's other descriptors are the disk, his terminal, his catalog. */
-static int allow_conditionally(scmp_filter_ctx filter, int pipe)
+static int allow_conditionally(struct call_filter *filter, int pipe)
 {
-	int error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
-				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)pipe, 0));
+	const struct filter_test to_pipe = { .argument = 0,
+					     .compare = FILTER_EQUAL,
+					     .value = (uint64_t)pipe };
+	const struct filter_test own_memory[] = {
+		{ .argument = 2, .compare = FILTER_MASKED, .mask = PROT_EXEC },
+		{ .argument = 3,
+		  .compare = FILTER_MASKED,
+		  .mask = MAP_ANONYMOUS,
+		  .value = MAP_ANONYMOUS },
+	};
+	int error = call_filter_add(filter, SECCOMP_RET_ALLOW, SYS_write, 1, &to_pipe);
 
-	if (error)
-		return error;
-	return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2,
-				SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
-				SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS));
+	return error ? error
+		     : call_filter_add(filter, SECCOMP_RET_ALLOW, SYS_mmap, 2, own_memory);
+}
+
+static int load(const struct call_filter *filter)
+{
+	struct sock_fprog program;
+	int error = call_filter_compile(filter, &program);
+
+	if (!error && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		error = -errno;
+	return error ? error : call_filter_load(&program);
 }
 
 static int lock_down(int pipe)
 {
-	static const char *const calls[] = { "preadv",        "preadv2",      "pread64", "fstat",
-					     "newfstatat",    "lseek",        "munmap",  "mremap",
-					     "madvise",       "brk",          "futex",
-					     "clock_gettime", "getrandom",    "exit",
-					     "exit_group",    "rt_sigreturn" };
-	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+	static const uint32_t calls[] = { SYS_preadv,     SYS_preadv2,       SYS_pread64,
+					  SYS_fstat,      SYS_newfstatat,    SYS_lseek,
+					  SYS_munmap,     SYS_mremap,        SYS_madvise,
+					  SYS_brk,        SYS_futex,         SYS_clock_gettime,
+					  SYS_getrandom,  SYS_exit,          SYS_exit_group,
+					  SYS_rt_sigreturn };
+	struct call_filter *filter = call_filter_new(SECCOMP_RET_KILL_PROCESS);
 	int error = filter ? 0 : -ENOMEM;
 
-	for (size_t n = 0; !error && n < sizeof(calls) / sizeof(calls[0]); n++) {
-		int call = seccomp_syscall_resolve_name(calls[n]);
-
-		if (call >= 0)
-			error = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 0);
-	}
+	for (size_t n = 0; !error && n < sizeof(calls) / sizeof(calls[0]); n++)
+		error = call_filter_add(filter, SECCOMP_RET_ALLOW, calls[n], 0, NULL);
 	if (!error)
 		error = allow_conditionally(filter, pipe);
 	if (!error)
-		error = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? -errno : seccomp_load(filter);
-	if (filter)
-		seccomp_release(filter);
+		error = load(filter);
+	call_filter_free(filter);
 	return error;
 }
 
@@ -74,17 +91,34 @@ static void child(const struct sandbox *sandbox, int pipe)
 int sandbox_write(int pipe, const void *data, unsigned long bytes)
 {
 	assert(data || !bytes);
-	for (unsigned long done = 0; done < bytes;) {
-		ssize_t n = write(pipe, (const char *)data + done, bytes - done);
-
-		if (n <= 0)
-			return -EIO;
-		done += (unsigned long)n;
-	}
-	return 0;
+	return write_all(pipe, data, bytes) ? -EIO : 0;
 }
 
 /* ---- in the one that asked ---- */
+
+int sandbox_take_json(int pipe, unsigned long most, json_t **ret)
+{
+	size_t room = 1 << 20;
+	size_t used = 0;
+	char *text = malloc(room);
+	ssize_t n = 0;
+
+	while (text && used < most && (n = read(pipe, text + used, room - used)) > 0) {
+		char *more;
+
+		used += (size_t)n;
+		if (used < room)
+			continue;
+		room *= 2;
+		more = realloc(text, room);
+		if (!more)
+			free(text);
+		text = more;
+	}
+	*ret = text && !n ? json_loadb(text, used, 0, NULL) : NULL;
+	free(text);
+	return json_is_object(*ret) ? 0 : -EBADMSG;
+}
 
 int sandbox_run(const struct sandbox *sandbox)
 {

@@ -1,6 +1,8 @@
 /* Work on a hostile disk in a process of its own. */
 #pragma once
 
+#include <jansson.h>
+
 /*
  * Runs work(context, pipe) in a process that has the caller's open descriptors and may do nothing
  * but read them, allocate memory, and write into the pipe, with limits on memory and time; it ends
@@ -15,5 +17,7 @@ struct sandbox {
 	void *context;
 };
 int sandbox_run(const struct sandbox *sandbox);
+/* For take(): what comes, at most `most` bytes, is one JSON object. Or -EBADMSG. */
+int sandbox_take_json(int pipe, unsigned long most, json_t **ret);
 /* All of it. 0, or -EIO. */
 int sandbox_write(int pipe, const void *data, unsigned long bytes);

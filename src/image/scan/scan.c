@@ -11,8 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lvm.h"
 #include "sandbox.h"
 #include "scan_internal.h"
+#include "image/sqlite.h"
 
 enum { RESULT_BYTES = 512 << 20, UNREAD_MAX = 32, UNREAD_BYTES = 512 };
 
@@ -55,12 +57,77 @@ void scan_unread(const struct scan_volume *volume, bool damaged, const char *for
 /* A system may be on it, and is not looked for there. */
 static bool may_hold_system(const char *kind)
 {
-	static const char *const kinds[] = { "xfs", "btrfs", "lvm2", "luks", "ntfs" };
+	static const char *const kinds[] = { "luks", "ntfs" };
 
 	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
 		if (!strcmp(kinds[n], kind))
 			return true;
 	return false;
+}
+
+static void look_at(const struct scan_volume *volume, json_t *about);
+
+/* Volumes of LVM, into about (what is said of the partition). */
+static void look_at_group(const struct scan_volume *volume, json_t *about)
+{
+	json_t *all = json_array();
+	struct lvm lvm = { 0 };
+	int error = volume->segment ? -ENOTSUP : lvm_read(volume, &lvm);
+
+	if (error)
+		scan_unread(volume, error == -EBADMSG, "lvm2 cannot be looked into (%d)", -error);
+	for (unsigned n = 0; n < lvm.volumes && !error; n++) {
+		const struct lvm_volume *lv = &lvm.volume[n];
+		struct scan_volume inner = *volume;
+		json_t *json = json_pack("{s:o, s:I}", "name", scan_text(lv->name), "bytes",
+					 (json_int_t)lv->bytes);
+
+		inner.segment = lv->segment;
+		inner.segments = lv->segments;
+		inner.offset = lv->segments ? lv->segment[0].at : volume->offset;
+		inner.bytes = lv->bytes;
+		if (lv->refused[0])
+			scan_unread(volume, false, "lvm2 volume %s: %s", lv->name, lv->refused);
+		else
+			look_at(&inner, json);
+		json_array_append_new(all, json);
+	}
+	lvm_release(&lvm);
+	json_object_set_new(about, "volumes", all);
+}
+
+static bool look_at_files(struct scan_volume *volume, const char *kind)
+{
+	static const struct {
+		const char *kind;
+		bool (*scan)(struct scan_volume *volume);
+	} readers[] = { { "ext", scan_ext }, { "xfs", scan_xfs }, { "btrfs", scan_btrfs } };
+
+	for (size_t n = 0; n < sizeof(readers) / sizeof(readers[0]); n++) {
+		if (strcmp(readers[n].kind, kind))
+			continue;
+		readers[n].scan(volume);
+		return true;
+	}
+	return false;
+}
+
+/* about: of the partition, or the volume in it. */
+static void look_at(const struct scan_volume *volume, json_t *about)
+{
+	struct scan_volume own = *volume;
+	char label[64];
+	const char *kind = scan_recognise(volume, label);
+
+	if (!kind)
+		return;
+	json_object_set_new(about, "file-system", json_string(kind));
+	if (label[0])
+		json_object_set_new(about, "label", json_string(label));
+	if (!strcmp(kind, "lvm2"))
+		look_at_group(volume, about);
+	else if (!look_at_files(&own, kind) && may_hold_system(kind))
+		scan_unread(volume, false, "%s is not looked into", kind);
 }
 
 static json_t *find_out(struct disk *disk, const struct scan_options *options, const json_t *before)
@@ -74,7 +141,7 @@ static json_t *find_out(struct disk *disk, const struct scan_options *options, c
 
 	json_array_foreach(partitions, n, json)
 	{
-		struct scan_volume volume = {
+		const struct scan_volume volume = {
 			.disk = disk,
 			.offset = (uint64_t)json_integer_value(json_object_get(json, "start")),
 			.options = options,
@@ -84,18 +151,8 @@ static json_t *find_out(struct disk *disk, const struct scan_options *options, c
 			.before = before,
 			.unread = unread,
 		};
-		char label[64];
-		const char *kind = scan_recognise(&volume, label);
 
-		if (!kind)
-			continue;
-		json_object_set_new(json, "file-system", json_string(kind));
-		if (label[0])
-			json_object_set_new(json, "label", json_string(label));
-		if (!strcmp(kind, "ext"))
-			scan_ext(&volume);
-		else if (may_hold_system(kind))
-			scan_unread(&volume, false, "%s is not looked into", kind);
+		look_at(&volume, json);
 	}
 	json_object_set_new(about, "partitions", partitions);
 	return json_pack("{s:o, s:o, s:o}", "about", about, "content", content, "unread", unread);
@@ -119,33 +176,9 @@ static int work(void *context, int pipe)
 
 /* ---- in the one that asked ---- */
 
-static int read_result(int pipe, json_t **ret)
-{
-	size_t room = 1 << 20;
-	size_t used = 0;
-	char *text = malloc(room);
-	ssize_t n = 0;
-
-	while (text && used < RESULT_BYTES && (n = read(pipe, text + used, room - used)) > 0) {
-		char *more;
-
-		used += (size_t)n;
-		if (used < room)
-			continue;
-		room *= 2;
-		more = realloc(text, room);
-		if (!more)
-			free(text);
-		text = more;
-	}
-	*ret = text && !n ? json_loadb(text, used, 0, NULL) : NULL;
-	free(text);
-	return json_is_object(*ret) ? 0 : -EBADMSG;
-}
-
 static int take(void *context, int pipe)
 {
-	return read_result(pipe, &((struct work *)context)->found);
+	return sandbox_take_json(pipe, RESULT_BYTES, &((struct work *)context)->found);
 }
 
 static const char *current_id(struct disk *disk, char text[GUID_TEXT_BYTES])
@@ -217,7 +250,9 @@ int image_scan(struct disk *disk, const struct scan_options *options, bool *ret_
 			/* without them everything is read once more */
 			image_load_files(disk, &before);
 		job.before = before;
-		error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &job });
+		error = -ELIBACC;
+		if (sqlite_load())
+			error = sandbox_run(&(struct sandbox){ scan_rpm_begin, work, take, &job });
 	}
 	image_now(now);
 	if (!*ret_unchanged && !error)

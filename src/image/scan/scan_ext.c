@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "scan_internal.h"
+#include "ext_volume.h"
 
 enum {
 	DEPTH = 256,
@@ -16,96 +16,6 @@ enum {
 	FILE_BYTES = 64 << 20,
 	PATH_BYTES = 4096,
 	BUFFER_BYTES = 1 << 20
-};
-
-/* ---- the library's view of the volume ---- */
-
-static struct struct_io_manager manager;
-
-static errcode_t volume_open(const char *name, int flags, io_channel *ret)
-{
-	io_channel channel = calloc(1, sizeof(*channel));
-	void *volume;
-
-	(void)flags;
-	if (!channel || sscanf(name, "%p", &volume) != 1) {
-		free(channel);
-		return ENOMEM;
-	}
-	channel->magic = EXT2_ET_MAGIC_IO_CHANNEL;
-	channel->manager = &manager;
-	channel->block_size = 1024;
-	channel->refcount = 1;
-	channel->private_data = volume;
-	channel->name = strdup("volume");
-	*ret = channel;
-	return 0;
-}
-
-static errcode_t volume_close(io_channel channel)
-{
-	if (--channel->refcount > 0)
-		return 0;
-	free(channel->name);
-	free(channel);
-	return 0;
-}
-
-static errcode_t volume_block_size(io_channel channel, int bytes)
-{
-	channel->block_size = bytes;
-	return 0;
-}
-
-/* A negative count is in bytes. */
-static errcode_t read_blocks(io_channel channel, unsigned long long block, int count, void *to)
-{
-	size_t bytes = count < 0 ? (size_t)-count : (size_t)count * (size_t)channel->block_size;
-
-	if (block > UINT64_MAX / 2 / (unsigned)channel->block_size)
-		return EIO;
-	return (errcode_t)-volume_read(channel->private_data, block * (unsigned)channel->block_size,
-				       to, bytes);
-}
-
-static errcode_t read_blocks32(io_channel channel, unsigned long block, int count, void *to)
-{
-	return read_blocks(channel, block, count, to);
-}
-static errcode_t no_write(io_channel channel, unsigned long block, int count, const void *from)
-{
-	(void)channel;
-	(void)block;
-	(void)count;
-	(void)from;
-	return EROFS;
-}
-static errcode_t no_write64(io_channel channel, unsigned long long block, int count,
-			    const void *from)
-{
-	(void)channel;
-	(void)block;
-	(void)count;
-	(void)from;
-	return EROFS;
-}
-static errcode_t nothing(io_channel channel)
-{
-	(void)channel;
-	return 0;
-}
-
-static struct struct_io_manager manager = {
-	.magic = EXT2_ET_MAGIC_IO_MANAGER,
-	.name = "umbra",
-	.open = volume_open,
-	.close = volume_close,
-	.set_blksize = volume_block_size,
-	.read_blk = read_blocks32,
-	.write_blk = no_write,
-	.flush = nothing,
-	.read_blk64 = read_blocks,
-	.write_blk64 = no_write64,
 };
 
 /* ---- files ---- */
@@ -300,15 +210,6 @@ static void walk_boot(struct ext *ext)
 	walk(ext, inode);
 }
 
-static bool open_volume(struct ext *ext, struct scan_volume *volume)
-{
-	char name[32];
-
-	snprintf(name, sizeof(name), "%p", (void *)volume);
-	return !ext2fs_open2(name, NULL, EXT2_FLAG_64BITS | EXT2_FLAG_SOFTSUPP_FEATURES, 0, 0,
-			     &manager, &ext->fs);
-}
-
 bool scan_ext(struct scan_volume *volume)
 {
 	struct ext ext = { .volume = volume,
@@ -318,12 +219,15 @@ bool scan_ext(struct scan_volume *volume)
 	uint64_t bytes;
 	bool found = false;
 
-	if (!ext.buffer || !open_volume(&ext, volume)) {
+	if (!ext.buffer || !ext_volume_open(volume, EXT2_FLAG_SOFTSUPP_FEATURES, &ext.fs)) {
 		scan_unread(volume, true, "its file system cannot be opened");
 		free(ext.buffer);
 		return false;
 	}
+	/* whatever is said of that: no more than have room in the volume */
 	ext.inodes = ext.fs->super->s_inodes_count;
+	if (ext.inodes > volume->bytes / EXT2_GOOD_OLD_INODE_SIZE)
+		ext.inodes = (ext2_ino_t)(volume->bytes / EXT2_GOOD_OLD_INODE_SIZE);
 	ext.entered = calloc(1, (size_t)ext.inodes / 8 + 1);
 	bytes = ext2fs_blocks_count(ext.fs->super) * ext.fs->blocksize;
 	if (bytes > volume->bytes)
@@ -343,93 +247,56 @@ bool scan_ext(struct scan_volume *volume)
 
 /* ---- what it boots ---- */
 
-struct newest { char version[SCAN_BOOT_VERSION_BYTES]; unsigned count; };
-
 static int visit_kernel(struct ext2_dir_entry *entry, int offset, int block_bytes, char *block,
 			void *context)
 {
-	static const char before[] = "vmlinuz-";
-	const size_t length = (size_t)ext2fs_dirent_name_len(entry);
-	const size_t skip = sizeof(before) - 1;
-	struct newest *newest = context;
-	char version[SCAN_BOOT_VERSION_BYTES] = "";
-
 	(void)offset;
 	(void)block_bytes;
 	(void)block;
-	if (++newest->count > FILES_MAX)
-		return DIRENT_ABORT;
-	if (length <= skip || length - skip >= sizeof(version) || memcmp(entry->name, before, skip))
-		return 0;
-	memcpy(version, entry->name + skip, length - skip);
-	if (strstr(version, "rescue") || strstr(version, ".dpkg-") || strchr(version, '%') ||
-	    strchr(version, '/'))
-		return 0;
-	if (!newest->version[0] || version_compare(version, newest->version) > 0)
-		memcpy(newest->version, version, sizeof(version));
-	return 0;
+	return boot_name(context, entry->name, (size_t)ext2fs_dirent_name_len(entry))
+		       ? 0
+		       : DIRENT_ABORT;
 }
 
-static char *read_at(struct ext *ext, const char *directory, const char *format,
-		     const char *version, uint64_t most, size_t *ret_bytes)
+static bool find_inode(const struct ext *ext, const char *path, ext2_ino_t *ret)
 {
-	char name[SCAN_BOOT_VERSION_BYTES + 32], path[SCAN_BOOT_VERSION_BYTES + 64];
+	return !ext2fs_namei_follow(ext->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, ret);
+}
+
+static void boot_names(void *context, const char *directory, struct boot_newest *newest)
+{
+	struct ext *ext = context;
 	ext2_ino_t inode;
 
-	snprintf(name, sizeof(name), format, version);
-	snprintf(path, sizeof(path), "%s/%s", directory, name);
-	if (ext2fs_namei_follow(ext->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode))
-		return NULL;
-	return read_inode(ext, inode, most, ret_bytes);
+	if (find_inode(ext, directory, &inode))
+		ext2fs_dir_iterate(ext->fs, inode, 0, NULL, visit_kernel, newest);
 }
 
-/* directory: "": the top */
-static void find_kernel(struct ext *ext, const char *directory, struct scan_boot *ret)
+static char *boot_read(void *context, const char *path, uint64_t most, size_t *ret_bytes)
 {
-	static const char *const initrds[] = { "initrd.img-%s", "initramfs-%s.img", "initrd-%s",
-					       "initramfs-%s" };
-	struct newest newest = { 0 };
+	struct ext *ext = context;
 	ext2_ino_t inode;
 
-	if (ext2fs_namei(ext->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, directory[0] ? directory : "/",
-			 &inode))
-		return;
-	ext2fs_dir_iterate(ext->fs, inode, 0, NULL, visit_kernel, &newest);
-	ret->kernel = newest.version[0] ? read_at(ext, directory, "vmlinuz-%s", newest.version,
-						  SCAN_KERNEL_BYTES, &ret->kernel_bytes)
-					: NULL;
-	if (!ret->kernel)
-		return;
-	memcpy(ret->version, newest.version, sizeof(ret->version));
-	for (size_t k = 0; k < sizeof(initrds) / sizeof(initrds[0]) && !ret->initrd; k++)
-		ret->initrd = read_at(ext, directory, initrds[k], newest.version, SCAN_INITRD_BYTES,
-				      &ret->initrd_bytes);
+	return find_inode(ext, path, &inode) ? read_inode(ext, inode, most, ret_bytes) : NULL;
 }
 
-static bool is_there(struct ext *ext, const char *path)
+static bool boot_is_there(void *context, const char *path)
 {
 	ext2_ino_t inode;
 
-	return !ext2fs_namei_follow(ext->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path, &inode);
+	return find_inode(context, path, &inode);
 }
 
-bool scan_ext_boot(struct scan_volume *volume, struct scan_boot *ret)
+void scan_ext_boot(struct scan_volume *volume, struct boot_search *search)
 {
 	struct ext ext = { .volume = volume };
-	const uint8_t *uuid;
+	const struct boot_reader reader = { .names = boot_names,
+					    .read = boot_read,
+					    .is_there = boot_is_there,
+					    .context = &ext };
 
-	*ret = (struct scan_boot){ 0 };
-	if (!open_volume(&ext, volume))
-		return false;
-	uuid = ext.fs->super->s_uuid;
-	snprintf(ret->uuid, sizeof(ret->uuid),
-		 "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", uuid[0],
-		 uuid[1], uuid[2], uuid[3], uuid[4], uuid[5], uuid[6], uuid[7], uuid[8], uuid[9],
-		 uuid[10], uuid[11], uuid[12], uuid[13], uuid[14], uuid[15]);
-	ret->is_root = is_there(&ext, "/etc/os-release") || is_there(&ext, "/sbin/init");
-	find_kernel(&ext, "/boot", ret);
-	if (!ret->kernel && !ret->is_root)
-		find_kernel(&ext, "", ret);
+	if (!ext_volume_open(volume, EXT2_FLAG_SOFTSUPP_FEATURES, &ext.fs))
+		return;
+	boot_look(search, &reader, ext.fs->super->s_uuid, 0);
 	ext2fs_free(ext.fs);
-	return true;
 }

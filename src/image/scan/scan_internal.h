@@ -3,9 +3,15 @@
 
 #include "image/image.h"
 
+/* A part of a volume that lies together on the disk. */
+struct scan_segment { uint64_t at, bytes; };
 struct scan_volume {
 	struct disk *disk;
 	uint64_t offset, bytes; /* of the volume on the disk */
+	/* NULL: it lies together; else its parts in order, `bytes` together, and offset is of the
+	 * first */
+	const struct scan_segment *segment;
+	unsigned segments;
 	const struct scan_options *options;
 	json_t *about, *content; /* what is filled */
 	const json_t *before;    /* the files of the last scan, NULL: none */
@@ -25,8 +31,12 @@ int volume_read(const struct scan_volume *volume, uint64_t at, void *to, size_t 
 json_t *scan_partitions(struct disk *disk);
 /* The name of what a volume begins with; NULL: not known. A label in *ret_label. */
 const char *scan_recognise(const struct scan_volume *volume, char ret_label[64]);
-/* scan_ext.c: true when an operating system was found. */
+/* It has the marks of more than one kind: one of them is of what was there before. */
+bool scan_is_ambiguous(const struct scan_volume *volume);
+/* True when an operating system was found. */
 bool scan_ext(struct scan_volume *volume);
+bool scan_xfs(struct scan_volume *volume);
+bool scan_btrfs(struct scan_volume *volume);
 
 /* What a volume boots: the newest kernel in /boot or, of a volume that is no root, at its top, and
  * what belongs to it. The files to be freed. */
@@ -37,12 +47,36 @@ enum {
 };
 struct scan_boot {
 	bool is_root; /* it has an operating system */
-	char uuid[37], version[SCAN_BOOT_VERSION_BYTES];
-	char *kernel, *initrd;
+	char version[SCAN_BOOT_VERSION_BYTES];
+	char *kernel, *initrd; /* NULL: there is none */
 	size_t kernel_bytes, initrd_bytes;
 };
-/* False: the volume cannot be read. */
-bool scan_ext_boot(struct scan_volume *volume, struct scan_boot *ret);
+/* The best of those that were looked at, and the first root; uuid "": none. subvolume: of btrfs,
+ * not 0 where the root is another one than what is mounted by itself. */
+struct boot_search {
+	struct scan_boot best;
+	char root_uuid[37];
+	uint64_t root_subvolume;
+};
+/* A volume that cannot be read has nothing to boot. */
+void scan_ext_boot(struct scan_volume *volume, struct boot_search *search);
+void scan_xfs_boot(struct scan_volume *volume, struct boot_search *search);
+void scan_btrfs_boot(struct scan_volume *volume, struct boot_search *search);
+
+/* boot_files.c: the newest kernel of a directory that was told of so far. */
+struct boot_newest { char version[SCAN_BOOT_VERSION_BYTES]; unsigned names; };
+/* False: there are more names than any directory needs. */
+bool boot_name(struct boot_newest *newest, const char *name, size_t bytes);
+/* How a file system's files are looked for. `names` tells boot_name() of a directory; paths begin
+ * with a slash; `read` has at most `most` bytes, to be freed, NULL: not there. */
+struct boot_reader {
+	void (*names)(void *context, const char *directory, struct boot_newest *newest);
+	char *(*read)(void *context, const char *path, uint64_t most, size_t *ret_bytes);
+	bool (*is_there)(void *context, const char *path);
+	void *context;
+};
+void boot_look(struct boot_search *search, const struct boot_reader *reader, const uint8_t uuid[16],
+	       uint64_t subvolume);
 
 /* scan_os.c: files of an operating system, by a function that reads them (NULL: not there; to be
  * freed, ended by 0). */

@@ -115,57 +115,55 @@ void scan_add_package(json_t *all, const char *kind, const char *name, const cha
 	add_package(all, &package, kind);
 }
 
-static void dpkg(json_t *all, const char *text, size_t bytes)
-{
-	struct package package = { 0 };
-	const char *at = text;
-	const char *line, *value;
-	size_t n, length;
+/* A list of packages: a field a line, an empty line between two. */
+struct package_list {
+	const char *kind, *path, *name, *version, *arch;
+	const char *status; /* NULL: what is in the list is installed */
+};
 
-	while (next_line(&at, text + bytes, &line, &n)) {
-		if (!n) {
-			add_package(all, &package, "deb");
-		} else if (field(line, n, "Package: ", &value, &length)) {
-			package.name = value;
-			package.name_bytes = length;
-		} else if (field(line, n, "Version: ", &value, &length)) {
-			package.version = value;
-			package.version_bytes = length;
-		} else if (field(line, n, "Architecture: ", &value, &length)) {
-			package.arch = value;
-			package.arch_bytes = length;
-		} else if (field(line, n, "Status: ", &value, &length)) {
-			package.installed = length >= 9 &&
-					    !memcmp(value + length - 9, "installed", 9) &&
-					    (length < 13 || memcmp(value + length - 13, "not-", 4));
-		}
-	}
-	add_package(all, &package, "deb");
+static const struct package_list package_lists[] = {
+	{ .kind = "deb", .path = "/var/lib/dpkg/status",
+	  .name = "Package: ", .version = "Version: ", .arch = "Architecture: ",
+	  .status = "Status: " },
+	{ .kind = "apk", .path = "/lib/apk/db/installed",
+	  .name = "P:", .version = "V:", .arch = "A:" },
+};
+
+/* dpkg's "install ok installed", but for "not-installed". */
+static bool says_installed(const char *status, size_t bytes)
+{
+	return bytes >= 9 && !memcmp(status + bytes - 9, "installed", 9) &&
+	       (bytes < 13 || memcmp(status + bytes - 13, "not-", 4));
 }
 
-static void apk(json_t *all, const char *text, size_t bytes)
+static void take_field(struct package *package, const struct package_list *list, const char *line,
+		       size_t bytes)
+{
+	const char *status;
+	size_t status_bytes;
+
+	if (field(line, bytes, list->name, &package->name, &package->name_bytes))
+		package->installed |= !list->status;
+	else if (!field(line, bytes, list->version, &package->version, &package->version_bytes) &&
+		 !field(line, bytes, list->arch, &package->arch, &package->arch_bytes) &&
+		 list->status && field(line, bytes, list->status, &status, &status_bytes))
+		package->installed = says_installed(status, status_bytes);
+}
+
+static void add_packages(json_t *all, const struct package_list *list, const char *text,
+			 size_t bytes)
 {
 	struct package package = { 0 };
 	const char *at = text;
-	const char *line, *value;
-	size_t n, length;
+	const char *line;
+	size_t n;
 
-	while (next_line(&at, text + bytes, &line, &n)) {
-		if (!n) {
-			add_package(all, &package, "apk");
-		} else if (field(line, n, "P:", &value, &length)) {
-			package.name = value;
-			package.name_bytes = length;
-			package.installed = true;
-		} else if (field(line, n, "V:", &value, &length)) {
-			package.version = value;
-			package.version_bytes = length;
-		} else if (field(line, n, "A:", &value, &length)) {
-			package.arch = value;
-			package.arch_bytes = length;
-		}
-	}
-	add_package(all, &package, "apk");
+	while (next_line(&at, text + bytes, &line, &n))
+		if (n)
+			take_field(&package, list, line, n);
+		else
+			add_package(all, &package, list->kind);
+	add_package(all, &package, list->kind);
 }
 
 static void keep_text(const struct scan_reader *reader, const char *path, json_t *to,
@@ -182,10 +180,46 @@ static void keep_text(const struct scan_reader *reader, const char *path, json_t
 	free(text);
 }
 
-bool scan_os(struct scan_volume *volume, const struct scan_reader *reader)
+static bool read_release(const struct scan_reader *reader, json_t *os)
+{
+	static const char *const places[] = { "/etc/os-release", "/usr/lib/os-release" };
+	bool found = false;
+	size_t bytes;
+
+	for (size_t n = 0; n < sizeof(places) / sizeof(places[0]) && !found; n++) {
+		char *text = reader->read(reader->context, places[n], &bytes);
+
+		found = text != NULL;
+		if (text)
+			os_release(os, text, bytes);
+		free(text);
+	}
+	return found;
+}
+
+static void read_packages(const struct scan_reader *reader, json_t *all)
 {
 	static const char *const rpm_places[] = { "/var/lib/rpm/rpmdb.sqlite",
 						  "/usr/lib/sysimage/rpm/rpmdb.sqlite" };
+	bool found = false;
+	size_t bytes;
+	char *text;
+
+	for (size_t n = 0; n < sizeof(package_lists) / sizeof(package_lists[0]); n++) {
+		text = reader->read(reader->context, package_lists[n].path, &bytes);
+		if (text)
+			add_packages(all, &package_lists[n], text, bytes);
+		free(text);
+	}
+	for (size_t n = 0; n < sizeof(rpm_places) / sizeof(rpm_places[0]) && !found; n++) {
+		text = reader->read(reader->context, rpm_places[n], &bytes);
+		found = text && scan_rpm(all, (uint8_t *)text, bytes);
+		free(text);
+	}
+}
+
+bool scan_os(struct scan_volume *volume, const struct scan_reader *reader)
+{
 	static const char *const networks[] = { "/etc/network/interfaces",
 						"/etc/resolv.conf",
 						"/etc/hosts",
@@ -193,33 +227,11 @@ bool scan_os(struct scan_volume *volume, const struct scan_reader *reader)
 						"/etc/netplan/01-netcfg.yaml",
 						"/etc/netplan/50-cloud-init.yaml",
 						"/etc/systemd/network/10-eth.network" };
-	static const char *const releases[] = { "/etc/os-release", "/usr/lib/os-release" };
 	json_t *os = json_object();
 	json_t *network = json_object();
-	json_t *packages = json_object_get(volume->content, "packages");
-	bool found = false;
-	size_t bytes;
-	char *text;
+	const bool found = read_release(reader, os);
 
-	for (int n = 0; n < 2 && !found; n++) {
-		text = reader->read(reader->context, releases[n], &bytes);
-		found = text != NULL;
-		if (text)
-			os_release(os, text, bytes);
-		free(text);
-	}
-	if ((text = reader->read(reader->context, "/var/lib/dpkg/status", &bytes)))
-		dpkg(packages, text, bytes);
-	free(text);
-	if ((text = reader->read(reader->context, "/lib/apk/db/installed", &bytes)))
-		apk(packages, text, bytes);
-	free(text);
-	for (int n = 0; n < 2; n++) {
-		if ((text = reader->read(reader->context, rpm_places[n], &bytes)) &&
-		    scan_rpm(packages, (uint8_t *)text, bytes))
-			n = 2;
-		free(text);
-	}
+	read_packages(reader, json_object_get(volume->content, "packages"));
 	keep_text(reader, "/etc/hostname", os, "hostname");
 	for (size_t n = 0; n < sizeof(networks) / sizeof(networks[0]); n++)
 		keep_text(reader, networks[n], network, strrchr(networks[n], '/') + 1);

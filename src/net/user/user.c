@@ -2,12 +2,12 @@
  * See user.h. One thread: frames of the guest's into libslirp, which calls back with frames for the
  * guest; its sockets are polled, with the doorbell.
  *
- *  1. A frame for the guest that finds no empty slot waits in `waiting`, up to WAITING_BYTES; while
- *     some wait, nothing is read from sockets, so that who sends learns to stop.
- *  2. TCP segments for the guest are as long as an IP packet may be: the guest's own maximum is
+ *   - A frame for the guest that finds no empty slot waits (waiting.h); while some wait, nothing is
+ *     read from sockets, so that who sends learns to stop.
+ *   - TCP segments for the guest are as long as an IP packet may be: the guest's own maximum is
  *     taken out of its SYN and goes with the frame, for who cuts it.
- *  3. The guest's frames have checksums when libslirp gets them: it looks.
- *  4. libslirp would lead the guest to the host's loopback: guard.h keeps it from there.
+ *   - The guest's frames have checksums when libslirp gets them: it looks.
+ *   - libslirp would lead the guest to the host's loopback: guard.h keeps it from there.
  */
 #include "user.h"
 
@@ -22,6 +22,8 @@
 #include "frame.h"
 #include "guard.h"
 #include "net/port.h"
+#include "slirp.h"
+#include "waiting.h"
 
 enum {
 	MTU = 1500,
@@ -29,7 +31,6 @@ enum {
 	RAISED_MSS = SLIRP_MTU - 40,
 	DEFAULT_MSS = MTU - 40,
 	LEAST_MSS = 64,
-	WAITING_BYTES = 8 << 20,
 	ROOM_TO_READ = 8,
 	POLLS_OWN = 2,
 	NS_PER_MS = 1000000,
@@ -42,13 +43,6 @@ enum {
 #define NAME_SERVER 0x0a000203u
 #define GUEST 0x0a00020fu
 
-/* A frame that waits for an empty slot. */
-struct waiting {
-	struct waiting *next;
-	struct net_frame frame;
-	uint8_t data[];
-};
-
 struct timer {
 	SlirpTimerId id;
 	void *context;
@@ -60,8 +54,7 @@ struct user_net {
 	Slirp *slirp;
 	bool host_loopback;
 	uint16_t mss;
-	struct waiting *waiting, **waiting_end;
-	size_t waiting_bytes;
+	struct waiting waiting;
 	struct pollfd *polls;
 	unsigned polls_used, polls_room;
 	struct timer timer[SLIRP_TIMER_NUM];
@@ -87,33 +80,13 @@ static void describe(const struct user_net *net, const uint8_t *data, uint32_t b
 		ret->flags = 0;
 }
 
-static void wait_for_room(struct user_net *net, const struct net_frame *frame, const void *data)
-{
-	struct waiting *one;
-
-	if (net->waiting_bytes + frame->bytes > WAITING_BYTES)
-		return; /* lost, as on a network */
-	one = malloc(sizeof(*one) + frame->bytes);
-	if (!one)
-		return;
-	*one = (struct waiting){ .frame = *frame };
-	memcpy(one->data, data, frame->bytes);
-	*net->waiting_end = one;
-	net->waiting_end = &one->next;
-	net->waiting_bytes += frame->bytes;
-}
-
 static void put_waiting(struct user_net *net)
 {
-	struct waiting *one;
+	const struct waiting_frame *one;
 
-	while ((one = net->waiting) && net_port_room(net->port)) {
+	while ((one = net->waiting.first) && net_port_room(net->port)) {
 		net_port_put(net->port, &one->frame, one->data);
-		net->waiting_bytes -= one->frame.bytes;
-		net->waiting = one->next;
-		if (!net->waiting)
-			net->waiting_end = &net->waiting;
-		free(one);
+		waiting_drop(&net->waiting);
 	}
 }
 
@@ -126,8 +99,8 @@ static ssize_t send_packet(const void *data, size_t bytes, void *context)
 		return (ssize_t)bytes;
 	guard_note(&net->guard, data, (uint32_t)bytes);
 	describe(net, data, (uint32_t)bytes, &frame);
-	if (net->waiting || !net_port_room(net->port))
-		wait_for_room(net, &frame, data);
+	if (net->waiting.first || !net_port_room(net->port))
+		waiting_add(&net->waiting, &frame, data);
 	else
 		net_port_put(net->port, &frame, data);
 	return (ssize_t)bytes;
@@ -307,7 +280,7 @@ static void wait_and_serve(struct user_net *net, int end_fd)
 	bool may_sleep;
 	int got;
 
-	net->may_read = !net->waiting && net_port_room(net->port) >= ROOM_TO_READ;
+	net->may_read = !net->waiting.first && net_port_room(net->port) >= ROOM_TO_READ;
 	net->polls[0] = (struct pollfd){ .fd = net->port->slots.doorbell_fd, .events = POLLIN };
 	net->polls[1] = (struct pollfd){ .fd = end_fd, .events = POLLIN };
 	net->polls_used = POLLS_OWN;
@@ -379,7 +352,7 @@ static int add_forwards(struct user_net *net, const struct user_options *options
 int user_net_create(struct net_port *port, const struct user_options *options,
 		    struct user_net **ret, unsigned *ret_failed)
 {
-	struct user_net *net = calloc(1, sizeof(*net));
+	struct user_net *net = slirp_load() ? calloc(1, sizeof(*net)) : NULL;
 
 	*ret_failed = options->forwards;
 	if (!net)
@@ -390,7 +363,7 @@ int user_net_create(struct net_port *port, const struct user_options *options,
 	net->guard = (struct loopback_guard){ .network = NETWORK,
 					      .mask = MASK,
 					      .name_server = NAME_SERVER };
-	net->waiting_end = &net->waiting;
+	waiting_init(&net->waiting);
 	net->polls_room = 64;
 	net->polls = calloc(net->polls_room, sizeof(*net->polls));
 	net->slirp = net->polls ? slirp_make(net) : NULL;

@@ -16,6 +16,10 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("cold-parts", parts),
 	COUNTER("regions-evicted", evictions),
 	COUNTER("waits-for-room", waits),
+	COUNTER("blocks-evicted", blocks_evicted),
+	COUNTER("times-given-back", trims),
+	COUNTER("times-regretted", regrets),
+	COUNTER("regions-given-back", regions_given_back),
 };
 
 size_t soft_code_statistics(const struct soft_engine *engine, char *text, size_t bytes)

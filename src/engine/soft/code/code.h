@@ -185,6 +185,13 @@ void soft_pass_out(struct soft_cpu *cpu);
 bool soft_is_out(const struct soft_cpu *cpu);
 /* While one is alone: the same for everybody. */
 void soft_pass_all(struct soft_engine *engine);
+/*
+ * Under the lock: a new region is all that there is, as far as anything leads to it. False: not
+ * now.
+ */
+bool soft_close_regions(struct soft_engine *engine);
+/* Under the lock: the host has the pages of closed regions that everybody has left. */
+void soft_give_back_regions(struct soft_engine *engine);
 /* Bytes of code in all regions. */
 size_t soft_code_used(const struct soft_engine *engine);
 /* 1 and 6, while nobody else executes. */
@@ -193,6 +200,11 @@ void check_regions(const struct soft_engine *engine);
 /* block_history.c; under the lock: why blocks are made */
 void soft_note_made(struct soft_engine *engine, const struct block *b);
 void soft_note_end(struct soft_engine *engine, const struct block *b, enum block_end why);
+
+/* code_notes.c; under the lock: a block or part that was taken; the thunks, before there is any */
+void soft_note_code(struct soft_engine *engine, const struct block *b);
+void soft_note_thunks(struct soft_engine *engine);
+void check_code_notes(const struct code_notes *notes);
 
 /* block_counters.c: one line of text; its length without the NUL, cut at bytes - 1. */
 size_t soft_code_statistics(const struct soft_engine *engine, char *text, size_t bytes);

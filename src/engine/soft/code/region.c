@@ -12,7 +12,7 @@
  * translated code something at each entry.
  *
  * An idle machine closes all but a new region, and gives the host the pages of those that everybody
- * has left: what it still needs is made anew there.
+ * has left: what it still needs is made anew there. When that is worth it: trim.c.
  */
 #include <assert.h>
 #include <sys/mman.h>
@@ -20,9 +20,6 @@
 #include "code.h"
 
 #define PASSED_OUT UINT64_MAX /* in soft_cpu.passed: not in engine_run() */
-
-/* What is not worth being made again: twice what an idle machine needs, and so much. */
-enum { TRIM_FACTOR = 2, TRIM_LEAST_BYTES = 1 << 20 };
 
 /* What is emitted for one block or part, descriptions included, has room. */
 static bool has_room(const struct soft_engine *engine, const struct code_region *region)
@@ -109,6 +106,7 @@ static void drop_blocks(struct soft_engine *engine, uint32_t number)
 		if (!b->dead) {
 			soft_hide_block(engine, b);
 			soft_note_end(engine, b, END_EVICTED);
+			engine->counts.blocks_evicted++;
 			__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 		}
 		if (b->next_in_page != UNLISTED)
@@ -191,45 +189,28 @@ static void give_back_region(struct soft_engine *engine, uint32_t number)
 					.times_reused = region->times_reused + 1 };
 }
 
-static void give_back_left(struct soft_engine *engine)
+void soft_give_back_regions(struct soft_engine *engine)
 {
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
-		if (engine->regions[n].closed && is_left(engine, &engine->regions[n]))
+		if (engine->regions[n].closed && is_left(engine, &engine->regions[n])) {
 			give_back_region(engine, n);
+			engine->counts.regions_given_back++;
+		}
 }
 
-/* There is a new region then, and it is all that there is. */
-static void close_all(struct soft_engine *engine)
+bool soft_close_regions(struct soft_engine *engine)
 {
 	const uint32_t next = following(engine->open_region);
 
 	if (!is_empty(&engine->regions[next]))
-		return; /* somebody may still be in it: another time */
+		return false; /* somebody may still be in it: another time */
 	open_region(engine, next);
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
 		if (!is_empty(&engine->regions[n]) && !engine->regions[n].closed)
 			close_region(engine, n);
 	/* no block is left to be found */
 	give_back(engine->hash, HASH_BUCKETS * sizeof(*engine->hash), MADV_DONTNEED);
-	engine->was_trimmed = true;
-	engine->needed_code_bytes = 0;
-}
-
-void soft_engine_trim(struct engine *opaque)
-{
-	struct soft_engine *engine = (struct soft_engine *)opaque;
-	size_t used;
-
-	soft_acquire(&engine->lock);
-	give_back_left(engine);
-	used = soft_code_used(engine);
-	if (engine->was_trimmed && !engine->needed_code_bytes)
-		engine->needed_code_bytes = used;
-	if (used > TRIM_FACTOR * engine->needed_code_bytes + TRIM_LEAST_BYTES) {
-		close_all(engine);
-		give_back_left(engine);
-	}
-	soft_release(&engine->lock);
+	return true;
 }
 
 struct block *soft_next_block(struct soft_engine *engine)
@@ -255,6 +236,7 @@ void soft_take_block(struct soft_engine *engine, const struct block *b, size_t e
 	region->maps += b->maps;
 	region->kept += kept_bytes;
 	__atomic_store_n(&region->blocks, region->blocks + 1, __ATOMIC_RELEASE);
+	soft_note_code(engine, b);
 }
 
 void soft_pass(struct soft_cpu *cpu)

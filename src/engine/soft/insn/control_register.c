@@ -19,70 +19,94 @@ static bool uses_pae(const struct x86_state *state, uint64_t cr4)
 	return state->cr0 & CR0_PG && cr4 & CR4_PAE && !(state->efer & EFER_LMA);
 }
 
-int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
+/* The entries of PAE are read again where one of some bits changes (SDM Vol. 3A 4.4.1). */
+static int write_cr0(struct step *step, uint64_t value)
 {
-	/* the entries of PAE are read again where one of these changes (SDM Vol. 3A 4.4.1) */
+	const uint64_t pae_bits = CR0_CD | CR0_NW | CR0_PG;
+	struct soft_cpu *cpu = step->cpu;
+	struct x86_state *state = step->state;
+
+	if (!(value >> 32))
+		value &= CR0_KNOWN; /* the reserved ones below cannot be set */
+	if ((value & CR0_NW && !(value & CR0_CD)) ||
+	    (!(value & CR0_PG) && x86_code_bits(state) == 64))
+		return insn_general_protection(step);
+	if (value >> 32 || (value & CR0_PG && !(value & CR0_PE)) ||
+	    (!(value & CR0_PG) && state->cr4 & CR4_PCIDE))
+		return insn_general_protection(step);
+	if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME &&
+	    !(state->cr4 & CR4_PAE))
+		return insn_general_protection(step);
+	if (value & CR0_PG && (value ^ state->cr0) & pae_bits &&
+	    !(state->efer & EFER_LME) && state->cr4 & CR4_PAE &&
+	    !soft_load_pae_roots(cpu, state->cr3))
+		return insn_general_protection(step);
+	if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME)
+		state->efer |= EFER_LMA;
+	if (!(value & CR0_PG))
+		state->efer &= ~(uint64_t)EFER_LMA;
+	state->cr0 = value | CR0_ET;
+	soft_change_mode(cpu, false);
+	return 0;
+}
+
+static int write_cr3(struct step *step, uint64_t value)
+{
+	struct soft_cpu *cpu = step->cpu;
+	struct x86_state *state = step->state;
+
+	if (value & ~(state->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
+		return insn_general_protection(step);
+	if (uses_pae(state, state->cr4) && !soft_load_pae_roots(cpu, value))
+		return insn_general_protection(step);
+	state->cr3 = value & ~(1ull << 63);
+	soft_change_root(cpu, value >> 63);
+	return 0;
+}
+
+static int write_cr4(struct step *step, uint64_t value)
+{
 	const uint64_t pae_bits = CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP;
-	const uint64_t pae_bits_0 = CR0_CD | CR0_NW | CR0_PG;
 	struct soft_cpu *cpu = step->cpu;
 	struct x86_state *state = step->state;
 	uint64_t changed;
 
+	if (value & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
+		return insn_general_protection(step);
+	if (value & ~state->cr4 & CR4_PCIDE &&
+	    (!(state->efer & EFER_LMA) || state->cr3 & PAGE_OFFSET_MASK))
+		return insn_general_protection(step);
+	if (state->efer & EFER_LMA && !(value & CR4_PAE))
+		return insn_general_protection(step);
+	if (uses_pae(state, value) && (value ^ state->cr4) & pae_bits &&
+	    !soft_load_pae_roots(cpu, state->cr3))
+		return insn_general_protection(step);
+	changed = state->cr4 ^ value;
+	state->cr4 = value;
+	soft_change_mode(cpu, changed & CR4_PGE);
+	return 0;
+}
+
+static int write_cr8(struct step *step, uint64_t value)
+{
+	struct soft_cpu *cpu = step->cpu;
+
+	if (value & ~(uint64_t)TASK_PRIORITY_MASK)
+		return insn_general_protection(step);
+	soft_outside(cpu);
+	cpu->ops->set_cr8(cpu->ops_context, value);
+	soft_inside(cpu);
+	return 0;
+}
+
+int insn_write_cr(struct step *step, unsigned cr, uint64_t value)
+{
 	switch (cr) {
-	case 0:
-		if (!(value >> 32))
-			value &= CR0_KNOWN; /* the reserved ones below cannot be set */
-		if ((value & CR0_NW && !(value & CR0_CD)) ||
-		    (!(value & CR0_PG) && x86_code_bits(state) == 64))
-			return insn_general_protection(step);
-		if (value >> 32 || (value & CR0_PG && !(value & CR0_PE)) ||
-		    (!(value & CR0_PG) && state->cr4 & CR4_PCIDE))
-			return insn_general_protection(step);
-		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME &&
-		    !(state->cr4 & CR4_PAE))
-			return insn_general_protection(step);
-		if (value & CR0_PG && (value ^ state->cr0) & pae_bits_0 &&
-		    !(state->efer & EFER_LME) && state->cr4 & CR4_PAE &&
-		    !soft_load_pae_roots(cpu, state->cr3))
-			return insn_general_protection(step);
-		if (value & CR0_PG && !(state->cr0 & CR0_PG) && state->efer & EFER_LME)
-			state->efer |= EFER_LMA;
-		if (!(value & CR0_PG))
-			state->efer &= ~(uint64_t)EFER_LMA;
-		state->cr0 = value | CR0_ET;
-		soft_change_mode(cpu, false);
-		return 0;
-	case 2: state->cr2 = value; return 0;
-	case 3:
-		if (value & ~(state->cr4 & CR4_PCIDE ? 1ull << 63 : 0) & ~0ull << X86_PHYSICAL_BITS)
-			return insn_general_protection(step);
-		if (uses_pae(state, state->cr4) && !soft_load_pae_roots(cpu, value))
-			return insn_general_protection(step);
-		state->cr3 = value & ~(1ull << 63);
-		soft_change_root(cpu, value >> 63);
-		return 0;
-	case 4:
-		if (value & ~(cpu->engine->model ? cpu->engine->model->cr4_valid : X86_CR4_KNOWN))
-			return insn_general_protection(step);
-		if (value & ~state->cr4 & CR4_PCIDE &&
-		    (!(state->efer & EFER_LMA) || state->cr3 & PAGE_OFFSET_MASK))
-			return insn_general_protection(step);
-		if (state->efer & EFER_LMA && !(value & CR4_PAE))
-			return insn_general_protection(step);
-		if (uses_pae(state, value) && (value ^ state->cr4) & pae_bits &&
-		    !soft_load_pae_roots(cpu, state->cr3))
-			return insn_general_protection(step);
-		changed = state->cr4 ^ value;
-		state->cr4 = value;
-		soft_change_mode(cpu, changed & CR4_PGE);
-		return 0;
-	case 8:
-		if (value & ~(uint64_t)TASK_PRIORITY_MASK)
-			return insn_general_protection(step);
-		soft_outside(cpu);
-		cpu->ops->set_cr8(cpu->ops_context, value);
-		soft_inside(cpu);
-		return 0;
+	case 0: return write_cr0(step, value);
+	case 2: step->state->cr2 = value; return 0;
+	case 3: return write_cr3(step, value);
+	case 4: return write_cr4(step, value);
+	case 8: return write_cr8(step, value);
 	default: return insn_undefined(step);
 	}
 }

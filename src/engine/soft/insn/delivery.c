@@ -1,8 +1,9 @@
 /*
  * Delivery of one event through the IDT: in long mode (SDM Vol. 3A 6.14), in protected mode (6.12),
  * where a gate may name a task, and in real mode (20.1.4). Nothing of the state changes where it
- * fails, but for what a task switch has done before. Left out: the virtual-mode extensions
- * (CR4.VME).
+ * fails, but for what a task switch has done before. Which event it is, what becomes of a fault on
+ * the way, and CR2 of a page fault are exception.c's, which calls this. Left out: the virtual-mode
+ * extensions (CR4.VME).
  */
 #include <assert.h>
 #include <errno.h>

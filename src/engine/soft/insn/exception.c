@@ -1,6 +1,8 @@
 /*
  * Exceptions and interrupts: what becomes of a fault while another event is delivered, and the
- * flags as the guest sees them.
+ * flags as the guest sees them. A page fault comes here as every other (from mmu/walk.c, by
+ * soft_deliver_fault()) and gets its CR2 here (turn_into_event()); what is pushed and loaded then
+ * is in delivery.c.
  */
 #include <assert.h>
 #include <errno.h>

@@ -49,7 +49,7 @@ static int pause_processor(struct step *step)
 	enum { PAUSES_UNTIL_YIELD = 32 };
 
 	if (!(++step->cpu->pauses % PAUSES_UNTIL_YIELD))
-		soft_yield();
+		give_way(&step->cpu->way);
 	return 0;
 }
 
@@ -167,198 +167,167 @@ static int group_0f01(struct step *step)
 	}
 }
 
-/* Opcodes behind 0F. */
-static int two_bytes(struct step *step)
+/* 0F AE: memory has save areas, registers are FS and GS. */
+static int group_0fae(struct step *step)
 {
-	enum {
-		GROUP_00 = 0x00,
-		GROUP_01 = 0x01,
-		LAR = 0x02,
-		LSL = 0x03,
-		SYSCALL = 0x05,
-		CLTS = 0x06,
-		SYSRET = 0x07,
-		INVD = 0x08,
-		WBINVD = 0x09,
-		MOV_FROM_CR = 0x20,
-		MOV_FROM_DR,
-		MOV_TO_CR,
-		MOV_TO_DR,
-		WRMSR = 0x30,
-		SYSENTER = 0x34,
-		SYSEXIT = 0x35,
-		LSS = 0xb2,
-		LFS = 0xb4,
-		LGS = 0xb5,
-		RDMSR = 0x32,
-		RDPMC = 0x33,
-		PUSH_FS = 0xa0,
-		POP_FS = 0xa1,
-		CPUID = 0xa2,
-		PUSH_GS = 0xa8,
-		POP_GS = 0xa9,
-		GROUP_AE = 0xae,
-		GROUP_C7 = 0xc7,
-		XSAVEC = 4,
-	};
-	struct x86_state *state = step->state;
-
-	switch (step->insn->opcode) {
-	case GROUP_00: return insn_system_segments(step);
-	case GROUP_01: return group_0f01(step);
-	case LAR: case LSL: return insn_lar_lsl(step);
-	case SYSCALL: return insn_syscall(step);
-	case SYSRET: return insn_sysret(step);
-	case SYSENTER: return insn_sysenter(step);
-	case SYSEXIT: return insn_sysexit(step);
-	case LSS: return insn_load_far_pointer(step, X86_SS);
-	case LFS: return insn_load_far_pointer(step, X86_FS);
-	case LGS: return insn_load_far_pointer(step, X86_GS);
-	case CLTS: return insn_clts(step);
-	case INVD: case WBINVD: return state->cpl ? insn_general_protection(step) : 0;
-	case MOV_FROM_CR:
-	case MOV_FROM_DR:
-	case MOV_TO_CR:
-	case MOV_TO_DR: return insn_mov_control(step);
-	case WRMSR: return insn_access_msr(step, true);
-	case RDMSR: return insn_access_msr(step, false);
-	case RDPMC: return insn_rdpmc(step);
-	case CPUID: return cpuid(step);
-	case PUSH_FS:
-		return insn_push(step, state->segment[X86_FS].selector, insn_stack_bytes(step));
-	case PUSH_GS:
-		return insn_push(step, state->segment[X86_GS].selector, insn_stack_bytes(step));
-	case POP_FS: return insn_pop_segment(step, X86_FS);
-	case POP_GS: return insn_pop_segment(step, X86_GS);
-	case GROUP_AE: return step->insn->mod == 3 ? insn_fs_gs_base(step) : insn_save_area(step);
-	case GROUP_C7:
-		return step->insn->reg == XSAVEC ? insn_save_area(step) : insn_undefined(step);
-	default: return insn_undefined(step);
-	}
+	return step->insn->mod == 3 ? insn_fs_gs_base(step) : insn_save_area(step);
 }
 
-/* Encodings of 16- and 32-bit code, and ENTER. */
-static int legacy(struct step *step)
+static int group_0fc7(struct step *step)
 {
-	enum {
-		DAA = 0x27,
-		DAS = 0x2f,
-		AAA = 0x37,
-		AAS = 0x3f,
-		BOUND = 0x62,
-		ARPL = 0x63,
-		LES = 0xc4,
-		LDS = 0xc5,
-		ENTER = 0xc8,
-		INTO = 0xce,
-		AAM = 0xd4,
-		AAD = 0xd5,
-		SALC = 0xd6,
-	};
+	enum { XSAVEC = 4 };
 
-	if (step->insn->opcode == ENTER)
-		return insn_enter(step);
-	if (x86_code_bits(step->state) == 64)
-		return insn_undefined(step);
-	switch (step->insn->opcode) {
-	case DAA: case DAS: return insn_decimal_adjust(step, step->insn->opcode == DAS);
-	case AAA: case AAS: return insn_ascii_adjust(step, step->insn->opcode == AAS);
-	case BOUND: return insn_bound(step);
-	case ARPL: return insn_arpl(step);
-	case LES: return insn_load_far_pointer(step, X86_ES);
-	case LDS: return insn_load_far_pointer(step, X86_DS);
-	case INTO: return insn_into(step);
-	case AAM: return insn_aam(step);
-	case AAD: return insn_aad(step);
-	case SALC: return insn_salc(step);
-	default: return insn_undefined(step);
-	}
+	return step->insn->reg == XSAVEC ? insn_save_area(step) : insn_undefined(step);
 }
+
+/* ---- rows of the opcode maps that differ by an argument alone ---- */
+
+static int lds(struct step *step) { return insn_load_far_pointer(step, X86_DS); }
+static int les(struct step *step) { return insn_load_far_pointer(step, X86_ES); }
+static int lfs(struct step *step) { return insn_load_far_pointer(step, X86_FS); }
+static int lgs(struct step *step) { return insn_load_far_pointer(step, X86_GS); }
+static int lss(struct step *step) { return insn_load_far_pointer(step, X86_SS); }
+
+static int push_segment(struct step *step, unsigned segment)
+{
+	return insn_push(step, step->state->segment[segment].selector, insn_stack_bytes(step));
+}
+
+static int push_fs(struct step *step) { return push_segment(step, X86_FS); }
+static int push_gs(struct step *step) { return push_segment(step, X86_GS); }
+static int pop_fs(struct step *step) { return insn_pop_segment(step, X86_FS); }
+static int pop_gs(struct step *step) { return insn_pop_segment(step, X86_GS); }
+
+static int call_far(struct step *step) { return insn_far_direct(step, true); }
+static int jmp_far(struct step *step) { return insn_far_direct(step, false); }
+static int int3(struct step *step) { return insn_software_interrupt(step, EXC_BP); }
+
+static int rdmsr(struct step *step) { return insn_access_msr(step, false); }
+static int wrmsr(struct step *step) { return insn_access_msr(step, true); }
+
+static int cli(struct step *step) { return insn_set_interrupt_flag(step, false); }
+static int sti(struct step *step) { return insn_set_interrupt_flag(step, true); }
+static int cld(struct step *step) { return insn_set_direction(step, false); }
+static int std(struct step *step) { return insn_set_direction(step, true); }
+
+static int daa(struct step *step) { return insn_decimal_adjust(step, false); }
+static int das(struct step *step) { return insn_decimal_adjust(step, true); }
+static int aaa(struct step *step) { return insn_ascii_adjust(step, false); }
+static int aas(struct step *step) { return insn_ascii_adjust(step, true); }
+
+/* INVD and WBINVD: there is no cache to be written back. */
+static int flush_caches(struct step *step)
+{
+	return step->state->cpl ? insn_general_protection(step) : 0;
+}
+
+/* ---- the opcode maps; what has no row is undefined ---- */
+
+typedef int insn_function(struct step *step);
+enum { OPCODES = 256 };
+
+static insn_function *const one_byte_map[OPCODES] = {
+	[0x06] = insn_push_pop, /* PUSH ES */
+	[0x07] = insn_push_pop, /* POP ES */
+	[0x0e] = insn_push_pop, /* PUSH CS */
+	[0x16] = insn_push_pop, /* PUSH SS */
+	[0x17] = insn_push_pop, /* POP SS */
+	[0x1e] = insn_push_pop, /* PUSH DS */
+	[0x1f] = insn_push_pop, /* POP DS */
+	[0x50 ... 0x5f] = insn_push_pop, /* of a register */
+	[0x60] = insn_push_pop, /* PUSHA */
+	[0x61] = insn_push_pop, /* POPA */
+	[0x68] = insn_push_pop, /* PUSH of a word */
+	[0x6a] = insn_push_pop, /* PUSH of a byte */
+	[0x8c] = insn_mov_from_segment,
+	[0x8e] = insn_mov_to_segment,
+	[0x8f] = insn_push_pop, /* POP into memory */
+	[0x90] = pause_processor,
+	[0x9a] = call_far,
+	[0x9c] = insn_push_pop_flags, /* PUSHF */
+	[0x9d] = insn_push_pop_flags, /* POPF */
+	[0xa0 ... 0xa3] = moffs,
+	[0xc8] = insn_enter,
+	[0xca] = insn_far_return, /* and pops parameters */
+	[0xcb] = insn_far_return,
+	[0xcc] = int3,
+	[0xcd] = insn_interrupt,
+	[0xcf] = insn_iret,
+	[0xd7] = xlat,
+	[0xd9] = insn_x87_environment,
+	[0xdd] = insn_x87_environment,
+	[0xe4 ... 0xe7] = insn_port, /* at a constant */
+	[0xea] = jmp_far,
+	[0xec ... 0xef] = insn_port, /* at DX */
+	[0xf1] = insn_icebp,
+	[0xf4] = halt,
+	[0xfa] = cli,
+	[0xfb] = sti,
+	[0xfc] = cld,
+	[0xfd] = std,
+	[0xff] = group_ff,
+};
+
+/* Of 16- and 32-bit code alone. */
+static insn_function *const legacy_map[OPCODES] = {
+	[0x27] = daa,
+	[0x2f] = das,
+	[0x37] = aaa,
+	[0x3f] = aas,
+	[0x62] = insn_bound,
+	[0x63] = insn_arpl,
+	[0xc4] = les,
+	[0xc5] = lds,
+	[0xce] = insn_into,
+	[0xd4] = insn_aam,
+	[0xd5] = insn_aad,
+	[0xd6] = insn_salc,
+};
+
+/* Behind 0F. */
+static insn_function *const two_byte_map[OPCODES] = {
+	[0x00] = insn_system_segments,
+	[0x01] = group_0f01,
+	[0x02] = insn_lar_lsl, /* LAR */
+	[0x03] = insn_lar_lsl, /* LSL */
+	[0x05] = insn_syscall,
+	[0x06] = insn_clts,
+	[0x07] = insn_sysret,
+	[0x08] = flush_caches, /* INVD */
+	[0x09] = flush_caches, /* WBINVD */
+	[0x20 ... 0x23] = insn_mov_control,
+	[0x30] = wrmsr,
+	[0x32] = rdmsr,
+	[0x33] = insn_rdpmc,
+	[0x34] = insn_sysenter,
+	[0x35] = insn_sysexit,
+	[0xa0] = push_fs,
+	[0xa1] = pop_fs,
+	[0xa2] = cpuid,
+	[0xa8] = push_gs,
+	[0xa9] = pop_gs,
+	[0xae] = group_0fae,
+	[0xb2] = lss,
+	[0xb4] = lfs,
+	[0xb5] = lgs,
+	[0xc7] = group_0fc7,
+};
 
 static int one_byte(struct step *step)
 {
-	enum {
-		PUSH_ES = 0x06,
-		POP_ES = 0x07,
-		PUSH_CS = 0x0e,
-		PUSH_SS = 0x16,
-		POP_SS = 0x17,
-		PUSH_DS = 0x1e,
-		POP_DS = 0x1f,
-		PUSH_REGISTER = 0x50,
-		POP_LAST_REGISTER = 0x5f,
-		PUSHA = 0x60,
-		POPA = 0x61,
-		PUSH_WORD = 0x68,
-		PUSH_BYTE = 0x6a,
-		MOV_FROM_SEGMENT = 0x8c,
-		MOV_TO_SEGMENT = 0x8e,
-		POP_MEMORY = 0x8f,
-		PAUSE = 0x90,
-		CALL_FAR = 0x9a,
-		PUSHF = 0x9c,
-		POPF = 0x9d,
-		MOV_OFFSET = 0xa0,
-		MOV_OFFSET_LAST = 0xa3,
-		RETF_POPPING = 0xca,
-		RETF = 0xcb,
-		INT3 = 0xcc,
-		INT = 0xcd,
-		IRET = 0xcf,
-		XLAT = 0xd7,
-		IN_IMMEDIATE = 0xe4,
-		OUT_IMMEDIATE_LAST = 0xe7,
-		JMP_FAR = 0xea,
-		IN_DX = 0xec,
-		OUT_DX_LAST = 0xef,
-		INT1 = 0xf1,
-		HLT = 0xf4,
-		CLI = 0xfa,
-		STI = 0xfb,
-		CLD = 0xfc,
-		STD = 0xfd,
-		X87_D9 = 0xd9,
-		X87_DD = 0xdd,
-		GROUP_FF = 0xff,
-	};
+	const uint8_t opcode = step->insn->opcode;
+	insn_function *run = one_byte_map[opcode];
 
-	switch (step->insn->opcode) {
-	case PUSH_ES:
-	case POP_ES:
-	case PUSH_CS:
-	case PUSH_SS:
-	case POP_SS:
-	case PUSH_DS:
-	case POP_DS:
-	case PUSH_REGISTER ... POP_LAST_REGISTER:
-	case PUSHA:
-	case POPA:
-	case PUSH_WORD:
-	case PUSH_BYTE:
-	case POP_MEMORY: return insn_push_pop(step);
-	case MOV_FROM_SEGMENT: return insn_mov_from_segment(step);
-	case MOV_TO_SEGMENT: return insn_mov_to_segment(step);
-	case PAUSE: return pause_processor(step);
-	case PUSHF: case POPF: return insn_push_pop_flags(step);
-	case MOV_OFFSET ... MOV_OFFSET_LAST: return moffs(step);
-	case CALL_FAR: case JMP_FAR: return insn_far_direct(step, step->insn->opcode == CALL_FAR);
-	case RETF: case RETF_POPPING: return insn_far_return(step);
-	case INT3: return insn_software_interrupt(step, EXC_BP);
-	case INT: return insn_interrupt(step);
-	case INT1: return insn_icebp(step);
-	case IRET: return insn_iret(step);
-	case XLAT: return xlat(step);
-	case IN_IMMEDIATE ... OUT_IMMEDIATE_LAST:
-	case IN_DX ... OUT_DX_LAST: return insn_port(step);
-	case HLT: return halt(step);
-	case CLI: return insn_set_interrupt_flag(step, false);
-	case STI: return insn_set_interrupt_flag(step, true);
-	case CLD: return insn_set_direction(step, false);
-	case STD: return insn_set_direction(step, true);
-	case X87_D9: case X87_DD: return insn_x87_environment(step);
-	case GROUP_FF: return group_ff(step);
-	default: return legacy(step);
-	}
+	if (!run && x86_code_bits(step->state) != 64)
+		run = legacy_map[opcode];
+	return run ? run(step) : insn_undefined(step);
+}
+
+static int two_bytes(struct step *step)
+{
+	insn_function *run = two_byte_map[step->insn->opcode];
+
+	return run ? run(step) : insn_undefined(step);
 }
 
 /* Limits of segments and alignment (insn/limit.c), for whose sake code of this mode comes here. */

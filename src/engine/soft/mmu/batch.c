@@ -2,10 +2,10 @@
  * Entries that nobody has asked for yet: beside a page that was looked up in vain, and for the page
  * that the guest's fault handler has just mapped, when it returns.
  *
- *   1. Nothing is changed by it: only pages whose A is set already, and D for a write entry, which
+ *    - Nothing is changed by it: only pages whose A is set already, and D for a write entry, which
  *      the guest could not tell from pages that it has touched. A processor may cache them (SDM
  *      Vol. 3A 4.10.2.3).
- *   2. A write entry is made only to a frame to which the processor has had one: no table of the
+ *    - A write entry is made only to a frame to which the processor has had one: no table of the
  *      guest is opened by it, no code given up, nothing told as dirty.
  */
 #include "common.h"

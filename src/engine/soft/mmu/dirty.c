@@ -7,12 +7,14 @@
  *                                                for it
  *                                                ... then the pages are read
  *
- *   1. Who gets an entry of a write table marks its frame; so do the walker for a table whose A
+ *    - Who gets an entry of a write table marks its frame; so do the walker for a table whose A
  *      or D it sets, and every write in C.
- *   2. A mark that was taken back before the write it was for: the write is over when the flush
+ *    - A mark that was taken back before the write it was for: the write is over when the flush
  *      is, and so in what is read afterwards. One that was set after: the frame is in the next
  *      call, too. Nothing is missed; some is told twice.
- *   3. After the flush no write entry is left, so that the next write marks again.
+ *    - After the flush no write entry is left, so that the next write marks again.
+ *    - A frame whose mark was taken back is FRAME_TAKEN for good: one that is neither was never
+ *      written since the engine is there.
  */
 #include "engine/soft/code/code.h"
 #include "mmu.h"
@@ -38,6 +40,7 @@ uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 		}
 		if (!(engine->frame_flags[n] & FRAME_DIRTY))
 			continue;
+		__atomic_fetch_or(&engine->frame_flags[n], FRAME_TAKEN, __ATOMIC_SEQ_CST);
 		__atomic_fetch_and(&engine->frame_flags[n], (uint8_t)~FRAME_DIRTY,
 				   __ATOMIC_SEQ_CST);
 		dirty[n / 64] |= 1ull << n % 64;
@@ -45,4 +48,15 @@ uint64_t soft_engine_take_dirty(struct engine *opaque, uint64_t *dirty)
 	}
 	soft_forget_everywhere(engine);
 	return count;
+}
+
+void soft_engine_find_written(struct engine *opaque, uint64_t *written)
+{
+	const struct soft_engine *engine = (const struct soft_engine *)opaque;
+	const uint64_t frames =
+		guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
+
+	for (uint64_t n = 0; n < frames; n++)
+		if (engine->frame_flags[n] & (FRAME_DIRTY | FRAME_TAKEN))
+			written[n / 64] |= 1ull << n % 64;
 }

@@ -133,6 +133,8 @@ size_t soft_mmu_statistics(const struct soft_cpu *cpu, char *text, size_t bytes)
 void soft_stop_executing(struct soft_cpu *cpu);
 void soft_start_executing(struct soft_cpu *cpu);
 void soft_take_flushes(struct soft_cpu *cpu);
+/* With flush_lock. */
+void check_mailbox(const struct soft_cpu *cpu);
 /* Every processor forgets everything; as engine_flush(). */
 void soft_forget_everywhere(struct soft_engine *engine);
 

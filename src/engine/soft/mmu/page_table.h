@@ -9,15 +9,15 @@
  *   version    of a frame that is FRAME_TABLE: another one after each write that was seen, and
  *              after each time that its holders lost their entries
  *
- *   1. A frame whose version is as it was, and that nobody holds, has not been written.
- *   2. Who writes a frame in C does it first, then a fence, then looks at FRAME_TABLE. Who walks
+ *    - A frame whose version is as it was, and that nobody holds, has not been written.
+ *    - Who writes a frame in C does it first, then a fence, then looks at FRAME_TABLE. Who walks
  *      sets FRAME_TABLE, then takes the version, then reads the entry. One of them sees the other.
- *   3. A processor's bit is taken away by that processor only, where it holds no host address of
+ *    - A processor's bit is taken away by that processor only, where it holds no host address of
  *      guest memory: in a flush. That of the common spaces becomes HOLDER_CLOSING, which goes when
  *      every processor has been at the top of the dispatcher since (common.c).
  *      What stands in a frame that nobody holds is what was written last, and a later writer holds
  *      it first: so one entry may be compared instead (has_same_entry() in space.c).
- *   4. Frames of overlays have no version: the machine writes them and tells nobody.
+ *    - Frames of overlays have no version: the machine writes them and tells nobody.
  *
  * With more than HOLDERS processors the last of their bits stands for all the others, and stays.
  */

@@ -12,8 +12,8 @@
  *   entries  ... and, where all these pages came through one entry of the table (any but a last
  *            level's of small pages), that entry, and where it is in its table
  *
- *   1. `written` is a part of `cached`, and no page is both in one of global pages and in one of
- *      others.
+ *   1. `written` is a part of `cached` (check_spaces()), and no page is both in one of global pages
+ *      and in one of others.
  *   2. A shadow page all of whose frames are unchanged has only entries that a walk would find now;
  *      of a frame with an entry, that one is what must be unchanged, to the bit. One with a change
  *      is stale: it goes when the guest flushes, and not before it must.

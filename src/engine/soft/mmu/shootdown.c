@@ -7,17 +7,22 @@
  *   fence; executing? kick, and wait until    ... executes the guest ...
  *   done reaches posted or it stops           executing = 0
  *
- *   1. `executing` is 1 while a processor may use its tables: in translated code and in what that
+ *   1. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never lost,
+ *      only made coarser.
+ *
+ *    - `executing` is 1 while a processor may use its tables: in translated code and in what that
  *      calls. It is 0 in engine_ops, in waits and outside soft_engine_run(); nobody is waited for
  *      there, since the owner looks before it goes on.
- *   2. A sender's own `executing` is 0 while it waits, so that two that flush each other both go
+ *    - A sender's own `executing` is 0 while it waits, so that two that flush each other both go
  *      on.
- *   3. A mailbox has room for FLUSH_RANGES; more means everything. What arrives late is never
- *      lost, only made coarser.
- *   4. MMIO in the middle of a block passes through engine_ops, so that the block's last
+ *    - MMIO in the middle of a block passes through engine_ops, so that the block's last
  *      instructions may still be those of before a flush; their memory accesses are not.
  */
+#include <assert.h>
+
 #include "engine/soft/lock.h"
+#include "lib/check.h"
+#include "lib/give_way.h"
 #include "engine/soft/code/code.h"
 #include "mmu.h"
 
@@ -44,6 +49,7 @@ static void flush_range(struct soft_cpu *cpu, struct engine_gva_range range)
 void soft_take_flushes(struct soft_cpu *cpu)
 {
 	soft_acquire(&cpu->flush_lock);
+	cpu->count.shootdowns_taken++;
 	if (cpu->flush_forgets)
 		soft_forget(cpu);
 	else if (cpu->flush_all)
@@ -54,6 +60,7 @@ void soft_take_flushes(struct soft_cpu *cpu)
 	cpu->flush_all = cpu->flush_all_global = cpu->flush_forgets = false;
 	cpu->flush_count = 0;
 	__atomic_store_n(&cpu->flush_done, cpu->flush_posted, __ATOMIC_SEQ_CST);
+	CHECK(check_mailbox(cpu));
 	soft_release(&cpu->flush_lock);
 	/* the current space may be another, and a block that waits for a device goes on in it */
 	soft_select_view(cpu);
@@ -66,6 +73,16 @@ struct shootdown {
 	bool global;    /* of everything: also global pages */
 	bool forget;    /* also what the guest's tables still give */
 };
+
+void check_mailbox(const struct soft_cpu *cpu)
+{
+	assert(cpu->executing <= 1);
+	assert(cpu->flush_count <= FLUSH_RANGES);
+	assert(cpu->flush_all || !cpu->flush_all_global);
+	/* what is taken is empty, and what is not is taken before the next instruction */
+	assert(cpu->flush_posted != cpu->flush_done ||
+	       (!cpu->flush_count && !cpu->flush_all && !cpu->flush_forgets));
+}
 
 static uint32_t post(struct soft_cpu *cpu, const struct shootdown *what)
 {
@@ -83,6 +100,7 @@ static uint32_t post(struct soft_cpu *cpu, const struct shootdown *what)
 	}
 	posted = cpu->flush_posted + 1;
 	__atomic_store_n(&cpu->flush_posted, posted, __ATOMIC_SEQ_CST);
+	CHECK(check_mailbox(cpu));
 	soft_release(&cpu->flush_lock);
 	return posted;
 }
@@ -95,12 +113,14 @@ static bool is_through(struct soft_cpu *cpu, uint32_t posted)
 
 static void wait_for(struct soft_cpu *cpu, uint32_t posted)
 {
+	struct give_way way = { 0 };
+
 	for (unsigned spins = 0; !is_through(cpu, posted); spins++)
 		if (spins < SPINS)
 			__builtin_ia32_pause();
 		else
 			/* it has no host processor now: it may have this one */
-			soft_yield();
+			give_way(&way);
 }
 
 static void shoot_down(struct soft_engine *engine, uint64_t targets, const struct shootdown *what)

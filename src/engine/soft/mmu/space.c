@@ -574,6 +574,8 @@ static void check_entry(struct mmu *mmu, const struct shadow *shadow, unsigned p
 		assert(write == read);
 		assert(flags & FRAME_WRITTEN && !(flags & FRAME_CODE));
 		assert(engine->frame_holders[offset / PAGE_BYTES] & mmu->holder);
+		assert(writers_know(&mmu->writers[offset / PAGE_BYTES],
+				    writers_place(&mmu->pool, shadow, page)));
 	}
 }
 
@@ -633,6 +635,7 @@ static void check_list(struct mmu *mmu, const struct soft_cpu *cpu, unsigned spa
 
 void check_spaces(struct mmu *mmu, const struct soft_cpu *cpu)
 {
+	check_table_store(&mmu->tables);
 	for (unsigned n = 0; n <= mmu->spaces_made; n++) {
 		check_list(mmu, cpu, n, false);
 		check_list(mmu, cpu, n, true);

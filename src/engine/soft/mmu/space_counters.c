@@ -22,6 +22,7 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("filled-ahead", filled_ahead),
 	COUNTER("common-spaces-joined", spaces_joined),
 	COUNTER("entries-too-late", late_entries),
+	COUNTER("shootdowns-taken", shootdowns_taken),
 };
 
 static uint64_t counter(const struct mmu_counters *count, size_t offset)

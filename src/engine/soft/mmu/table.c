@@ -127,6 +127,14 @@ bool table_open(struct table_store *store, struct table_pair *pair, uint64_t gva
 	return true;
 }
 
+void check_table_store(const struct table_store *store)
+{
+	assert(store->used <= store->most && store->places <= store->places_most);
+	for (uint32_t n = 0; n < store->used; n++)
+		assert(store->opened[n] &&
+		       *find_chunk(store, store->opened[n]) == store->opened[n]);
+}
+
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva)
 {
 	uint64_t place = gva >> TABLE_PLACE_SHIFT & (TABLE_PLACES - 1);

@@ -5,11 +5,13 @@
  *   entry   0: not cached; else (host address - guest address) ^ poison; the poison's low 12 bits
  *           are ones, and so are the entry's
  *
- *   1. Only chunks that were opened can be written; the others are zeros that can be read and cost
- *      nothing but the host's page tables.
- *   2. All pairs of a processor share a budget (budget.h) of chunks, and of places that were looked
- *      up in vain: the host's page tables grow with those. Who is told that it is used up gives a
- *      pair back and tries again.
+ *   1. No more chunks are open, and no more places were looked up in vain, than the store's part of
+ *      the budget (budget.h), which all pairs of a processor share: the host's page tables grow
+ *      with them. Each chunk that is open is found.
+ *
+ * Only chunks that were opened can be written; the others are zeros that can be read and cost
+ * nothing but the host's page tables. Who is told that the budget is used up gives a pair back and
+ * tries again.
  *
  * Nobody but its processor uses a store.
  */
@@ -60,3 +62,5 @@ static inline bool table_knows_miss(const struct table_pair *pair, uint64_t gva)
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva);
 /* Zeros again, which cost nothing. */
 void table_give_back(struct table_store *store, struct table_pair *pair);
+/* Invariant 1. */
+void check_table_store(const struct table_store *store);

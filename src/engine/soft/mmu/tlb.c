@@ -1,4 +1,21 @@
-/* What a processor's control registers and flushes mean for its address spaces (space.h). */
+/*
+ * What a processor's control registers and flushes mean for its address spaces (space.h). "Stale"
+ * is what came from a page table that may have been written since; what is not, stays.
+ *
+ *   what happens                   what goes
+ *   MOV to CR3, bit 63 clear       what is stale under its PCID: in the space that becomes current
+ *                                  at once, in others before they are used again
+ *   ... bit 63 set                 that only where it was kept under another PCID, or flushed since
+ *   INVPCID 1 (one PCID)           what is stale under that PCID; of the kernel's entries, when it
+ *                                  is the current one, those that are not global
+ *   INVPCID 3, 2 (all)             the same of every space; with 2 all that is global too, stale or
+ *                                  not
+ *   INVLPG, INVPCID 0 (a page)     the page in the spaces of that PCID; by INVLPG also where it is
+ *                                  global
+ *   another mode of walking        every space, whole
+ *
+ * In docs/engine.md ("Translations") the same stands beside what else can happen to an entry.
+ */
 #include <assert.h>
 
 #include "common.h"

@@ -5,8 +5,9 @@
  *   slot   0, or a place: (shadow page, page in it) + 1; WRITERS_MANY in the last one: there may be
  *          more than the slots know, and all shadow pages are looked through
  *
- *   1. Every write entry is in a slot of its frame, or the frame has WRITERS_MANY. What a slot says
- *      may be over: it is looked at before it is believed.
+ *   1. Every write entry is in a slot of its frame, or the frame has WRITERS_MANY (check_spaces()).
+ *
+ * What a slot says may be over: it is looked at before it is believed.
  */
 #pragma once
 
@@ -37,5 +38,14 @@ static inline bool writers_add(struct writers *writers, uint32_t place)
 			return true;
 		}
 	}
+	return false;
+}
+
+/* Whether a write entry of that place would be found. */
+static inline bool writers_know(const struct writers *writers, uint32_t place)
+{
+	for (unsigned n = 0; n < WRITERS_SLOTS; n++)
+		if (writers->slot[n] == place || writers->slot[n] == WRITERS_MANY)
+			return true;
 	return false;
 }

@@ -11,14 +11,14 @@
  * A stream is what goes through the same registers, within 256 bytes. Its registers change by a
  * constant each iteration, or not at all.
  *
- *   1. Guest registers hold guest values at each instruction, and host flags are the guest's: the
+ *    - Guest registers hold guest values at each instruction, and host flags are the guest's: the
  *      pc map of the strip is that of the body.
- *   2. No delta survives the poll. A strip ends after a page of its fastest stream.
- *   3. What the head does not like (an absent entry, a page's end that is near) is done by the
+ *    - No delta survives the poll. A strip ends after a page of its fastest stream.
+ *    - What the head does not like (an absent entry, a page's end that is near) is done by the
  *      entry, one iteration of ordinary code.
- *   4. A loop that leaves its strips after a few iterations is done without most of the time: a
+ *    - A loop that leaves its strips after a few iterations is done without most of the time: a
  *      head costs as much as they.
- *   5. r14 and r15, where they are used, are loaded again on every way out; a fault loads them, too
+ *    - r14 and r15, where they are used, are loaded again on every way out; a fault loads them, too
  *      (thunk.c).
  *
  * Left out: bodies with displaced registers, with calls or the stack's instructions, with addresses

@@ -4,16 +4,16 @@
  * engines with ENGINE_WITHOUT_TRUST do it for every copy of every block, tests with Zydis, too.
  *
  * Invariants
- *  1. It is one whole data instruction: nothing that branches, is privileged, or touches memory
+ *   - It is one whole data instruction: nothing that branches, is privileged, or touches memory
  *     that modrm does not name.
- *  2. It has the guest's opcode, immediate, width and LOCK. What 64-bit code does not have has the
+ *   - It has the guest's opcode, immediate, width and LOCK. What 64-bit code does not have has the
  *     one opcode that does the same; where a displaced register's slot stands for the operand of
  *     modrm.reg, the opcode is that of the other direction.
- *  3. Its memory operand is addressed by what the lookup left (r10, a base and r11, or r11 in place
+ *   - Its memory operand is addressed by what the lookup left (r10, a base and r11, or r11 in place
  *     of the base and the guest's index), lies within the bytes that were looked up, and is written
  *     only if they were looked up for writing; or it is the slot of a displaced register, and is
  *     read.
- *  4. Its registers are the guest's. For a displaced one, or AH to BH where there must be REX, one
+ *   - Its registers are the guest's. For a displaced one, or AH to BH where there must be REX, one
  *     of those that are lent stands. It changes neither r14 nor r15, which hold the tables.
  */
 #include <stdio.h>

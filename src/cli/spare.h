@@ -1,0 +1,20 @@
+/*
+ * The processes of a machine that arrives, begun before it does (ipc/early.h): a broker with a
+ * machine process and a pager, each loaded, and without an idea of what for.
+ */
+#pragma once
+
+#include "ipc/early.h"
+#include "process/plan.h"
+
+/* line: -1: it has not begun, or is given away. */
+struct spare { struct early broker; struct cpu_host host; };
+
+/* A session of its own, as of umbra run --detach. 0 or -errno. */
+int spare_begin(struct spare *ret);
+/*
+ * In a process of its own, as umbra run --restore FILE --name NAME --detach, with the line by which
+ * is said what there is of the file: the machine goes on in them. Once it runs, or has said on
+ * standard error why not: 0 or the exit code.
+ */
+int spare_restore(struct spare *spare, const char *file, const char *name, int pages);

@@ -1,0 +1,194 @@
+/*
+ * What an idle machine gives back, by counts: a guest of BLOCKS blocks that runs once, or sleeps
+ * and wakes.
+ *
+ *   idle for less than five seconds nothing goes, then every region does, once everybody has left
+ *   it; an engine without it is the control
+ *   of a guest that wakes every ten seconds, and runs the same each time, code is made again twice
+ *   at most in forty times
+ *   one that then sleeps for longer than the longest patience gives back again
+ */
+#include "engine/soft/code/code.h"
+#include "no_devices.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum {
+	RAM_BYTES = 4 << 20,
+	PAGE = 1 << 12,
+	TABLES = 0x10000,
+	CODE = 0x100000,
+	BLOCK_GUEST_BYTES = 8,
+	BLOCKS = 32768,
+	STACK = 0x1f0000,
+	HLT = 0xf4,
+	LEAST_S = 5,
+	SLEEP_S = 10,
+	WAKES = 40,
+	LONG_S = 700
+};
+
+static uint8_t *ram;
+static struct guest_memory memory;
+static int failures;
+
+static void expect(bool holds, const char *what)
+{
+	printf("%s: %s\n", holds ? "ok" : "FAIL", what);
+	failures += !holds;
+}
+
+static void make_tables(void)
+{
+	enum { LARGE_PRESENT = 0x87, LARGE_BYTES = 2 << 20, PRESENT = 7 };
+	const uint64_t entries[] = { (TABLES + PAGE) | PRESENT, (TABLES + 2 * PAGE) | PRESENT,
+				     LARGE_PRESENT, LARGE_BYTES | LARGE_PRESENT };
+
+	memcpy(ram + TABLES, &entries[0], 8);
+	memcpy(ram + TABLES + PAGE, &entries[1], 8);
+	memcpy(ram + TABLES + 2 * PAGE, &entries[2], 16);
+}
+
+/* Each block: jmp to the next. */
+static void make_code(void)
+{
+	static const uint8_t block[BLOCK_GUEST_BYTES] = { 0xeb, BLOCK_GUEST_BYTES - 2 };
+
+	for (unsigned n = 0; n < BLOCKS; n++)
+		memcpy(ram + CODE + n * BLOCK_GUEST_BYTES, block, sizeof(block));
+	ram[CODE + BLOCKS * BLOCK_GUEST_BYTES] = HLT;
+}
+
+struct guest {
+	struct engine *engine;
+	struct engine_cpu *cpu;
+};
+
+static struct guest begin(unsigned without)
+{
+	struct engine_options options = { .overhead_bytes = ENGINE_DEFAULT_OVERHEAD_BYTES,
+					  .cpus = 1,
+					  .without = without };
+	struct guest guest = { .engine = engine_create(&memory, &options) };
+
+	guest.cpu = guest.engine ? engine_cpu_create(guest.engine, &ops, NULL) : NULL;
+	if (!guest.cpu || engine_prepare_thread(guest.cpu))
+		abort();
+	return guest;
+}
+
+static void end(struct guest guest)
+{
+	engine_cpu_destroy(guest.cpu);
+	engine_destroy(guest.engine);
+}
+
+/* The whole of it. */
+static void run(struct guest guest)
+{
+	struct engine_state state = { .nmi_pending = false };
+
+	begin_flat_long_mode(&state.x86, TABLES);
+	state.x86.rip = CODE;
+	state.x86.rflags = 2;
+	state.x86.gpr[4] = STACK;
+	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
+		abort();
+}
+
+static const struct soft_engine *soft(struct guest guest)
+{
+	return (const struct soft_engine *)guest.engine;
+}
+
+/* Of a guest that has just gone to sleep. */
+static void sleep_s(struct guest guest, unsigned seconds)
+{
+	for (unsigned n = 1; n <= seconds; n++)
+		engine_trim(guest.engine, n);
+}
+
+static uint64_t made(struct guest guest)
+{
+	const struct code_counts *counts = &soft(guest)->counts;
+	uint64_t sum = counts->made_first;
+
+	for (unsigned n = 0; n < BLOCK_ENDS; n++)
+		sum += counts->made_again[n];
+	return sum;
+}
+
+static void test_gives_back(void)
+{
+	struct guest guest = begin(0);
+	struct soft_cpu *cpu = (struct soft_cpu *)guest.cpu;
+	const struct code_counts *counts = &soft(guest)->counts;
+	uint64_t out = cpu->passed;
+
+	run(guest);
+	expect(soft_code_used(soft(guest)) > 2 << 20, "there is code to give back");
+	sleep_s(guest, LEAST_S - 1);
+	expect(!counts->trims, "nothing goes before the patience is over");
+	cpu->passed = 0; /* as if it were in one of them */
+	engine_trim(guest.engine, LEAST_S);
+	expect(counts->trims == 1 && counts->blocks_evicted > BLOCKS && !counts->regions_given_back,
+	       "what somebody may be in is closed, and stays");
+	cpu->passed = out;
+	engine_trim(guest.engine, LEAST_S + 1);
+	expect(counts->regions_given_back && !soft_code_used(soft(guest)),
+	       "what everybody has left goes");
+	expect(!soft(guest)->code_write[CODE_THUNK_BYTES], "its pages are zeros");
+	sleep_s(guest, LEAST_S);
+	expect(counts->trims == 1, "nothing goes twice");
+	run(guest);
+	expect(made(guest) <= 2 * (BLOCKS + 2), "what is needed is made again, once");
+	end(guest);
+}
+
+static void test_left_out(void)
+{
+	struct guest guest = begin(ENGINE_WITHOUT_TRIMS);
+
+	run(guest);
+	sleep_s(guest, LONG_S);
+	expect(!soft(guest)->counts.trims && !soft(guest)->counts.regions_given_back &&
+		       soft_code_used(soft(guest)) > 2 << 20,
+	       "an engine without it keeps all");
+	end(guest);
+}
+
+static void test_sleeps_and_wakes(void)
+{
+	struct guest guest = begin(0);
+	const struct code_counts *counts = &soft(guest)->counts;
+
+	for (unsigned n = 0; n < WAKES; n++) {
+		run(guest);
+		sleep_s(guest, SLEEP_S - 1);
+	}
+	printf("woken %d times: given back %lu, regretted %lu, blocks made %lu of %d\n", WAKES,
+	       counts->trims, counts->regrets, made(guest), BLOCKS);
+	expect(counts->trims && counts->regrets && made(guest) <= 3 * (BLOCKS + 2),
+	       "who wakes often makes nothing again after the second time");
+	sleep_s(guest, LONG_S);
+	expect(counts->trims > 1 && !soft_code_used(soft(guest)), "who sleeps long gives back");
+	end(guest);
+}
+
+int main(void)
+{
+	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ram == MAP_FAILED)
+		return 1;
+	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
+	make_tables();
+	make_code();
+	test_gives_back();
+	test_left_out();
+	test_sleeps_and_wakes();
+	return failures != 0;
+}
