@@ -264,7 +264,8 @@ static unsigned try_case(const struct operation *operation, unsigned mask, unsig
 		what = try_once(operation, asked);
 	}
 	if (what)
-		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s (%lx, %lx)\n",
+		printf("%s, mask %x, in use %x, header %lx %lx, MXCSR %x: differs in %s "
+		       "(%lx, %lx)\n",
 		       operation->name, mask, used, words(area)[HEADER_WORD],
 		       words(area)[HEADER_WORD + 1], (uint32_t)words(area)[MXCSR_WORD], what,
 		       words(native.state)[HEADER_WORD], words(engines.state)[HEADER_WORD]);

@@ -206,16 +206,25 @@ static void shoot_down(unsigned me)
 	}
 }
 
-/* Two NMIs at once, one of them may wait for the other: none is lost. */
+/*
+ * Two NMIs at once, one of them may wait for the other: none is lost. Of those that come before the
+ * handler of the second has returned one would be, so that who sends waits for who is behind it.
+ */
 static void pair_of_nmis(unsigned me)
 {
+	static volatile unsigned pairs;
+
 	for (unsigned n = 1; n <= NMI_PAIRS && me < 2; n++) {
 		if (me == 1) {
 			wrmsr(0x830, 0x400);
 			wrmsr(0x830, 0x400);
+			while (pairs < n)
+				cpu_relax();
+			continue;
 		}
-		for (uint64_t end = rdtsc() + 2000000000ull; got_nmis < 2 * n && rdtsc() < end;)
+		while (got_nmis < 2 * n)
 			cpu_relax();
+		pairs = n;
 	}
 	meet();
 }
