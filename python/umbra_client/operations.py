@@ -50,10 +50,10 @@ class Operations:
                           {"name": name, "count": count, "suspend-parent": suspend_parent, "end-parent": end_parent, "console": console, "disks": disks},
                           idempotency_key)
 
-    def save_machine(self, machine, file, stop=None, replace=None, idempotency_key=None):
+    def save_machine(self, machine, file, stop=None, replace=None, compress=None, idempotency_key=None):
         """Writes the whole machine to a file."""
-        return self._call("POST", "/v1/machines/{machine}/save", {"machine": machine}, {}, {"file": file, "stop": stop, "replace": replace},
-                          idempotency_key)
+        return self._call("POST", "/v1/machines/{machine}/save", {"machine": machine}, {},
+                          {"file": file, "stop": stop, "replace": replace, "compress": compress}, idempotency_key)
 
     def restore_machine(self, name, file, console=None, idempotency_key=None):
         """Goes on from a saved machine."""

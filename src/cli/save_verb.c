@@ -26,6 +26,7 @@
 #include "fork_disks.h"
 #include "vm/saved_file.h"
 #include "save_machine.h"
+#include "save_pack.h"
 #include "saved_host.h"
 #include "talk.h"
 #include "vm/machine.h"
@@ -40,19 +41,20 @@ enum {
 };
 
 static const char save_help[] =
-	"usage: umbra save [--stop] [--replace] [--disks FOLDER] NAME FILE\n"
+	"usage: umbra save [--stop] [--replace] [--compress] [--disks FOLDER] NAME FILE\n"
 	"Writes the whole machine to FILE, from which umbra run --restore FILE goes on. The\n"
 	"machine runs meanwhile, but for some milliseconds at the end, and goes on; "
 	"with --stop it\n"
 	"ends, once FILE is safely on disk. "
 	"FILE must not be there yet, unless --replace is given.\n"
+	"With --compress memory is packed (zstd): FILE is smaller, older Umbras do not read it.\n"
 	"Disks that are written (VHDX) are frozen as they were then, and belong to FILE; NAME\n"
 	"goes on in files of its own, DISK.NAME.vhdx, in FOLDER or beside the disk.\n";
 
 struct save_request {
 	const char *name, *file;
 	const char *folder; /* where its disks go on; NULL: beside them */
-	bool stop, replace;
+	bool stop, replace, compress;
 };
 
 struct save {
@@ -128,18 +130,32 @@ static void target_drop(struct target *target)
 	unlink(target->partial);
 }
 
-static int copy(FILE *peer, FILE *to, size_t bytes)
+/* Where what the machine says goes. */
+struct sink { FILE *file; struct save_pack *pack; /* NULL: as it is */ };
+
+static int write_to(void *context, const void *data, size_t bytes)
+{
+	return fwrite(data, 1, bytes, context) == bytes ? 0 : -errno;
+}
+
+static int sink_take(const struct sink *sink, const void *data, size_t bytes)
+{
+	return sink->pack ? save_pack_take(sink->pack, data, bytes)
+			  : write_to(sink->file, data, bytes);
+}
+
+static int copy(FILE *peer, const struct sink *to, size_t bytes)
 {
 	char data[8192];
+	int error = 0;
 
-	for (size_t n; bytes; bytes -= n) {
+	for (size_t n; bytes && !error; bytes -= n) {
 		n = bytes < sizeof(data) ? bytes : sizeof(data);
 		if (fread(data, 1, n, peer) != n)
 			return -ECONNRESET;
-		if (fwrite(data, 1, n, to) != n)
-			return -errno;
+		error = sink_take(to, data, n);
 	}
-	return 0;
+	return error;
 }
 
 /* ---- what the machine says ---- */
@@ -159,7 +175,7 @@ uint64_t save_most_bytes(const json_t *machine)
 /*
  * One line of a save. 1: more follows; 0: the machine stands still, and everything is in the file.
  */
-static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
+static int receive_piece(FILE *peer, const struct sink *to, uint64_t *left)
 {
 	json_t *line = talk_hear(peer);
 	json_t *bytes = json_object_get(line, "data");
@@ -181,7 +197,7 @@ static int receive_piece(FILE *peer, FILE *to, uint64_t *left)
 }
 
 /* While another save is under way, also one whose peer is gone, this waits. */
-static int receive(FILE *peer, const json_t *machine, FILE *to)
+static int receive(FILE *peer, const json_t *machine, const struct sink *to)
 {
 	const struct timespec pause = { 0, BUSY_PAUSE_MS * 1000000 };
 	uint64_t left = save_most_bytes(machine);
@@ -200,6 +216,24 @@ static int receive(FILE *peer, const json_t *machine, FILE *to)
 	return got;
 }
 
+/* Into the file, packed where that was asked for. */
+static int receive_into(struct save *save, FILE *file)
+{
+	struct sink sink = { .file = file };
+	int error;
+
+	if (save->request->compress) {
+		sink.pack = save_pack_make(write_to, file);
+		if (!sink.pack)
+			return -ENOMEM;
+	}
+	error = receive(save->peer, save->machine, &sink);
+	if (!error && sink.pack)
+		error = save_pack_end(sink.pack);
+	save_pack_free(sink.pack);
+	return error;
+}
+
 static const char *save_remedy(int error)
 {
 	switch (error) {
@@ -208,6 +242,7 @@ static const char *save_remedy(int error)
 	case -EOPNOTSUPP: return "with ports or --test-device it cannot be saved";
 	case -ENODEV: return "its disks cannot go on in another file: see umbra info";
 	case -EBUSY: return "it is being saved already: wait";
+	case -EPROTO: return "do not trust it: end it with umbra kill";
 	default: return "name a file where it can be written";
 	}
 }
@@ -347,7 +382,7 @@ static int write_file(struct save *save, struct target *target, int *ret_code)
 	if (!error)
 		error = send_layers(save);
 	if (!error)
-		error = receive(save->peer, save->machine, target->file);
+		error = receive_into(save, target->file);
 	if (!error)
 		*ret_code = add_host_part(save, target);
 	if (!error && !*ret_code)
@@ -413,6 +448,7 @@ static int parse(struct save_request *request, int argc, char **argv)
 {
 	static const struct option longs[] = { { "stop", 0, 0, 's' },
 					       { "replace", 0, 0, 'r' },
+					       { "compress", 0, 0, 'c' },
 					       { "disks", 1, 0, 'd' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
@@ -422,6 +458,7 @@ static int parse(struct save_request *request, int argc, char **argv)
 		switch (option) {
 		case 's': request->stop = true; break;
 		case 'r': request->replace = true; break;
+		case 'c': request->compress = true; break;
 		case 'd': request->folder = optarg; break;
 		case 'h': fputs(save_help, stdout); exit(0);
 		default: return EXIT_USAGE;

@@ -374,6 +374,11 @@ static const struct client_member save_machine_members[] = {
 	  .place = CLIENT_IN_BODY,
 	  .is_needed = false,
 	  .offset = offsetof(struct umbra_save_machine, replace) },
+	{ .name = "compress",
+	  .kind = CLIENT_FLAG,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_save_machine, compress) },
 	{ 0 },
 };
 

@@ -145,6 +145,7 @@ struct umbra_save_machine {
 	const char *file; /* The file, needed */
 	bool stop; /* It ends then */
 	bool replace; /* The file may be there */
+	bool compress; /* Memory is packed */
 };
 /* Writes the whole machine to a file. */
 int umbra_save_machine(struct umbra_client *client, const struct umbra_save_machine *arguments,

@@ -9,6 +9,7 @@
 
 #include "lib/archive.h"
 #include "lib/crc32c.h"
+#include "packed_pages.h"
 #include "saved_pages.h"
 
 enum { MEMORY_MIN_BYTES = 1 << 20, TSC_HZ_MIN = 1000000, TSC_TOLERANCE_PPM = 200 };
@@ -57,6 +58,7 @@ struct loader {
 	const uint8_t *at;
 	size_t left;
 	bool on_demand; /* RAM is brought by somebody else */
+	struct pages_unpacker *unpacker; /* made for the first section that is packed */
 	uint64_t sections, now_100ns, tsc;
 	bool has_machine, ended;
 	int error;
@@ -87,6 +89,37 @@ static void load_machine(struct loader *loader, struct archive *archive)
 	if (!archive->error)
 		engine_set_model(loader->machine->engine, &loader->machine->model,
 			 &loader->machine->options.host);
+}
+
+/* Of a PAGE section that is packed: those that are not brought by somebody else. */
+static void load_packed_pages(struct loader *loader, struct archive *archive)
+{
+	struct machine *machine = loader->machine;
+	const uint64_t frames = saved_frames(machine);
+	const uint64_t skipped =
+		loader->on_demand ? machine->memory.ram_bytes / GUEST_PAGE_BYTES : 0;
+	struct packed_pages_head about = { 0 };
+	const uint8_t *pages = NULL;
+	int error;
+
+	if (archive->error)
+		return;
+	if (!loader->unpacker)
+		loader->unpacker = pages_unpacker_make();
+	error = loader->unpacker
+			? pages_unpacker_unpack(loader->unpacker, archive->data, archive->bytes,
+						&about, &pages)
+			: -ENOMEM;
+	if (error == -ENOMEM)
+		archive_fail(archive, error, "the host has not enough memory for it");
+	if (!archive_check(archive, !error && about.first < frames &&
+					    about.pages <= frames - about.first))
+		return;
+	archive->used = archive->bytes;
+	for (uint64_t n = 0; n < about.pages; n++)
+		if (about.first + n >= skipped)
+			memcpy(machine->memory.ram + (about.first + n) * GUEST_PAGE_BYTES,
+			       pages + n * GUEST_PAGE_BYTES, GUEST_PAGE_BYTES);
 }
 
 static void load_pages(struct loader *loader, struct archive *archive)
@@ -172,6 +205,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
 	if (head->name == SECTION_MACHINE) {
 		load_machine(loader, &archive);
+	} else if (head->name == SECTION_PAGES && head->version == SECTION_PACKED_VERSION) {
+		load_packed_pages(loader, &archive);
 	} else if (head->name == SECTION_PAGES) {
 		load_pages(loader, &archive);
 	} else if (head->name == SECTION_END) {
@@ -280,6 +315,7 @@ int restore_machine(struct machine *machine, const char **ret_reason)
 	}
 	pthread_mutex_unlock(&machine->lock);
 	*ret_reason = loader.reason;
+	pages_unpacker_free(loader.unpacker);
 	munmap((void *)(uintptr_t)file->data, file->bytes);
 	return loader.error;
 }

@@ -56,6 +56,8 @@ enum {
 	SECTION_NETWORK_VERSION = 2,
 	/* where the parts and the index begin */
 	SECTION_END_VERSION = 2,
+	/* PAGE, packed (packed_pages.h), and INDX of a file with such: cli/save_pack.h */
+	SECTION_PACKED_VERSION = 2,
 };
 
 static inline uint32_t saved_section_version(uint32_t name)
@@ -75,9 +77,12 @@ static inline uint32_t saved_section_version(uint32_t name)
 /* Whether what is of this version can be read. */
 static inline bool saved_section_is_known(uint32_t name, uint32_t version)
 {
+	const bool may_be_packed = name == SECTION_PAGES || name == SECTION_INDEX;
 	uint32_t oldest = name == SECTION_MACHINE ? SECTION_MACHINE_VERSION : SECTION_VERSION;
+	uint32_t newest =
+		may_be_packed ? (uint32_t)SECTION_PACKED_VERSION : saved_section_version(name);
 
-	return version >= oldest && version <= saved_section_version(name);
+	return version >= oldest && version <= newest;
 }
 
 struct saved_head {

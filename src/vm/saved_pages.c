@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "lib/crc32c.h"
+#include "packed_pages.h"
 #include "saved.h"
 #include "saved_file.h"
 
@@ -77,13 +78,24 @@ static int read_at(int fd, void *to, size_t bytes, uint64_t at)
 
 uint64_t saved_entry_bytes(const struct saved_entry *entry)
 {
-	return PAGE_HEAD_BYTES + (uint64_t)entry->pages * GUEST_PAGE_BYTES;
+	return entry->packed_words
+		       ? (uint64_t)entry->packed_words * PACKED_WORD_BYTES
+		       : PAGE_HEAD_BYTES + (uint64_t)entry->pages * GUEST_PAGE_BYTES;
+}
+
+/* A packed one is smaller than it would be otherwise: so as much as is read at once has a limit. */
+static bool is_length(const struct saved_entry *entry)
+{
+	return saved_entry_bytes(entry) <=
+		       PAGE_HEAD_BYTES + (uint64_t)entry->pages * GUEST_PAGE_BYTES &&
+	       (!entry->packed_words || saved_entry_bytes(entry) > PAGE_HEAD_BYTES);
 }
 
 static bool is_entry(const struct saved_pages *pages, const struct saved_entry *entry,
 		     uint64_t after)
 {
-	return entry->pages && entry->pages <= SAVED_ENTRY_PAGES && entry->at >= after &&
+	return entry->pages && entry->pages <= SAVED_ENTRY_PAGES && is_length(entry) &&
+	       entry->at >= after &&
 	       entry->at < pages->tail.index_at &&
 	       saved_entry_bytes(entry) <= pages->tail.index_at - entry->at;
 }
@@ -112,7 +124,9 @@ static int read_block(struct saved_pages *pages, uint64_t *at, uint64_t end)
 	if (error)
 		return error;
 	*at += sizeof(head);
-	if (!is_head(&head, SECTION_INDEX, SECTION_VERSION) || !head.bytes ||
+	if ((!is_head(&head, SECTION_INDEX, SECTION_VERSION) &&
+	     !is_head(&head, SECTION_INDEX, SECTION_PACKED_VERSION)) ||
+	    !head.bytes ||
 	    head.bytes % sizeof(*from) || head.bytes > end - *at)
 		return -EBADMSG;
 	error = read_at(pages->fd, &pages->entry[pages->entries], head.bytes, *at);
@@ -121,6 +135,19 @@ static int read_block(struct saved_pages *pages, uint64_t *at, uint64_t end)
 	*at += head.bytes;
 	pages->entries += (uint32_t)(head.bytes / sizeof(*from));
 	return error;
+}
+
+static int make_room_for_packed(struct saved_pages *pages)
+{
+	uint32_t n = 0;
+
+	while (n < pages->entries && !pages->entry[n].packed_words)
+		n++;
+	if (n == pages->entries)
+		return 0;
+	pages->unpacker = pages_unpacker_make();
+	pages->packed = malloc(BUFFER_BYTES);
+	return pages->unpacker && pages->packed ? 0 : -ENOMEM;
 }
 
 static int read_index(struct saved_pages *pages)
@@ -138,7 +165,9 @@ static int read_index(struct saved_pages *pages)
 		return -ENOMEM;
 	while (at < end && !error)
 		error = read_block(pages, &at, end);
-	return error ? error : check_entries(pages);
+	if (!error)
+		error = check_entries(pages);
+	return error ? error : make_room_for_packed(pages);
 }
 
 int saved_pages_open(int fd, struct saved_pages *ret)
@@ -176,8 +205,9 @@ void saved_pages_close(struct saved_pages *pages)
 {
 	free(pages->entry);
 	free(pages->buffer);
-	pages->entry = NULL;
-	pages->buffer = NULL;
+	pages_unpacker_free(pages->unpacker);
+	free(pages->packed);
+	*pages = (struct saved_pages){ .fd = -1 };
 }
 
 uint32_t saved_pages_run(const struct saved_pages *pages, uint32_t number, uint32_t most)
@@ -250,6 +280,63 @@ static bool is_right(const struct saved_entry *entry, const struct page_head *he
 		       crc32c(crc32c(0, &head->first, sizeof(head->first)), from, bytes);
 }
 
+/* The pages of a packed section, which is at `section`. */
+static int unpack_entry(const struct saved_pages *pages, const struct saved_entry *entry,
+			const uint8_t *section, uint8_t *to)
+{
+	const uint64_t room = saved_entry_bytes(entry) - SAVED_SECTION_HEAD_BYTES;
+	const uint8_t *payload = section + SAVED_SECTION_HEAD_BYTES;
+	struct saved_section head;
+	struct packed_pages_head about;
+	const uint8_t *from = NULL;
+	int error;
+
+	memcpy(&head, section, sizeof(head));
+	if (!is_head(&head, SECTION_PAGES, SECTION_PACKED_VERSION) || head.bytes > room ||
+	    head.crc != crc32c(0, payload, head.bytes))
+		return -EBADMSG;
+	error = pages_unpacker_unpack(pages->unpacker, payload, head.bytes, &about, &from);
+	if (!error && (about.first != entry->first || about.pages != entry->pages))
+		error = -EBADMSG;
+	if (!error)
+		memcpy(to, from, entry->pages * (size_t)GUEST_PAGE_BYTES);
+	return error;
+}
+
+/* One that is not packed, between others. */
+static int take_entry(const struct saved_entry *entry, const uint8_t *section, uint8_t *to)
+{
+	struct page_head head;
+
+	memcpy(&head, section, sizeof(head));
+	if (!is_right(entry, &head, section + sizeof(head)))
+		return -EBADMSG;
+	memcpy(to, section + sizeof(head), entry->pages * (size_t)GUEST_PAGE_BYTES);
+	return 0;
+}
+
+/* As saved_pages_read(), where some are packed: they lie one behind the other in the file. */
+static int read_packed(const struct saved_pages *pages, uint32_t number, uint32_t count)
+{
+	const struct saved_entry *entry = &pages->entry[number];
+	const uint8_t *section = pages->packed;
+	uint8_t *to = pages->buffer;
+	uint64_t bytes = 0;
+	int error;
+
+	for (uint32_t n = 0; n < count; n++)
+		bytes += saved_entry_bytes(&entry[n]);
+	assert(bytes <= BUFFER_BYTES);
+	error = read_at(pages->fd, pages->packed, bytes, entry->at);
+	for (uint32_t n = 0; n < count && !error; n++) {
+		error = entry[n].packed_words ? unpack_entry(pages, &entry[n], section, to)
+					      : take_entry(&entry[n], section, to);
+		section += saved_entry_bytes(&entry[n]);
+		to += entry[n].pages * (size_t)GUEST_PAGE_BYTES;
+	}
+	return error;
+}
+
 int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
 		     const uint8_t **ret)
 {
@@ -258,12 +345,14 @@ int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t 
 	int error;
 
 	assert(count == saved_pages_run(pages, number, count));
+	*ret = pages->buffer;
+	if (pages->unpacker)
+		return read_packed(pages, number, count);
 	error = read_run(pages, number, count);
 	for (uint32_t n = 0; n < count && !error; n++) {
 		if (!is_right(&entry[n], &heads_of(pages)[n], from))
 			error = -EBADMSG;
 		from += entry[n].pages * (size_t)GUEST_PAGE_BYTES;
 	}
-	*ret = pages->buffer;
 	return error;
 }

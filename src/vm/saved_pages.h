@@ -5,7 +5,8 @@
  *                   parts                              index          both told by END
  *
  * INDX has an entry for each PAGE section, in the order of the file: where it lies, which frames it
- * has. Of a frame that two of them have the later counts.
+ * has, and of one that is packed (packed_pages.h) how long it is. Of a frame that two of them have
+ * the later counts.
  *
  *  1. All of it is hostile: offsets and numbers are checked against the file and the machine's
  *     memory before they are used, and a section against its checksums each time that it is read.
@@ -30,8 +31,8 @@ struct saved_tail {
 	uint64_t sections_before;    /* those before parts_at */
 };
 
-/* A PAGE section. */
-struct saved_entry { uint64_t at; uint32_t first, pages; };
+/* A PAGE section. packed_words: all of it, in units of 8 bytes; 0: it is not packed. */
+struct saved_entry { uint64_t at; uint32_t first; uint16_t pages, packed_words; };
 
 struct saved_pages {
 	int fd;
@@ -40,6 +41,9 @@ struct saved_pages {
 	struct saved_entry *entry;
 	uint32_t entries;
 	uint8_t *buffer; /* pages; behind them the heads of their sections */
+	/* where the index has packed ones; otherwise NULL */
+	struct pages_unpacker *unpacker;
+	uint8_t *packed; /* sections, as they are in the file */
 };
 
 /*

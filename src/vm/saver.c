@@ -98,7 +98,7 @@ static void note_run(struct saver *saver, uint64_t first, uint64_t pages)
 	}
 	block->entry[block->entries++] = (struct saved_entry){ .at = saver->at,
 							       .first = (uint32_t)first,
-							       .pages = (uint32_t)pages };
+							       .pages = (uint16_t)pages };
 }
 
 static void index_free(struct saver *saver)

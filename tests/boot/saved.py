@@ -46,7 +46,7 @@ def linux(cpus, saves, where):
     for n in range(saves):
         path = os.path.join(where, "linux-%d-%d" % (cpus, n))
         for _ in range(200):
-            s = subprocess.run([umbra, "save", "--replace", name, path], capture_output=True)
+            s = subprocess.run([umbra, "save", "--replace", *["--compress"][:(n + 1) % 2], name, path], capture_output=True)
             if s.returncode == 0 or p.poll() is not None:
                 break
             time.sleep(0.002)

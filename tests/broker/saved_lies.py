@@ -100,6 +100,36 @@ if file:
 code, file, said = save(Machine("plain", {"bus": False}, head(1)))
 expect("nothing comes behind one without a bus", code == 0 and file == head(1), code, said)
 
+def packed(what, data):
+    """What umbra save --compress takes apart it does not believe, either."""
+    code, file, said = save(Machine("p%d" % len(os.listdir(work + "/umbra")), {"bus": False}, data), "--compress")
+    expect(what, code == 65 and file is None, code, said)
+
+def section(name, version, payload, size=None):
+    fields = struct.pack("<4sIQI", name, version, len(payload) if size is None else size, crc32c(payload))
+    return fields + struct.pack("<I", crc32c(fields)) + payload + bytes(-len(payload) % 8)
+
+PAGES = section(b"PAGE", 1, struct.pack("<Q", 7) + bytes(8192))
+END = lambda *numbers: section(b"END ", 2, struct.pack("<5Q", *numbers))
+INDEX = lambda at, first=7, pages=2: section(b"INDX", 1, struct.pack("<QII", at, first, pages))
+MACH = section(b"MACH", 2, bytes(64))
+at = 128 + len(PAGES)
+good = head(1) + PAGES + MACH + INDEX(128) + END(3, 1, at, at + len(MACH), 0)
+code, file, said = save(Machine("packs", {"bus": False}, good), "--compress")
+expect("what a machine says is packed", code == 0 and file and len(file) < 1000, code, said)
+packed("nothing at all", b"")
+packed("only a head", head(1))
+packed("no end", good[:-64])
+packed("something behind the end", good + bytes(8))
+packed("a section of terabytes", head(1) + section(b"PAGE", 1, b"", 1 << 40))
+packed("pages that are packed already", head(1) + section(b"PAGE", 2, bytes(64)))
+packed("half a page", head(1) + section(b"PAGE", 1, bytes(8 + 100)))
+packed("a wrong checksum", bytearray(good[:200]) + b"x" + good[201:])
+packed("an index of what did not come", head(1) + PAGES + MACH + INDEX(136) + END(3, 1, at, at + len(MACH), 0))
+packed("another page in the index", head(1) + PAGES + MACH + INDEX(128, 8) + END(3, 1, at, at + len(MACH), 0))
+packed("more in the index than came", head(1) + MACH + INDEX(128) + END(2, 0, 128, 128 + len(MACH), 0))
+packed("an end that says something else", head(1) + PAGES + MACH + INDEX(128) + END(3, 1, at + 8, at + len(MACH), 0))
+
 def with_disk(name, ends):
     disk = "%s/%s.vhdx" % (work, name)
     subprocess.run([umbra, "disk", "create", disk, "--size", "4M"], check=True, stdout=subprocess.DEVNULL)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """demand.py UMBRA GUEST: a machine goes on from a file while its memory still comes: every page is looked at by its guest. With a pager that is stopped and goes on
 at any moment; that is killed; whose file is damaged, or made shorter meanwhile; forked and saved before all is there; from files without an index, as older
-ones are, and with one that lies. No page is ever zeros instead of what it was."""
-import atexit, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
+ones are, and with one that lies; from one that is packed, and from some whose frames lie. No page is ever zeros instead of what it was."""
+import atexit, ctypes, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from crc32c import crc32c
 
@@ -167,6 +167,8 @@ first = Machine("first", "--kernel", guest, "--cpus", "2", "--memory", "128M", "
 first.says("ROUND")
 file = path("good.saved")
 check("it is saved", run("save", "first", file).returncode == 0)
+packed_file = path("packed.saved")
+check("it is saved, and packed", run("save", "--compress", "first", packed_file).returncode == 0)
 first.ends_well()
 with open(file, "rb") as f:
     good = f.read()
@@ -272,6 +274,87 @@ Machine("another", "--restore", write("another.saved", lie)).ends_badly(65, "dam
 payload = struct.unpack_from("<5Q", good, end + SECTION.size)
 for name, numbers in ("parts", (payload[0], payload[1], 1 << 50, *payload[3:])), ("before", (payload[0], 1 << 50, *payload[2:])):
     machine = Machine(name, "--restore", write(name + ".saved", good[:end] + section("END ", 2, struct.pack("<5Q", *numbers))))
+    machine.says("ROUND")
+    machine.ends_well()
+
+# ---- one that is packed ----
+
+with open(packed_file, "rb") as f:
+    packed = f.read()
+check("it is less than a half", len(packed) < len(good) // 2, len(packed), len(good))
+whole = Machine("packed", "--restore", packed_file)
+whole.says("ROUND")
+whole.ends_well()
+machine, pager = early(stopped, "forked-packed", packed_file)
+forking = subprocess.Popen([umbra, "fork", "forked-packed", "--name", "packed-child"], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+signal_to(pager, signal.SIGCONT)
+check("it is forked", forking.wait(100) == 0, forking.stderr.read())
+machine.ends_well()
+run("kill", "packed-child")
+
+zstd = ctypes.CDLL("libzstd.so.1")
+zstd.ZSTD_compress.restype = zstd.ZSTD_compressStream2.restype = zstd.ZSTD_compressBound.restype = ctypes.c_size_t
+zstd.ZSTD_createCCtx.restype = ctypes.c_void_p
+
+
+def frame(data, says_how_much=True):
+    room = ctypes.create_string_buffer(len(data) + 4096)
+    context = ctypes.c_void_p(zstd.ZSTD_createCCtx())
+    zstd.ZSTD_CCtx_setParameter(context, 200, int(says_how_much))  # ZSTD_c_contentSizeFlag
+    zstd.ZSTD_compress2.restype = ctypes.c_size_t
+    size = zstd.ZSTD_compress2(context, room, ctypes.c_size_t(len(room)), data, ctypes.c_size_t(len(data)))
+    zstd.ZSTD_freeCCtx(context)
+    return room.raw[:size]
+
+
+PACKED = struct.Struct("<QIIII")
+parts = list(sections(packed))
+# the first section, over which anything can be written that is no longer
+at, _, size = next(p for p in parts if p[1] == "PAGE" and struct.unpack_from("<I", packed, p[0] + 4)[0] == 2 and p[2] > 1000)
+first, count, crc, bytes_of, zero = PACKED.unpack_from(packed, at + SECTION.size)
+check("its head is right", bytes_of == size - PACKED.size and not zero and 0 < count <= 256)
+
+
+def with_section(what, **more):
+    """The file with another section there, whose own checksums are right."""
+    fields = dict(first=first, pages=count, crc=crc, bytes=len(what), zero=0)
+    fields.update(more)
+    payload = PACKED.pack(*fields.values()) + what
+    assert len(payload) <= size, len(payload)
+    data = section("PAGE", 2, payload).ljust(SECTION.size + (size + 7 & ~7), b"\0")
+    return packed[:at] + data + packed[at + len(data):]
+
+
+plain = b"\0" * (count * 4096)
+lies = {
+    "one byte more": with_section(frame(plain + b"\0"), crc=crc32c(plain)),
+    "one byte less": with_section(frame(plain[1:]), crc=crc32c(plain)),
+    "a hundred times as much": with_section(frame(plain * 100), crc=crc32c(plain)),
+    "a frame that does not say how much": with_section(frame(plain, False), crc=crc32c(plain)),
+    "two frames": with_section(frame(plain[4096:]) + frame(plain[:4096]), crc=crc32c(plain)),
+    "something behind the frame": with_section(frame(plain) + b"\0", crc=crc32c(plain)),
+    "half a frame": with_section(frame(plain)[:-3], crc=crc32c(plain)),
+    "no frame": with_section(b"x" * 100),
+    "another checksum": with_section(frame(plain), crc=crc32c(plain) ^ 1),
+    "more bytes than there are": with_section(frame(plain), crc=crc32c(plain), bytes=1 << 31),
+    "no pages": with_section(frame(b""), pages=0, crc=0),
+    "too many pages": with_section(frame(plain), pages=1 << 31, crc=crc32c(plain)),
+    "another page": with_section(frame(plain), first=first + 1, crc=crc32c(plain)),
+    "something reserved": with_section(frame(plain), crc=crc32c(plain), zero=1),
+}
+index_at, _, index_size = next(p for p in parts if p[1] == "INDX")
+for n, (what, data) in enumerate(lies.items()):
+    Machine("bomb%d" % n, "--restore", write("bomb%d.saved" % n, data)).ends_badly(65, "is damaged")
+    # the same with nobody to bring it: the machine process reads it itself
+    if what != "another page" and n % 4 == 0:
+        end = section("END ", 1, struct.pack("<Q", sum(p[1] != "INDX" for p in parts) - 1))
+        Machine("alone%d" % n, "--restore", write("alone%d.saved" % n, data[:index_at] + end)).ends_badly(65, "damaged")
+for name, where, value in ("too-long", 14, 0xffff), ("too-short", 14, 1):  # words of an entry: the index is not believed
+    data = bytearray(packed)
+    struct.pack_into("<H", data, index_at + SECTION.size + where, value)
+    entries = bytes(data[index_at + SECTION.size:index_at + SECTION.size + index_size])
+    data[index_at:index_at + SECTION.size + len(entries)] = section("INDX", 2, entries)[:SECTION.size + len(entries)]
+    machine = Machine(name, "--restore", write(name + ".saved", bytes(data)))
     machine.says("ROUND")
     machine.ends_well()
 sys.exit(failed)

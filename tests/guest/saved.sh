@@ -1,6 +1,6 @@
 #!/bin/bash
 # saved.sh CPUS SAVES [SEED]: a guest is saved at random moments and goes on; each file goes on as well, once it is saved again meanwhile,
-# and twice. Everywhere every check is good; requests are cancelled where a machine was restored, and nowhere else.
+# and twice; each second file is packed. Everywhere every check is good; requests are cancelled where a machine was restored, and nowhere else.
 set -u
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-build/umbra} cpus=$1 saves=$2
@@ -25,7 +25,8 @@ round() {
 	for ((k = 0; k < 6000; k++)); do grep -q READY "$where/parent.log" && break; sleep 0.01; done
 	for ((n = 0; n < saves; n++)); do
 		pause
-		"$umbra" save "$name" "$where/$n.saved" || fail "save $n"
+		packed=; ((n % 2)) && packed=--compress
+		"$umbra" save $packed "$name" "$where/$n.saved" || fail "save $n"
 	done
 	echo >&3
 	wait %1
