@@ -144,6 +144,11 @@ class Operations:
         """What an image says about itself."""
         return self._call("GET", "/v1/images/about", {}, {"file": file, "format": format}, None)
 
+    def set_image(self, file, values, format=None, override=None, idempotency_key=None):
+        """Changes what an image says about itself, its policy with it."""
+        return self._call("PUT", "/v1/images/about", {}, {}, {"file": file, "values": values, "format": format, "override": override},
+                          idempotency_key)
+
     def get_image_policy(self, file, format=None):
         """What may be done with an image, and which rule refuses the rest."""
         return self._call("GET", "/v1/images/policy", {}, {"file": file, "format": format}, None)

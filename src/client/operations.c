@@ -970,6 +970,42 @@ int umbra_get_image(struct umbra_client *client, const struct umbra_get_image *a
 	return client_call(client, &operation, arguments, ret);
 }
 
+static const struct client_member set_image_members[] = {
+	{ .name = "file",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_set_image, file) },
+	{ .name = "values",
+	  .kind = CLIENT_TEXTS,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = true,
+	  .offset = offsetof(struct umbra_set_image, values) },
+	{ .name = "format",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_set_image, format) },
+	{ .name = "override",
+	  .kind = CLIENT_TEXT,
+	  .place = CLIENT_IN_BODY,
+	  .is_needed = false,
+	  .offset = offsetof(struct umbra_set_image, override) },
+	{ 0 },
+};
+
+int umbra_set_image(struct umbra_client *client, const struct umbra_set_image *arguments,
+		struct umbra_answer *ret)
+{
+	static const struct client_operation operation = {
+		.method = "PUT",
+		.path = "/v1/images/about",
+		.members = set_image_members,
+	};
+
+	return client_call(client, &operation, arguments, ret);
+}
+
 static const struct client_member get_image_policy_members[] = {
 	{ .name = "file",
 	  .kind = CLIENT_TEXT,

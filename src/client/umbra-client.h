@@ -321,6 +321,16 @@ struct umbra_get_image {
 int umbra_get_image(struct umbra_client *client, const struct umbra_get_image *arguments,
 		struct umbra_answer *ret);
 
+struct umbra_set_image {
+	const char *file; /* The image, needed */
+	const char *const *values; /* KEY=VALUE each; nothing behind = removes it, needed */
+	const char *format; /* Of the file; vhdx unless it is said */
+	const char *override; /* Why a rule that allows it is passed over */
+};
+/* Changes what an image says about itself, its policy with it. */
+int umbra_set_image(struct umbra_client *client, const struct umbra_set_image *arguments,
+		struct umbra_answer *ret);
+
 struct umbra_get_image_policy {
 	const char *file; /* The image, needed */
 	const char *format; /* Of the file; vhdx unless it is said */

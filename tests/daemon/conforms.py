@@ -176,9 +176,12 @@ check("indexed", indexed["state"] == "done", indexed)
 found = call("searchImages", query="not:expired", limit=5, catalog=daemon.path("catalog"))
 check("found", found[1].get("count") == 1, found[:2])
 call("getImage", file=disk)
-check("set", daemon.run("image", "set", disk, "policy.no-export=true").returncode == 0)
+check("set", call("setImage", {"file": disk, "values": ["policy.no-export=true", "title=a disk"]})[0] == 200)
+check("it says so", call("getImage", file=disk)[1].get("title") == "a disk")
+refused(400, "usage", "setImage", {"file": disk, "values": ["policy.not-after=never"]})
 allowed = call("getImagePolicy", file=disk)[1]
 check("policy", allowed["read"]["allowed"] is True and allowed["export"]["allowed"] is False and allowed == json.loads(daemon.run("image", "policy", "--json", disk).stdout), allowed)
+check("a rule is taken away", call("setImage", {"file": disk, "values": ["policy.no-export="]})[0] == 200 and call("getImagePolicy", file=disk)[1]["export"]["allowed"] is True)
 
 # operations
 operations = call("listOperations")[1]
