@@ -24,6 +24,7 @@ int verb_console(int argc, char **argv);
 int verb_share(int argc, char **argv);
 int verb_screenshot(int argc, char **argv);
 int verb_trace(int argc, char **argv);
+int verb_debug(int argc, char **argv);
 /* far_verb.c */
 int verb_far(int argc, char **argv);
 /* listen_verb.c */

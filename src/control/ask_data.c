@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "ipc/code_listing.h"
 #include "ipc/record_ring.h"
 
 static int digit_of(const char *digits, char letter)
@@ -74,6 +75,30 @@ static int file_of(const char *folder, const char *name, uint64_t bytes, uint64_
 	return (int)(sizeof(head) + folder_bytes + name_bytes);
 }
 
+/* Hexadecimal digits, with or without 0x. */
+static bool address_of(const char *text, uint64_t *ret)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char *at = strncmp(text, "0x", 2) ? text : text + 2;
+
+	*ret = 0;
+	if (!*at || strlen(at) > 2 * sizeof(*ret) || strspn(at, digits) != strlen(at))
+		return false;
+	for (; *at; at++)
+		*ret = *ret << 4 | (uint64_t)digit_of(digits, *at);
+	return true;
+}
+
+static int place_of(const char *at, const char *root, uint8_t *to)
+{
+	struct listing_wanted wanted = { .has_root = root != NULL };
+
+	if (!address_of(at, &wanted.gva) || (root && !address_of(root, &wanted.root)))
+		return -EINVAL;
+	memcpy(to, &wanted, sizeof(wanted));
+	return sizeof(wanted);
+}
+
 int ask_data(const struct control_request *request, struct control_ask *ask)
 {
 	const size_t room = sizeof(ask->data);
@@ -82,6 +107,10 @@ int ask_data(const struct control_request *request, struct control_ask *ask)
 	case WISH_TYPE:
 		ask->kind = RECORD_TYPE;
 		return codes_of(control_text(request, "codes"), ask->data, room);
+	case WISH_LIST:
+		ask->kind = RECORD_LIST;
+		return place_of(control_text(request, "at"), control_text(request, "root"),
+				ask->data);
 	case WISH_COPY:
 		ask->kind = RECORD_COPY_BEGIN;
 		return file_of(control_text(request, "folder"), control_text(request, "name"),

@@ -54,6 +54,9 @@ static const struct control_verb verbs[] = {
 	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
 	{ .name = "type", .number = WISH_TYPE, .member = { { "codes", CONTROL_TEXT, true } } },
 	{ .name = "screenshot", .number = WISH_SHOW },
+	{ .name = "block",
+	  .number = WISH_LIST,
+	  .member = { { "at", CONTROL_TEXT, true }, { "root", CONTROL_TEXT, false } } },
 	{ .name = "trace",
 	  .number = WISH_TRACE,
 	  .member = { { "kinds", CONTROL_TEXT, true }, { "milliseconds", CONTROL_NUMBER, true } } },
@@ -472,7 +475,7 @@ bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes)
 {
 	const struct control_ask *ask = &control->ask;
 
-	if (!ask->runs || ask->kind != RECORD_SHOW)
+	if (!ask->runs || (ask->kind != RECORD_SHOW && ask->kind != RECORD_LIST))
 		return false;
 	if (ask->peer)
 		add_data(ask->peer, ask->id, data, bytes);
@@ -625,7 +628,8 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_ATTACH: case WISH_DETACH: case WISH_RESIZE:
 		return control_begin_change(control, peer, request, wish);
 	case WISH_FREEZE: case WISH_THAW: return begin_freeze(control, peer, request, wish);
-	case WISH_TYPE: case WISH_SHOW: case WISH_COPY: case WISH_COPY_PIECE: case WISH_COPY_END:
+	case WISH_TYPE: case WISH_SHOW: case WISH_LIST:
+	case WISH_COPY: case WISH_COPY_PIECE: case WISH_COPY_END:
 		return begin_ask(control, peer, request, wish);
 	case WISH_NOTHING:
 		answer = json_pack("{s:o}", "machine", machine_describe(control));

@@ -44,6 +44,9 @@
  *   screenshot
  *            {"data":N} and N bytes, a row of the guest's screen, 3 bytes for a pixel, as often as
  *            there are rows; then success with "width" and "height"
+ *   block    {"data":N} and N bytes, as often as needed: listings (ipc/code_listing.h) of what is
+ *            translated at address "at", as the page tables at "root" have it (both in
+ *            hexadecimal); then success
  *   trace    {"data":N} and N bytes, a struct trace_record (ipc/trace_ring.h) each 32, whenever the
  *            machine has left any of "kinds"; after "milliseconds" success, with how many were
  *            "dropped" since nobody took them in time. It ends with its connection, too
@@ -105,6 +108,7 @@ enum control_wish {
 	WISH_PAUSE,
 	WISH_TYPE,
 	WISH_SHOW,
+	WISH_LIST,
 	WISH_COPY,
 	WISH_COPY_PIECE,
 	WISH_COPY_END,

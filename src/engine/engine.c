@@ -150,6 +150,18 @@ unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsign
 	return count;
 }
 
+bool engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
+		 struct engine_listed *ret)
+{
+	bool found = engine->driver->list(engine, gpa, gva, n, ret);
+
+	assert(!found || (ret->hot_begin <= ret->hot_end && ret->hot_end <= ret->host_bytes &&
+			  ret->host_bytes <= ENGINE_LISTED_HOST_BYTES &&
+			  ret->guest_bytes <= ENGINE_LISTED_GUEST_BYTES &&
+			  ret->maps <= ENGINE_LISTED_MAPS));
+	return found;
+}
+
 void engine_leave_code(struct engine *engine) { engine->driver->leave_code(engine); }
 
 int engine_forked(struct engine *engine, int code_fd)

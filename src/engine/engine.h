@@ -225,6 +225,32 @@ struct engine_code { uint64_t hva, gva; uint32_t bytes; };
 unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
 			  uint64_t *ret_lost);
 
+/*
+ * What is translated of the guest's memory at one place: blocks, and the cold parts of each that
+ * were made since. map: where the host's code of a guest instruction begins, from the begin of
+ * both; from hot_begin on to hot_end it is sorted by host. Before that is the entry, behind it are
+ * ways out.
+ */
+#define ENGINE_LISTED_ANYWHERE UINT64_MAX
+enum { ENGINE_LISTED_GUEST_BYTES = 1024, ENGINE_LISTED_HOST_BYTES = 60 << 10 };
+enum { ENGINE_LISTED_MAPS = 512 };
+struct engine_listed {
+	uint64_t gva, gpa; /* gva: the first that it was made at */
+	uint16_t code_bits, insns, links; /* links: jumps that lead to other blocks by now */
+	uint16_t guest_bytes, host_bytes, hot_begin, hot_end, maps;
+	bool is_user, is_part;
+	struct { uint16_t host, guest; } map[ENGINE_LISTED_MAPS];
+	uint8_t guest[ENGINE_LISTED_GUEST_BYTES]; /* of a part: its block's */
+	uint8_t host[ENGINE_LISTED_HOST_BYTES];
+};
+/*
+ * The n-th of which an instruction lies at gpa; where that is ENGINE_LISTED_ANYWHERE, that was
+ * first made for gva. False: there are not so many. What there is may change between two calls.
+ * From any thread that is no processor.
+ */
+bool engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
+		 struct engine_listed *ret);
+
 /* ---- forks ---- */
 
 /*

@@ -35,6 +35,8 @@ struct engine_driver {
 	void (*find_written)(struct engine *engine, uint64_t *written);
 	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
 			      uint64_t *ret_lost);
+	bool (*list)(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
+		     struct engine_listed *ret);
 	void (*leave_code)(struct engine *engine);
 	int (*forked)(struct engine *engine, int code_fd);
 };

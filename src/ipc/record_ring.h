@@ -62,9 +62,10 @@ enum {
 	RECORD_FORK_READY, /* i32: 0, and the machine stands still; or -errno, and it runs */
 	RECORD_KEYS, /* text: what the guest says of itself, a line KEY=VALUE each */
 	RECORD_FROZEN, /* i32: 0 or -errno, of the last RECORD_FREEZE or RECORD_THAW */
-	RECORD_SHOWN, /* after RECORD_SHOW: a row of the screen, 3 bytes for a pixel */
+	/* after RECORD_SHOW: a row of the screen, 3 bytes for a pixel; after RECORD_LIST: bytes */
+	RECORD_SHOWN,
 	RECORD_SERVES, /* struct record_serves: broker_memory.serves, and it can be read */
-	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, RECORD_SHOW or RECORD_COPY_* */
+	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, _SHOW, _LIST or _COPY_* */
 	/* u64: of how much since the beginning nobody is told; then struct record_code, some */
 	RECORD_CODE,
 	/* Broker to machine process: */
@@ -88,6 +89,7 @@ enum {
 	RECORD_COPY_END, /* u8: it is complete, or given up */
 	RECORD_DISK, /* struct record_disk; answered by RECORD_DONE as those above */
 	RECORD_READ, /* struct record_read; nothing else comes to one that serves */
+	RECORD_LIST, /* struct listing_wanted (code_listing.h); answered as RECORD_SHOW */
 	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
 };
 

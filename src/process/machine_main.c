@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "assertion.h"
+#include "ipc/code_listing.h"
 #include "ipc/early.h"
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
@@ -57,9 +58,10 @@ struct process {
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;
-	pthread_mutex_t saving; /* of the next four */
+	pthread_mutex_t saving; /* of the next three lines */
 	pthread_cond_t save_ready;
-	bool save_wanted, fork_wanted, show_wanted;
+	bool save_wanted, fork_wanted, show_wanted, list_wanted;
+	struct listing_wanted listing;
 	uint64_t told_keys; /* machine_state.key_changes of what the broker knows */
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
 };
@@ -111,21 +113,27 @@ static bool take_wish(bool *which)
 	return wanted;
 }
 
-enum wish { WISH_OF_FORK, WISH_OF_SAVE, WISH_OF_SHOW };
+enum wish { WISH_OF_FORK, WISH_OF_SAVE, WISH_OF_SHOW, WISH_OF_LIST };
+
+static bool has_wish(const struct process *process)
+{
+	return process->save_wanted || process->fork_wanted || process->show_wanted ||
+	       process->list_wanted;
+}
 
 static enum wish wait_for_wish(struct process *process)
 {
 	enum wish wish = WISH_OF_SHOW;
 
 	pthread_mutex_lock(&process->saving);
-	while (!process->save_wanted && !process->fork_wanted && !process->show_wanted)
+	while (!has_wish(process))
 		pthread_cond_wait(&process->save_ready, &process->saving);
 	if (take_wish(&process->fork_wanted))
 		wish = WISH_OF_FORK;
 	else if (take_wish(&process->save_wanted))
 		wish = WISH_OF_SAVE;
-	else
-		take_wish(&process->show_wanted);
+	else if (!take_wish(&process->show_wanted) && take_wish(&process->list_wanted))
+		wish = WISH_OF_LIST;
 	pthread_mutex_unlock(&process->saving);
 	return wish;
 }
@@ -147,6 +155,25 @@ static void show(struct process *process)
 	struct record_done done = { .error = 0 };
 
 	done.error = machine_show(process->machine, put_row, process, &done.width, &done.height);
+	tell_done(process, &done);
+}
+
+static void put_listing(void *context, const void *data, size_t bytes)
+{
+	const uint8_t *from = data;
+
+	for (size_t n; bytes; from += n, bytes -= n) {
+		n = bytes < RING_RECORD_MAX_BYTES ? bytes : RING_RECORD_MAX_BYTES;
+		tell(context, RECORD_SHOWN, from, n);
+	}
+}
+
+/* What it is about was said before the wish, and is not said again before its end. */
+static void list(struct process *process)
+{
+	struct record_done done = { .error = 0 };
+
+	done.error = machine_list(process->machine, &process->listing, put_listing, process);
 	tell_done(process, &done);
 }
 
@@ -182,6 +209,7 @@ static void *save_when_wanted(void *context)
 		case WISH_OF_FORK: stand_still_for_fork(process); break;
 		case WISH_OF_SAVE: save(process); break;
 		case WISH_OF_SHOW: show(process); break;
+		case WISH_OF_LIST: list(process); break;
 		}
 	}
 	return NULL;
@@ -362,6 +390,21 @@ static void set_trace(struct process *process, const uint8_t *data, uint32_t byt
 	machine_trace(process->machine, wanted);
 }
 
+/* Who is not asked has answered. */
+static void want_list(struct process *process, const uint8_t *data, uint32_t bytes)
+{
+	bool is_good = bytes == sizeof(process->listing);
+
+	if (is_good) {
+		pthread_mutex_lock(&process->saving);
+		memcpy(&process->listing, data, sizeof(process->listing));
+		pthread_mutex_unlock(&process->saving);
+		want(process, &process->list_wanted);
+	} else {
+		copied(process, -EINVAL);
+	}
+}
+
 static void shut_down(struct process *process)
 {
 	int32_t asked = machine_shut_down(process->machine);
@@ -441,6 +484,8 @@ static void *listen_to_broker(void *context)
 				type(process, data, bytes);
 			else if (kind == RECORD_SHOW)
 				want(process, &process->show_wanted);
+			else if (kind == RECORD_LIST)
+				want_list(process, data, bytes);
 			else if (kind == RECORD_DISK)
 				change_disk(process, data, bytes);
 			else if (kind == RECORD_TRACE)
@@ -697,7 +742,8 @@ static void locks_make(struct process *process)
 	pthread_mutex_init(&process->ring, NULL);
 	pthread_mutex_init(&process->saving, NULL);
 	pthread_cond_init(&process->save_ready, NULL);
-	process->save_wanted = process->fork_wanted = false;
+	process->save_wanted = process->fork_wanted = process->show_wanted =
+		process->list_wanted = false;
 	process->told_keys = 0;
 }
 

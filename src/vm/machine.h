@@ -13,6 +13,7 @@
 #include "x86/state.h"
 #include "x86/cpu_model.h"
 
+struct listing_wanted;
 struct block_memory;
 struct block_disk;
 struct machine;
@@ -325,6 +326,13 @@ void machine_advise_memory(struct machine *machine, uint64_t bytes);
  */
 int machine_look(struct machine *machine, struct machine_registers ret[MACHINE_MAX_CPUS],
 		 unsigned *ret_cpus);
+/*
+ * What is translated at an address of the guest's, as ipc/code_listing.h has it, a block or part of
+ * one at a time, at most LISTINGS_MOST of them. 0; -ENXIO: nothing is. From a thread that is no
+ * processor's, with 256 KiB of stack.
+ */
+int machine_list(struct machine *machine, const struct listing_wanted *wanted,
+		 void (*said)(void *context, const void *data, size_t bytes), void *context);
 /*
  * From here on exits of these kinds (a set of TRACE_BIT(), ipc/trace_ring.h) are traced. From any
  * thread.

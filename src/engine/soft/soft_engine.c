@@ -479,6 +479,7 @@ const struct engine_driver soft_engine_driver = {
 	.take_dirty = soft_engine_take_dirty,
 	.find_written = soft_engine_find_written,
 	.take_code = soft_engine_take_code,
+	.list = soft_engine_list,
 	.leave_code = soft_engine_leave_code,
 	.forked = soft_engine_forked,
 };

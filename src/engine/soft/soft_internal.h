@@ -415,8 +415,8 @@ void soft_load_vectors(struct soft_cpu *cpu);
 void soft_store_vectors(struct soft_cpu *cpu);
 
 /*
- * The rest of soft_engine_driver: soft_state.c, outside.c, code/invalidate.c, mmu/shootdown.c,
- * mmu/dirty.c.
+ * The rest of soft_engine_driver: soft_state.c, outside.c, code/invalidate.c, code/listing.c,
+ * mmu/shootdown.c, mmu/dirty.c.
  */
 void soft_engine_get(const struct engine_cpu *cpu, unsigned groups, struct engine_state *to);
 int soft_engine_set(struct engine_cpu *cpu, unsigned groups, const struct engine_state *from);
@@ -425,6 +425,8 @@ void soft_engine_memory_written(struct engine *engine, uint64_t gpa, size_t byte
 void soft_engine_trim(struct engine *engine, unsigned idle_s);
 unsigned soft_engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
 			       uint64_t *ret_lost);
+bool soft_engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
+		      struct engine_listed *ret);
 void soft_engine_flush(struct engine *engine, uint64_t targets,
 		       const struct engine_gva_range *ranges, unsigned count, bool global);
 void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memory, unsigned overlay,
