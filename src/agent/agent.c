@@ -3,6 +3,8 @@
  * AF_VSOCK, where only the host can connect, and serves each connection in a process of its own,
  * with the rights that it was started with: root's, as a rule.
  *
+ * Called as umbra-guest it is what programs of the guest call: umbra-guest fork.
+ *
  * It is linked statically and needs nothing in its guest but a kernel with hv_sock.
  */
 #include <errno.h>
@@ -14,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "guest_fork.h"
 
 enum { BACKLOG = 32, RETRY_SECONDS = 1 };
 
@@ -76,9 +79,26 @@ static void serve_in_child(int listener, int fd)
 	_exit(0);
 }
 
-int main(void)
+/* As umbra-guest, a link to this. */
+static int serve_guest(int argc, char **argv)
 {
+	if (argc == 2 && !strcmp(argv[1], "fork"))
+		return guest_fork();
+	fprintf(stderr,
+		"usage: umbra-guest fork\n"
+		"Forks this machine, where its host permits it (umbra run --guest-forks): prints\n"
+		"parent CHILD here, child CHILD in the machine that was made; ends with 0.\n");
+	return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+	const char *called = argc ? argv[0] : "";
+	const char *slash = strrchr(called, '/');
 	int listener;
+
+	if (!strcmp(slash ? slash + 1 : called, "umbra-guest"))
+		return serve_guest(argc, argv);
 
 	/* who starts an agent in the background may have it ignore some; so would its programs */
 	for (int number = 1; number < _NSIG; number++)

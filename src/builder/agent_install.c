@@ -48,6 +48,9 @@ int agent_install(struct volume_writer *writer, int agent_fd)
 	if (!error)
 		error = volume_add_text(writer, unit, 0644, agent_unit_text);
 	st.st_mode = S_IFLNK | 0777;
+	if (!error)
+		error = volume_add_link(writer, "usr/local/bin/umbra-guest", &st,
+					"../sbin/umbra-agent");
 	return error ? error
 		     : volume_add_link(writer, wanted, &st, "../umbra-agent.service");
 }

@@ -67,6 +67,7 @@ static char *vendor_data(const struct seed *seed)
 	static const char install[] =
 		"mkdir -p /run/umbra-seed && mount -o ro LABEL=cidata /run/umbra-seed && "
 		"install -D /run/umbra-seed/umbra-agent /usr/local/sbin/umbra-agent && "
+		"ln -sf ../sbin/umbra-agent /usr/local/bin/umbra-guest && "
 		"umount /run/umbra-seed; systemctl enable --now umbra-agent";
 	json_t *vendor;
 	char *json;

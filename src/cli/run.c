@@ -18,6 +18,7 @@
 #include "disk_cli.h"
 #include "disk_option.h"
 #include "fork_disks.h"
+#include "fork_door.h"
 #include "fork_nets.h"
 #include "ipc/spawn.h"
 #include "memory_option.h"
@@ -611,6 +612,23 @@ static void join_balancer(const struct run *run)
 		complain(0, strerror(-error), "the balancer", "the machine goes on without it");
 }
 
+/* Who forks it when its guest asks. 0 or the exit code. */
+static int open_fork_door(const struct run *run)
+{
+	const struct relay_plan *relay = &run->plan->relay;
+	char socket[PLAN_SOCKET_BYTES + RELAY_NAME_BYTES] = "";
+	struct fork_door_limits limits;
+	int code = fork_door_parse(run->options.guest_forks, &limits);
+	int error;
+
+	if (relay->name[0])
+		snprintf(socket, sizeof(socket), "%s%s", relay->folder, relay->name);
+	error = code ? 0 : fork_door_begin(run->options.name, socket, limits, run->broker);
+
+	return error ? complain(EXIT_FAULT, strerror(-error), "--guest-forks", "see umbra doctor")
+		     : code;
+}
+
 int run_prepare(struct run *run)
 {
 	int code = make_plan(run);
@@ -622,6 +640,10 @@ int run_prepare(struct run *run)
 				"this host's processor", "see umbra doctor");
 	if (run->options.name && memory_is_balanced(run->options.memory, &run->plan->machine))
 		join_balancer(run);
+	if (run->options.guest_forks)
+		code = open_fork_door(run);
+	if (code)
+		return code;
 	run->grants.fd[GRANT_PROGRAM] = spawn_open_program();
 	run->grants.fd[GRANT_PLAN] = plan_seal(run->plan, ROLE_BROKER);
 	return 0;

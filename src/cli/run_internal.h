@@ -14,6 +14,7 @@ struct run_options {
 		*restore, *pages_from, *memory_min, *image, *socket;
 	const char *cpu_model, *mitigations, *host_mask, *overhead, *time_limit;
 	const char *debug_mmu, *debug_code;
+	const char *guest_forks; /* NULL: its guest has it not forked */
 	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies, perf_map;
 };
 

@@ -16,7 +16,7 @@ static const char run_help[] =
 	"[--cpus N]\n"
 	"                 [--console stdio|raw|none|FILE] [--debug-exit PORT] [--test-device] "
 	"[--statistics]\n"
-	"                 [--time-limit SECONDS] [--perf-map]\n"
+	"                 [--time-limit SECONDS] [--perf-map] [--guest-forks COUNT[,PER-MINUTE]]\n"
 	"                 [--hv FEATURES] [--cpu-model MODEL[,+FEATURE][,-FEATURE]] "
 	"[--mitigations guest|off] [--name NAME]\n"
 	"                 [--memory-min SIZE] [--overhead SIZE] [--no-bus] [--display] [--socket "
@@ -91,6 +91,9 @@ static const char run_help[] =
 	"the guest of the first serves a disk, which the other's finds at its own controller.\n"
 	"--name NAME: umbra ps, info, stop, kill and save find the machine by it.\n"
 	"--secrets says that the machine holds secrets: umbra fork refuses unless told.\n"
+	"--guest-forks COUNT[,PER-MINUTE] lets its guest have it forked (umbra-guest fork): COUNT "
+	"times in all, children's\n"
+	"children with it, PER-MINUTE (10) in a minute. Without it that is refused.\n"
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features,\n"
 	"with its disks as they were, in files of its own, and in networks like those that it had, "
@@ -128,6 +131,7 @@ enum {
 	OPTION_SOCKET,
 	OPTION_DETACH,
 	OPTION_SECRETS,
+	OPTION_GUEST_FORKS,
 	OPTION_USER_DATA,
 	OPTION_KVP,
 	OPTION_SSH_KEY
@@ -204,6 +208,7 @@ static int take_option(struct run *run, int option, const char *value)
 	case OPTION_NO_BUS: options->no_bus = true; return 0;
 	case OPTION_DISPLAY: options->display = true; return 0;
 	case OPTION_SECRETS: options->secrets = true; return 0;
+	case OPTION_GUEST_FORKS: options->guest_forks = value; return 0;
 	case OPTION_DEBUG_CODE: options->debug_code = value; return 0;
 	case OPTION_DEBUG_COPIES: options->debug_copies = true; return 0;
 	case OPTION_PERF_MAP: options->perf_map = true; return 0;
@@ -234,6 +239,13 @@ static int check_options(const struct run_options *options, bool disks)
 			EXIT_USAGE, "no kernel given", "run",
 			"name one with --kernel FILE, a disk that has one, "
 			"or a saved machine with --restore FILE");
+	if (options->guest_forks && (!options->name || options->secrets))
+		return options->secrets
+			       ? complain(EXIT_USAGE,
+					  "its guest does not have a machine with secrets forked",
+					  "--guest-forks", "leave out one of the two")
+			       : complain(EXIT_USAGE, "only a machine with a name is forked",
+					  "--guest-forks", "add --name NAME");
 	return 0;
 }
 
@@ -264,6 +276,7 @@ static const struct option run_longs[] = {
 	{ "no-bus", 0, 0, OPTION_NO_BUS },
 	{ "display", 0, 0, OPTION_DISPLAY },
 	{ "secrets", 0, 0, OPTION_SECRETS },
+	{ "guest-forks", 1, 0, OPTION_GUEST_FORKS },
 	{ "overhead", 1, 0, OPTION_OVERHEAD },
 	{ "debug-mmu", 1, 0, OPTION_DEBUG_MMU },
 	{ "serve", 1, 0, OPTION_SERVE },

@@ -1,0 +1,489 @@
+/*
+ * See fork_door.h.
+ *
+ *  - A fork's token is kept with the child that it made, so that whoever has lost the connection
+ *    can ask: in the child at the child's own socket, where only that child's guest comes.
+ *  - Of connections there are LINES at a time, and the oldest that has not asked yet makes room.
+ */
+#include "fork_door.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "abi/guest_fork.h"
+#include "cli.h"
+#include "control/names.h"
+
+enum {
+	LINES = 16,
+	MACHINES = FORK_DOOR_CHILDREN + 1,
+	PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path),
+	ANSWER_BYTES = 4096,
+	MINUTE_S = 60,
+	TOLD_FD = 3,
+	NAMES_TRIED = 1000,
+};
+
+struct machine {
+	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
+	char place[PATH_BYTES];
+	int listener, process; /* -1: it has none; has ended */
+};
+
+struct line {
+	int fd; /* -1: free */
+	unsigned machine;
+	unsigned long number; /* the oldest has the least */
+	char text[GUEST_FORK_LINE_BYTES];
+	size_t used;
+	bool waits; /* for the fork that is under way */
+};
+
+struct making {
+	pid_t pid; /* 0: no fork is under way */
+	int out;   /* what it says */
+	unsigned parent;
+	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
+	char answer[ANSWER_BYTES];
+	size_t used;
+};
+
+struct door {
+	struct fork_door_limits limits;
+	struct machine machine[MACHINES];
+	unsigned machines; /* the first is the one that umbra run made */
+	struct line line[LINES];
+	unsigned long connections;
+	time_t begun[FORK_DOOR_CHILDREN]; /* of the forks, the last ones */
+	unsigned forks, made, number;
+	struct making making;
+};
+
+int fork_door_parse(const char *text, struct fork_door_limits *ret)
+{
+	char *end;
+	unsigned long children = strtoul(text, &end, 10);
+	unsigned long per_minute = FORK_DOOR_PER_MINUTE;
+
+	if (end != text && *end == ',')
+		per_minute = strtoul(end + 1, &end, 10);
+	*ret = (struct fork_door_limits){ .children = (unsigned)children,
+					  .per_minute = (unsigned)per_minute };
+	return isdigit((unsigned char)*text) && !*end && children && per_minute &&
+			       children <= FORK_DOOR_CHILDREN && per_minute <= FORK_DOOR_CHILDREN
+		       ? 0
+		       : complain(EXIT_USAGE, "not a number of children from 1 to 128", text,
+				  "say for example --guest-forks 10, or 10,2 for two a minute");
+}
+
+/* ---- machines ---- */
+
+static int machine_add(struct door *door, const char *name, const char *socket, const char *token,
+		       pid_t broker)
+{
+	struct machine *machine = &door->machine[door->machines];
+
+	*machine = (struct machine){ .listener = -1 };
+	machine->process = (int)syscall(SYS_pidfd_open, broker, 0);
+	if (machine->process < 0)
+		return -errno;
+	snprintf(machine->name, sizeof(machine->name), "%s", name);
+	snprintf(machine->token, sizeof(machine->token), "%s", token);
+	if (*socket && (size_t)snprintf(machine->place, PATH_BYTES, "%s_%u", socket,
+					GUEST_FORK_PORT) < PATH_BYTES)
+		machine->listener = name_listen_at(machine->place);
+	door->machines++;
+	return *socket && machine->listener < 0 ? machine->listener : 0;
+}
+
+static void machine_ended(struct machine *machine)
+{
+	close(machine->process);
+	machine->process = -1;
+	if (machine->listener < 0)
+		return;
+	close(machine->listener);
+	machine->listener = -1;
+	unlink(machine->place);
+}
+
+static bool any_lives(const struct door *door)
+{
+	unsigned n = 0;
+
+	while (n < door->machines && door->machine[n].process < 0)
+		n++;
+	return n < door->machines;
+}
+
+/* ---- lines ---- */
+
+static void line_end(struct line *line)
+{
+	close(line->fd);
+	line->fd = -1;
+}
+
+__attribute__((format(printf, 2, 3))) static void line_say(struct line *line, const char *format,
+							   ...)
+{
+	char text[GUEST_FORK_LINE_BYTES];
+	va_list arguments;
+	int bytes;
+
+	va_start(arguments, format);
+	bytes = vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	send(line->fd, text, (size_t)bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+	line_end(line);
+}
+
+static struct line *line_room(struct door *door)
+{
+	struct line *oldest = NULL;
+
+	for (unsigned n = 0; n < LINES; n++) {
+		struct line *line = &door->line[n];
+
+		if (line->fd < 0)
+			return line;
+		if (!line->waits && (!oldest || line->number < oldest->number))
+			oldest = line;
+	}
+	if (oldest)
+		line_end(oldest);
+	return oldest;
+}
+
+static void take_connection(struct door *door, unsigned machine)
+{
+	const int fd = accept4(door->machine[machine].listener, NULL, NULL,
+			       SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct line *line = fd < 0 ? NULL : line_room(door);
+
+	if (!line) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	*line = (struct line){ .fd = fd, .machine = machine, .number = ++door->connections };
+}
+
+/* ---- a fork ---- */
+
+/* Which of its own errors a guest is told, and 0: it may. */
+static int refusal(const struct door *door)
+{
+	const unsigned last = door->forks % FORK_DOOR_CHILDREN;
+	const unsigned before =
+		(last + FORK_DOOR_CHILDREN - door->limits.per_minute) % FORK_DOOR_CHILDREN;
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (door->making.pid)
+		return EBUSY;
+	if (door->made >= door->limits.children)
+		return EDQUOT;
+	if (door->forks >= door->limits.per_minute &&
+	    now.tv_sec - door->begun[before] < MINUTE_S)
+		return EAGAIN;
+	return 0;
+}
+
+static void note_begin(struct door *door)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	door->begun[door->forks++ % FORK_DOOR_CHILDREN] = now.tv_sec;
+}
+
+/* One that no machine has, after the first machine's. */
+static int choose_name(struct door *door, char name[NAME_MAX_BYTES + 1])
+{
+	for (unsigned n = 0; n < NAMES_TRIED; n++) {
+		const int bytes = snprintf(name, NAME_MAX_BYTES + 1, "%s-guest-%u",
+					   door->machine[0].name, ++door->number);
+		const int fd = bytes > NAME_MAX_BYTES ? -EINVAL : name_connect(name);
+
+		if (fd == -ENOENT)
+			return 0;
+		if (fd < 0)
+			return fd;
+		close(fd);
+	}
+	return -EEXIST;
+}
+
+static _Noreturn void become_fork(const char *parent, const char *child, int out)
+{
+	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	dup2(null, STDIN_FILENO);
+	dup2(out, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	execl("/proc/self/exe", "umbra", "fork", "--json", "--name", child, parent, NULL);
+	_exit(EXIT_FAULT);
+}
+
+static int making_begin(struct door *door, unsigned parent, const char *token)
+{
+	struct making *making = &door->making;
+	int out[2];
+	int error = choose_name(door, making->name);
+
+	if (error)
+		return error;
+	if (pipe2(out, O_CLOEXEC))
+		return -errno;
+	note_begin(door);
+	making->pid = fork();
+	if (!making->pid)
+		become_fork(door->machine[parent].name, making->name, out[1]);
+	close(out[1]);
+	if (making->pid < 0) {
+		error = -errno;
+		close(out[0]);
+		making->pid = 0;
+		return error;
+	}
+	making->out = out[0];
+	making->parent = parent;
+	making->used = 0;
+	memcpy(making->token, token, sizeof(making->token));
+	return 0;
+}
+
+/* What it says of the child that it has made: its broker; 0: it is not there. */
+static pid_t broker_of(const struct making *making)
+{
+	json_t *all = json_loadb(making->answer, making->used, 0, NULL);
+	const json_t *pid = json_object_get(json_array_get(all, 0), "pid");
+	const pid_t broker = (pid_t)json_integer_value(pid);
+
+	json_decref(all);
+	return broker > 0 ? broker : 0;
+}
+
+static void making_ended(struct door *door)
+{
+	struct making *making = &door->making;
+	const bool has_socket = *door->machine[making->parent].place;
+	char socket[PATH_BYTES] = "";
+	int status = 0;
+	bool good;
+
+	close(making->out);
+	good = waitpid(making->pid, &status, 0) == making->pid && !status;
+	making->pid = 0;
+	if (good && has_socket && name_socket_path(making->name, socket, sizeof(socket)))
+		socket[0] = 0;
+	door->made += good;
+	if (good) /* one that has ended already has nobody to ask */
+		machine_add(door, making->name, socket, making->token, broker_of(making));
+	for (unsigned n = 0; n < LINES; n++) {
+		struct line *line = &door->line[n];
+
+		if (line->fd < 0 || !line->waits)
+			continue;
+		if (good)
+			line_say(line, "parent %s\n", making->name);
+		else
+			line_say(line, "refused %d\n", EIO);
+	}
+}
+
+static void hear_making(struct door *door)
+{
+	struct making *making = &door->making;
+	const ssize_t got = read(making->out, making->answer + making->used,
+				 sizeof(making->answer) - making->used);
+
+	if (got > 0)
+		making->used += (size_t)got;
+	else if (!got || errno != EINTR)
+		making_ended(door);
+}
+
+/* ---- what is asked ---- */
+
+static bool is_token(const char *text)
+{
+	return strlen(text) == GUEST_FORK_TOKEN_BYTES &&
+	       strspn(text, "0123456789abcdef") == GUEST_FORK_TOKEN_BYTES;
+}
+
+static void answer_fork(struct door *door, struct line *line, const char *token)
+{
+	int error = refusal(door);
+
+	if (!error)
+		error = -making_begin(door, line->machine, token);
+	if (error)
+		line_say(line, "refused %d\n", error);
+	else
+		line->waits = true;
+}
+
+static void answer_outcome(const struct door *door, struct line *line, const char *token)
+{
+	if (door->making.pid && !strcmp(door->making.token, token)) {
+		line_say(line, "wait\n");
+		return;
+	}
+	for (unsigned n = 1; n < door->machines; n++)
+		if (!strcmp(door->machine[n].token, token)) {
+			line_say(line, "%s %s\n", n == line->machine ? "child" : "parent",
+				 door->machine[n].name);
+			return;
+		}
+	line_say(line, "unknown\n");
+}
+
+static void take_line(struct door *door, struct line *line)
+{
+	char *word = line->text;
+	char *token = strchr(line->text, ' ');
+
+	if (token)
+		*token++ = 0;
+	if (!token || !is_token(token))
+		line_end(line);
+	else if (!strcmp(word, "fork"))
+		answer_fork(door, line, token);
+	else if (!strcmp(word, "outcome"))
+		answer_outcome(door, line, token);
+	else
+		line_end(line);
+}
+
+static void hear_line(struct door *door, struct line *line)
+{
+	const size_t room = sizeof(line->text) - 1 - line->used;
+	const ssize_t got = recv(line->fd, line->text + line->used, room, MSG_DONTWAIT);
+	char *end;
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got <= 0 || line->waits) { /* gone, or says more than one line */
+		line_end(line);
+		return;
+	}
+	line->used += (size_t)got;
+	end = memchr(line->text, '\n', line->used);
+	if (end) {
+		*end = 0;
+		take_line(door, line);
+	} else if (line->used == sizeof(line->text) - 1) {
+		line_end(line);
+	}
+}
+
+/* ---- its life ---- */
+
+enum { POLL_PROCESS = 0, POLL_LISTENER = MACHINES, POLL_LINE = 2 * MACHINES,
+       POLL_MAKING = POLL_LINE + LINES, POLLS };
+
+static void turn(struct door *door)
+{
+	struct pollfd fds[POLLS];
+
+	for (unsigned n = 0; n < POLLS; n++)
+		fds[n] = (struct pollfd){ .fd = -1, .events = POLLIN };
+	for (unsigned n = 0; n < door->machines; n++) {
+		fds[POLL_PROCESS + n].fd = door->machine[n].process;
+		fds[POLL_LISTENER + n].fd = door->machine[n].listener;
+	}
+	for (unsigned n = 0; n < LINES; n++)
+		fds[POLL_LINE + n].fd = door->line[n].fd;
+	fds[POLL_MAKING].fd = door->making.pid ? door->making.out : -1;
+	if (poll(fds, POLLS, -1) < 0)
+		return;
+	for (unsigned n = 0; n < LINES; n++)
+		if (fds[POLL_LINE + n].revents)
+			hear_line(door, &door->line[n]);
+	if (fds[POLL_MAKING].revents)
+		hear_making(door);
+	for (unsigned n = 0; n < MACHINES; n++) {
+		if (fds[POLL_LISTENER + n].revents)
+			take_connection(door, n);
+		if (fds[POLL_PROCESS + n].revents)
+			machine_ended(&door->machine[n]);
+	}
+}
+
+/* Nothing of the machine's, and no terminal, stays with it: only *told, at another number. */
+static void leave_all_but(int *told)
+{
+	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int fd = 0; fd <= STDERR_FILENO; fd++)
+		dup2(null, fd);
+	dup3(*told, TOLD_FD, O_CLOEXEC);
+	*told = TOLD_FD;
+	syscall(SYS_close_range, TOLD_FD + 1, ~0u, 0);
+	setsid();
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static _Noreturn void serve(struct door *door, const char *name, const char *socket, pid_t broker,
+			    int told)
+{
+	int32_t error;
+
+	leave_all_but(&told);
+	for (unsigned n = 0; n < LINES; n++)
+		door->line[n].fd = -1;
+	error = machine_add(door, name, socket, "", broker);
+	if (write(told, &error, sizeof(error)) != sizeof(error) || error)
+		_exit(EXIT_FAULT);
+	close(told);
+	while (any_lives(door) || door->making.pid)
+		turn(door);
+	_exit(0);
+}
+
+/* Once it is there, so that the guest finds it from its first instruction on. */
+int fork_door_begin(const char *name, const char *socket, struct fork_door_limits limits,
+		    pid_t broker)
+{
+	struct door *door = calloc(1, sizeof(*door));
+	int32_t error = -ECHILD;
+	int told[2];
+	pid_t pid;
+
+	if (!door)
+		return -ENOMEM;
+	door->limits = limits;
+	if (pipe2(told, O_CLOEXEC)) {
+		free(door);
+		return -errno;
+	}
+	pid = fork();
+	if (!pid)
+		serve(door, name, socket, broker, told[1]);
+	close(told[1]);
+	if (pid < 0)
+		error = -errno;
+	else if (read(told[0], &error, sizeof(error)) != sizeof(error))
+		error = -ECHILD;
+	close(told[0]);
+	free(door);
+	return error;
+}
