@@ -274,17 +274,17 @@ static void make_pages(void)
 	memory.window_bytes = SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 	memset(memory.ram, 3, RAM_PAGES * GUEST_PAGE_BYTES);
 	table = (struct lend_table){ .lender = lender_create(&memory, written, NULL),
-				     .half = window->page[0] };
+				     .half[0].page = window->page[0] };
 }
 
 static struct lend *lend_pages(uint32_t pages)
 {
-	struct lend *lend = lend_ask(&table, pages);
+	struct lend *lend = lend_ask(&table, pages, false);
 
 	if (!lend)
 		abort();
 	for (uint32_t n = 0; n < pages; n++)
-		table.gfn[lend->first + n] = n;
+		lend_frames(&table, lend)[n] = n;
 	if (lend_begin(&table, lend))
 		abort();
 	return lend;

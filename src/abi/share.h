@@ -8,7 +8,8 @@
  *                          <--  SHARE_PEER whenever the other end comes or goes
  *   SHARE_LEND, whose ranges are whole pages         -->
  *                          <--  its completion, struct share_lent: where they are in the window
- *                               of the other end's guest, which gets SHARE_LENT
+ *                               of the other end's guest, which gets SHARE_LENT; with
+ *                               SHARE_READ_ONLY in its read-only window, which it cannot write
  *   SHARE_DATA with a number of SHARE_LEND: an access has begun, to those pages
  *                          <--  of the other end's: SHARE_DATA with it
  *   SHARE_RELEASE, of the other end's number: an access has ended
@@ -31,10 +32,14 @@
 #define SHARE_INSTANCE(number) \
 	GUID(0x8b1d4e07, 0x3a92, 0x4c1e, 0x8f, 0x20, 0x55, 0x4d, 0x42, 0x52, 0x41, 0x10 + (number))
 
-/* 1.1: behind the window there is a page with a struct share_window_word. */
+/*
+ * 1.1: behind the window there is a page with a struct share_window_word. 1.2: there is a read-only
+ * window; a guest of an earlier version hears nothing of what is lent there.
+ */
 enum {
 	SHARE_1_0 = 0x10000,
 	SHARE_1_1 = 0x10001,
+	SHARE_1_2 = 0x10002,
 	SHARE_MESSAGE_BYTES = 3072,
 	SHARE_DATA_MAX_BYTES = 3056
 };
@@ -52,6 +57,7 @@ enum share_kind {
 enum share_flag {
 	SHARE_ONCE = 1, /* of SHARE_LEND: ends when no access is under way any more */
 	SHARE_NOW = 2,	/* of SHARE_END: also while some are */
+	SHARE_READ_ONLY = 4, /* of SHARE_LEND, SHARE_LENT, from 1.2 on: the other end only reads */
 };
 enum share_status {
 	SHARE_DONE,
@@ -69,7 +75,10 @@ struct share_version_answer {
 	struct share_head head;
 	uint32_t version, side, peer_is_there, window_pages;
 	uint64_t window_gpa; /* no RAM: what the other end lends appears there */
+	/* from 1.2 on: as many pages; what is written there is refused (#GP) */
+	uint64_t read_only_gpa;
 };
+enum { SHARE_VERSION_ANSWER_1_1_BYTES = 32 };
 /*
  * Which window it is: 0, none of anybody else's; else another number for each, which is never had
  * again. It is 0 before the pages change: what a guest has read between two looks that found the
@@ -81,5 +90,8 @@ struct share_peer { struct share_head head; uint32_t is_there, reserved; };
 struct share_data { struct share_head head; uint32_t bytes, lend; };
 /* Of pages, with the packet's ranges: SHARE_LEND; id: of SHARE_RELEASE, SHARE_END, SHARE_ENDED. */
 struct share_lend { struct share_head head; uint32_t id, flags; };
-/* They are `pages` pages from page `first` of the other end's window on. */
-struct share_lent { struct share_head head; uint32_t id, first, pages, reserved; };
+/*
+ * They are `pages` pages from page `first` of the other end's window on; flags: SHARE_READ_ONLY, of
+ * its read-only window.
+ */
+struct share_lent { struct share_head head; uint32_t id, first, pages, flags; };

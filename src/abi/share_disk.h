@@ -7,8 +7,9 @@
  *   SHARE_DISK_HELLO          -->
  *                             <--  SHARE_DISK_WELCOME: a version that both have, what the disk is;
  *                                  version 0: none
- *   SHARE_DISK_REQUEST        -->  data of a write are in the window from page `first` on
- *                             <--  SHARE_DISK_DONE: those of a read are there
+ *   SHARE_DISK_REQUEST        -->  data of a write are in the read-only window from page `first`
+ *                                  on (1.1: in the window)
+ *                             <--  SHARE_DISK_DONE: those of a read are in the window
  *
  *   - Requests have numbers, each another, and a request that was not answered is asked again with
  *     its own after the next hello: whoever serves goes on with the same `session`, and answers
@@ -38,6 +39,7 @@
 enum {
 	SHARE_DISK_1_0 = 0x10000, /* without the window's word; nobody speaks it any more */
 	SHARE_DISK_1_1 = 0x10001,
+	SHARE_DISK_1_2 = 0x10002,
 	SHARE_DISK_SPAN = 64,
 	SHARE_DISK_REQUESTS = 4,       /* at once */
 	SHARE_DISK_MAX_BYTES = 262144, /* of a read or write */

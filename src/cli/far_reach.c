@@ -79,9 +79,10 @@ struct reach {
 	uint8_t send_stack[SHARE_SEND_SLOTS];
 	bool is_hubs[SHARE_SLOTS];
 
-	/* the window; -1: none */
-	int window;
+	/* the window's parts; -1: none */
+	int window[SHARE_PARTS];
 	uint32_t window_number, window_of_round, round;
+	uint32_t version; /* of the round, as the far side has said; 0: not yet */
 	struct asked asked[ASKED];
 };
 
@@ -224,9 +225,21 @@ static off_t place_in_window(uint32_t first)
 	return (off_t)offsetof(struct share_window, page[1]) + (off_t)first * PAGE_BYTES;
 }
 
+/* What is to be written: where this side only reads, but of a far side of version 1.1. */
+static bool read_written(const struct reach *reach, const struct share_disk_request *request,
+			 uint8_t *to)
+{
+	const bool is_apart = reach->version != SHARE_DISK_1_1;
+	const off_t at = is_apart ? (off_t)request->first * PAGE_BYTES
+				  : place_in_window(request->first);
+
+	return pread(reach->window[is_apart ? SHARE_PART_BINDS : SHARE_PART_BOTH], to,
+		     request->bytes, at) == (ssize_t)request->bytes;
+}
+
 static bool is_rounds(const struct reach *reach)
 {
-	return reach->window >= 0 && reach->window_number == reach->window_of_round;
+	return reach->window[0] >= 0 && reach->window_number == reach->window_of_round;
 }
 
 static struct asked *find_asked(struct reach *reach, uint64_t number)
@@ -248,6 +261,7 @@ static void take_hello(struct reach *reach, const struct share_disk_hello *hello
 {
 	reach->round = hello->round;
 	reach->window_of_round = reach->window_number;
+	reach->version = 0;
 	memset(reach->asked, 0, sizeof(reach->asked));
 	if (!put_frame(reach, hello, sizeof(*hello), 0))
 		open_again(reach);
@@ -267,8 +281,7 @@ static void take_request(struct reach *reach, const struct share_disk_request *r
 	data = put_frame(reach, request, sizeof(*request), data_bytes);
 	if (!data)
 		return;
-	if (data_bytes && pread(reach->window, data, data_bytes,
-				place_in_window(request->first)) != (ssize_t)data_bytes) {
+	if (data_bytes && !read_written(reach, request, data)) {
 		reach->out_bytes = out_bytes; /* it has no bytes any more */
 		return;
 	}
@@ -314,7 +327,7 @@ static bool take_done(struct reach *reach, const struct share_disk_done *done, c
 	*asked = (struct asked){ .number = 0 };
 	if (has_data && !is_rounds(reach))
 		return true;
-	if (has_data && pwrite(reach->window, data, data_bytes, place_in_window(was.first)) !=
+	if (has_data && pwrite(reach->window[0], data, data_bytes, place_in_window(was.first)) !=
 				(ssize_t)data_bytes)
 		return true;
 	send_to_hub(reach, done, sizeof(*done));
@@ -333,8 +346,10 @@ static bool take_frame(struct reach *reach, const struct far_head *head, const u
 		return true;
 	if (message.kind == SHARE_DISK_DONE)
 		return take_done(reach, &message.done, data, head->data_bytes);
-	if (message.welcome.round == reach->round)
-		send_to_hub(reach, &message.welcome, sizeof(message.welcome));
+	if (message.welcome.round != reach->round)
+		return true;
+	reach->version = message.welcome.version;
+	send_to_hub(reach, &message.welcome, sizeof(message.welcome));
 	return true;
 }
 
@@ -436,9 +451,11 @@ static bool make_port(struct reach *reach)
 
 static void lose_window(struct reach *reach)
 {
-	if (reach->window >= 0)
-		close(reach->window);
-	reach->window = -1;
+	for (unsigned n = 0; n < SHARE_PARTS; n++) {
+		if (reach->window[n] >= 0)
+			close(reach->window[n]);
+		reach->window[n] = -1;
+	}
 }
 
 static void leave_hub(struct reach *reach)
@@ -497,10 +514,14 @@ static int join_hub(struct reach *reach)
 	return 0;
 }
 
-static void take_window(struct reach *reach, int window, uint32_t number)
+/* fds: which are its own then. */
+static void take_window(struct reach *reach, int fds[SHARE_PARTS], uint32_t number)
 {
 	lose_window(reach);
-	reach->window = window;
+	for (unsigned n = 0; n < SHARE_PARTS; n++) {
+		reach->window[n] = fds[n];
+		fds[n] = -1;
+	}
 	reach->window_number = number;
 	__atomic_store_n(&reach->memory->window_accepted, number, __ATOMIC_RELEASE);
 	ring(reach);
@@ -516,10 +537,11 @@ static bool hear_line(struct reach *reach)
 	if (got < 0)
 		return false;
 	if (got && message.kind == WIRE_WINDOW) {
-		take_window(reach, fds[0], message.number);
-		fds[0] = -1;
-	} else if (got && message.kind == WIRE_END && fds[0] >= 0 && ftruncate(fds[0], 0)) {
-		errno = 0; /* one that is no window is left alone: its size is sealed */
+		take_window(reach, fds, message.number);
+	} else if (got && message.kind == WIRE_END) {
+		for (unsigned n = 0; n < SHARE_PARTS; n++)
+			if (fds[n] >= 0 && ftruncate(fds[n], 0))
+				errno = 0; /* one that is no window is left alone: it is sealed */
 	}
 	for (unsigned n = 0; got && n < WIRE_FDS; n++)
 		if (fds[n] >= 0)
@@ -631,8 +653,8 @@ int far_reach(const struct far_choice *choice)
 	pthread_t thread;
 	int code;
 
-	reach = (struct reach){ .choice = choice, .line = -1, .memory_fd = -1, .window = -1,
-				.memory = MAP_FAILED };
+	reach = (struct reach){ .choice = choice, .line = -1, .memory_fd = -1,
+				.window = { -1, -1, -1 }, .memory = MAP_FAILED };
 	code = take_names(&reach);
 	if (code)
 		return code;

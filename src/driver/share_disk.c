@@ -39,7 +39,7 @@ struct server {
 	uint64_t size_bytes;
 	uint8_t id[16];
 	uint64_t session, window; /* window: of the round */
-	uint32_t round;
+	uint32_t round, version;
 	struct outcome outcome[SHARE_DISK_SPAN];
 	uint64_t done, again, left;
 	uint8_t *copy;
@@ -147,8 +147,10 @@ static bool is_rounds_window(const struct server *server)
 static bool write_request(struct server *server, const struct share_disk_request *asked,
 			  uint32_t *ret)
 {
-	memcpy(server->copy, server->channel.window + (size_t)asked->first * PAGE_BYTES,
-	       asked->bytes);
+	const uint8_t *from = server->version == SHARE_DISK_1_1 ? server->channel.window
+								: server->channel.read_only;
+
+	memcpy(server->copy, from + (size_t)asked->first * PAGE_BYTES, asked->bytes);
 	if (!is_rounds_window(server))
 		return false;
 	*ret = write_file(server, server->copy, asked->bytes, asked->offset);
@@ -218,8 +220,11 @@ static void take_hello(struct server *server, const struct share_disk_hello *hel
 		.sector_bytes = SECTOR_BYTES, .physical_bytes = PHYSICAL_BYTES,
 	};
 
-	if (hello->least <= SHARE_DISK_1_1 && hello->most >= SHARE_DISK_1_1)
-		welcome.version = SHARE_DISK_1_1;
+	const uint32_t most = server->channel.read_only ? SHARE_DISK_1_2 : SHARE_DISK_1_1;
+
+	if (hello->least <= most && hello->most >= SHARE_DISK_1_1)
+		welcome.version = hello->most < most ? hello->most : most;
+	server->version = welcome.version;
 	memcpy(welcome.id, server->id, sizeof(welcome.id));
 	if (hello->session != server->session)
 		memset(server->outcome, 0, sizeof(server->outcome));

@@ -37,7 +37,7 @@ enum message_kind { PIECE = 1, TAKEN, LAST };
 struct message { uint32_t kind, half; uint64_t bytes; };
 
 /* What the other end has lent, by its number. */
-struct lent { uint32_t id, first, pages; };
+struct lent { uint32_t id, first, pages, flags; };
 
 static struct uio_channel channel;
 /* The last packet, and behind it zeros: of a short one the rest of any message is zeros. */
@@ -110,9 +110,11 @@ static uint32_t lend(const uint8_t *memory)
 	const uint64_t transaction = uio_channel_transaction(&channel);
 	uint64_t gfn[HALF_PAGES];
 	struct share_lent answer;
+	/* who receives writes nothing there */
+	const uint32_t flags = channel.read_only ? SHARE_READ_ONLY : 0;
 	int error = uio_channel_pages(memory, HALF_PAGES, gfn);
 
-	if (!error && umbra_share_lend(&channel.channel, transaction, gfn, HALF_PAGES, 0))
+	if (!error && umbra_share_lend(&channel.channel, transaction, gfn, HALF_PAGES, flags))
 		error = -EPROTO;
 	if (error)
 		fail("pages", error);
@@ -193,7 +195,7 @@ static void keep_lent(struct lent lent[LENT_MOST])
 
 	for (unsigned n = 0; n < LENT_MOST; n++)
 		if (!lent[n].pages) {
-			lent[n] = (struct lent){ said->id, said->first, said->pages };
+			lent[n] = (struct lent){ said->id, said->first, said->pages, said->flags };
 			return;
 		}
 }
@@ -209,7 +211,9 @@ static const struct lent *find_lent(const struct lent lent[LENT_MOST], uint32_t 
 
 static void take_piece(int fd, const struct lent *lent, const struct message *message)
 {
-	const uint8_t *from = channel.window + (size_t)lent->first * PAGE_BYTES;
+	const uint8_t *window =
+		lent->flags & SHARE_READ_ONLY ? channel.read_only : channel.window;
+	const uint8_t *from = window + (size_t)lent->first * PAGE_BYTES;
 
 	if (message->bytes > (uint64_t)lent->pages * PAGE_BYTES)
 		fail("a piece that is longer than its pages", -EPROTO);

@@ -251,26 +251,44 @@ static int map_window(struct uio_channel *channel, const struct share_version_an
 	return 0;
 }
 
+static int map_read_only(struct uio_channel *channel, const struct share_version_answer *answer)
+{
+	const int fd = open("/dev/mem", O_RDONLY | O_CLOEXEC);
+	const void *at;
+
+	if (fd < 0)
+		return -errno;
+	at = mmap(NULL, (size_t)answer->window_pages * PAGE_BYTES, PROT_READ, MAP_SHARED, fd,
+		  (off_t)answer->read_only_gpa);
+	close(fd);
+	if (at == MAP_FAILED)
+		return -errno;
+	channel->read_only = at;
+	return 0;
+}
+
 static int agree(struct uio_channel *channel)
 {
 	_Alignas(8) uint8_t got[SHARE_MESSAGE_BYTES];
-	struct share_version_answer answer;
+	struct share_version_answer answer = { .version = 0 };
 	struct umbra_packet packet;
 	const uint64_t transaction = uio_channel_transaction(channel);
 	int bytes;
+	int error;
 
 	if (umbra_share_ask_version(&channel->channel, transaction))
 		return -EPROTO;
 	do
 		bytes = uio_channel_receive(channel, &packet, got, sizeof(got), VERSION_MS);
 	while (bytes > 0 && packet.type != PACKET_COMPLETION);
-	if (bytes < (int)sizeof(answer))
+	if (bytes < SHARE_VERSION_ANSWER_1_1_BYTES)
 		return -EPROTO;
-	memcpy(&answer, got, sizeof(answer));
+	memcpy(&answer, got, (size_t)bytes < sizeof(answer) ? (size_t)bytes : sizeof(answer));
 	if (answer.head.status || !answer.window_pages || answer.window_pages > 1 << 16)
 		return -EPROTO;
 	channel->peer_is_there = answer.peer_is_there;
-	return map_window(channel, &answer);
+	error = map_window(channel, &answer);
+	return error || !answer.read_only_gpa ? error : map_read_only(channel, &answer);
 }
 
 int uio_channel_open(struct uio_channel *channel, struct guid class, unsigned number)
@@ -302,6 +320,9 @@ void uio_channel_close(struct uio_channel *channel)
 		munmap(channel->memory, channel->memory_bytes);
 	if (channel->window)
 		munmap(channel->window, channel->window_bytes);
+	if (channel->read_only)
+		munmap((void *)(uintptr_t)channel->read_only,
+		       (size_t)channel->window_pages * PAGE_BYTES);
 	if (channel->monitor)
 		munmap(channel->monitor, PAGE_BYTES);
 	if (channel->rings)

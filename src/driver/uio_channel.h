@@ -18,6 +18,8 @@ struct uio_channel {
 	volatile uint32_t *pending; /* of the monitor page: this channel's group */
 	uint32_t bit;
 	uint8_t *rings, *monitor, *window, *memory;
+	const uint8_t *read_only; /* as many pages as the window; NULL: the host is of a version
+				     without */
 	size_t rings_bytes, window_bytes, memory_bytes;
 	uint32_t window_pages;
 	uint64_t last_transaction;

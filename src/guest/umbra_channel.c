@@ -181,7 +181,7 @@ static struct umbra_packet inband(uint64_t transaction)
 int umbra_share_ask_version(struct umbra_channel *channel, uint64_t transaction)
 {
 	const struct share_version ask = { .head.kind = SHARE_VERSION, .least = SHARE_1_1,
-					   .most = SHARE_1_1 };
+					   .most = SHARE_1_2 };
 	const struct umbra_packet packet = inband(transaction);
 
 	return umbra_channel_put(channel, &packet, NULL, &ask, sizeof(ask));

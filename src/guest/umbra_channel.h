@@ -58,7 +58,10 @@ int umbra_share_ask_version(struct umbra_channel *channel, uint64_t transaction)
 /* To the other end; lend: an access to what was lent by this number begins; 0: none. */
 int umbra_share_send(struct umbra_channel *channel, uint64_t transaction, uint32_t lend,
 		     const void *data, uint32_t bytes);
-/* Whole pages of RAM; flags: SHARE_ONCE. The completion has the number by which they are known. */
+/*
+ * Whole pages of RAM; flags: SHARE_ONCE, and SHARE_READ_ONLY where the version is SHARE_1_2. The
+ * completion has the number by which they are known.
+ */
 int umbra_share_lend(struct umbra_channel *channel, uint64_t transaction, const uint64_t *gfn,
 		     uint32_t pages, uint32_t flags);
 /* An access to what the other end has lent has ended. */

@@ -245,11 +245,12 @@ static int allow_own_mapping(struct call_filter *filter, uint32_t call)
 
 static int allow_own_or_window(struct call_filter *filter, uint32_t call)
 {
+	static const uint64_t protections[] = { PROT_READ | PROT_WRITE, PROT_READ };
 	int error = allow_own_memory(filter, call);
 
-	return error ? error
-		     : allow_in_place(filter, call, WINDOW_RECEIVED_FD,
-				      equal(2, PROT_READ | PROT_WRITE));
+	for (unsigned n = 0; n < 2 && !error; n++)
+		error = allow_in_place(filter, call, WINDOW_RECEIVED_FD, equal(2, protections[n]));
+	return error;
 }
 
 /* A list of calls more, and nobody who is asked about calls. */
@@ -337,6 +338,7 @@ static int allow_not_both(struct call_filter *filter, uint32_t call)
 static const long descriptors[] = {
 	F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_ADD_SEALS, F_GET_SEALS, -1
 };
+static const long seals[] = { F_ADD_SEALS, -1 };
 static const long give_up[] = {
 	PR_SET_NO_NEW_PRIVS, PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_SET_PDEATHSIG, PR_SET_SECCOMP,
 	-1
@@ -377,6 +379,7 @@ static const struct { unsigned argument; const long *values;
 	[CALL_GIVE_BACK] = { 2, give_back },
 	[CALL_EMPTY] = { 2, empty },
 	[CALL_LOCKS] = { 1, locks },
+	[CALL_SEALS] = { 1, seals },
 	[CALL_READABLE_BYTES] = { 1, readable },
 	[CALL_BLOCKING] = { 1, blocking },
 	[CALL_RING_ENTER] = { 3, enter },

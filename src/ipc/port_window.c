@@ -15,38 +15,54 @@ enum { DATA = PROT_READ | PROT_WRITE, OWN = MAP_PRIVATE | MAP_ANONYMOUS };
 
 /* ---- places ---- */
 
+static int protection_of(const struct window_place *place)
+{
+	return place->part == WINDOW_OTHERS ? PROT_READ : DATA;
+}
+
 static bool map_own(const struct window_place *place)
 {
-	return mmap(place->at, place->bytes, DATA, OWN | MAP_FIXED, -1, 0) != MAP_FAILED;
+	return mmap(place->at, place->bytes, protection_of(place), OWN | MAP_FIXED, -1, 0) !=
+	       MAP_FAILED;
 }
 
 static bool map_received(const struct window_place *place)
 {
-	return mmap(place->at, place->bytes, DATA, MAP_SHARED | MAP_FIXED, WINDOW_RECEIVED_FD,
-		    (off_t)place->offset) != MAP_FAILED;
+	return mmap(place->at, place->bytes, protection_of(place), MAP_SHARED | MAP_FIXED,
+		    WINDOW_RECEIVED_FD, (off_t)place->offset) != MAP_FAILED;
+}
+
+/* Place `part` is where all of that part is. */
+static bool make_place(struct port_window *window, enum window_part part, size_t bytes)
+{
+	void *at = mmap(NULL, bytes, DATA, OWN, -1, 0);
+
+	window->place[window->places++] =
+		(struct window_place){ .at = at, .bytes = bytes, .part = part };
+	return at != MAP_FAILED;
 }
 
 bool port_window_make(struct port_window *window, int line)
 {
-	const size_t bytes = sizeof(struct share_window);
-	void *at = mmap(NULL, bytes, DATA, OWN, -1, 0);
-
-	if (at == MAP_FAILED)
+	*window = (struct port_window){ .line = line };
+	if (!make_place(window, WINDOW_BOTH, sizeof(struct share_window)) ||
+	    !make_place(window, WINDOW_OWN, WINDOW_HALF_BYTES))
 		return false;
-	*window = (struct port_window){ .memory = at, .line = line, .places = 1 };
-	window->place[0] = (struct window_place){ .at = at, .bytes = bytes };
+	window->memory = (void *)window->place[WINDOW_BOTH].at;
+	window->own = (void *)window->place[WINDOW_OWN].at;
 	return true;
 }
 
-bool port_window_show(struct port_window *window, unsigned half, uint8_t *at, size_t bytes,
-		      bool is_kept)
+bool port_window_show(struct port_window *window, enum window_part part, unsigned half,
+		      uint8_t *at, size_t bytes, bool is_kept)
 {
 	struct window_place *place = &window->place[window->places];
 
 	assert(!window->is_shared && window->places < WINDOW_PLACES);
-	assert(half < 2 && bytes <= WINDOW_HALF_BYTES);
+	assert(half < 2 && bytes <= WINDOW_HALF_BYTES && (part == WINDOW_BOTH || !half));
+	assert(!is_kept || part != WINDOW_OTHERS);
 	*place = (struct window_place){ .at = at, .offset = half * (size_t)WINDOW_HALF_BYTES,
-					.bytes = bytes, .is_kept = is_kept };
+					.bytes = bytes, .part = part, .is_kept = is_kept };
 	window->places++;
 	return map_own(place);
 }
@@ -79,24 +95,60 @@ static int receive(int line, struct window_word *ret)
 }
 
 /*
- * Place 0 first, where what others keep waits meanwhile: it is as large, and has nothing of its own
- * now. False: the host has no room for what it had.
+ * Of a part the first place first, where what others keep waits meanwhile: it is as large, and has
+ * nothing of its own now. The host may have no room for what it had: then half of it would be
+ * another's.
  */
-static bool map_all(struct port_window *window, bool (*map)(const struct window_place *place))
+static void map_part(struct port_window *window, enum window_part part,
+		     bool (*map)(const struct window_place *place))
 {
-	bool done = map(&window->place[0]);
+	bool done = true;
 
-	for (unsigned n = 1; n < window->places && done; n++) {
+	if (part != WINDOW_OTHERS)
+		done = map(&window->place[part]);
+	for (unsigned n = WINDOW_OTHERS; n < window->places && done; n++) {
 		const struct window_place *place = &window->place[n];
-		uint8_t *meanwhile = window->place[0].at + place->offset;
+		uint8_t *meanwhile = window->place[part].at + place->offset;
 
+		if (place->part != part)
+			continue;
 		if (place->is_kept)
 			memcpy(meanwhile, place->at, place->bytes);
 		done = map(place);
 		if (place->is_kept && done && map == map_own)
 			memcpy(place->at, meanwhile, place->bytes);
 	}
-	return done;
+	if (!done)
+		abort();
+}
+
+static void map_all_own(struct port_window *window)
+{
+	for (unsigned part = 0; part < WINDOW_PARTS; part++)
+		map_part(window, (enum window_part)part, map_own);
+}
+
+/* The first part has come, and the others behind it. False: not all; then it is none. */
+static bool take_parts(struct port_window *window, struct window_word word)
+{
+	const struct window_word first = word;
+	bool has_part = !word.part && word.parts && word.parts <= WINDOW_PARTS;
+
+	if (!has_part)
+		close(WINDOW_RECEIVED_FD);
+	for (unsigned n = 0; has_part;) {
+		map_part(window, (enum window_part)n, map_received);
+		close(WINDOW_RECEIVED_FD);
+		if (++n == first.parts)
+			return true;
+		has_part = receive(window->line, &word) > 0;
+		if (has_part && (word.number != first.number || word.part != n)) {
+			close(WINDOW_RECEIVED_FD);
+			has_part = false;
+		}
+	}
+	map_all_own(window);
+	return false;
 }
 
 static void set_word(const struct port_window *window, uint64_t number)
@@ -109,6 +161,7 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 {
 	const uint32_t wanted = __atomic_load_n(&memory->window_wanted, __ATOMIC_ACQUIRE);
 	struct window_word word;
+	bool is_all;
 	int got;
 
 	/* one that has been taken away again already is passed over */
@@ -118,12 +171,13 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 	if (got < 0)
 		return false;
 	set_word(window, 0);
-	if (got || window->is_shared)
-		if (!map_all(window, got ? map_received : map_own))
-			abort(); /* half of it would be another's */
-	if (got)
-		close(WINDOW_RECEIVED_FD);
-	window->is_shared = got;
+	is_all = got && word.parts == WINDOW_PARTS;
+	if (window->is_shared && !is_all)
+		map_all_own(window);
+	window->is_shared = got && take_parts(window, word);
+	window->is_all_shared = window->is_shared && is_all;
+	if (got && !window->is_shared)
+		return false;
 	window->number = wanted;
 	set_word(window, got ? wanted : 0);
 	return true;

@@ -441,6 +441,7 @@ static const struct role_call hub_calls[] = {
 	{ NAMED(newfstatat), CALL_ON_OPEN_FILE, 0 },
 	{ NAMED(close), CALL_ANY, 0 },
 	{ NAMED(dup), CALL_ANY, 0 },
+	{ NAMED(fcntl), CALL_SEALS, 0 },
 	{ NAMED(clock_gettime), CALL_ANY, 0 },
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	{ NAMED(mmap), CALL_NO_EXECUTION, 0 },

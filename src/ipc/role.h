@@ -163,6 +163,7 @@ enum call_condition {
 	CALL_EMPTY, /* CALL_GIVE_BACK, or argument 2 empties what is shared */
 	CALL_TERMINAL, /* of standard input, argument 1 reads or sets a terminal's attributes */
 	CALL_LOCKS, /* argument 1 is about locks of the file */
+	CALL_SEALS, /* argument 1 adds seals to memory */
 	CALL_RING_ENTER, /* argument 3 only waits or wakes */
 	CALL_ON_OPEN_FILE, /* argument 3 says that there is no path; else it is refused */
 	CALL_READABLE_BYTES, /* argument 1 asks how many bytes can be read */

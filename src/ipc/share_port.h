@@ -35,6 +35,8 @@ enum {
 };
 /* As enum share_side of abi/share.h has them; half 0 of a window is what the first has lent. */
 enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
+/* The files of a window: what both may write, and what one side lends that the other only reads. */
+enum share_part { SHARE_PART_BOTH, SHARE_PART_SERVES, SHARE_PART_BINDS, SHARE_PARTS };
 enum share_class { SHARE_CLASS_PACKET, SHARE_CLASS_DISK, SHARE_CLASSES };
 enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
 
@@ -51,21 +53,29 @@ enum share_packet_kind {
 	SHARE_PACKET_RELEASE,
 	SHARE_PACKET_KINDS
 };
+/* flags, of ASK and LENT: pages that the other side may only read. */
+enum { SHARE_PACKET_READ_ONLY = 1 };
 /* id: of DATA perhaps the pages that it is about; 0: none. */
 struct share_packet {
 	uint64_t epoch, number;
 	uint32_t bytes, kind;
-	uint32_t id, first, pages, reserved;
+	uint32_t id, first, pages, flags;
 };
 
 /*
  * What both machine processes of a joint have mapped while one may lend to the other
  * (port_window.h): pages that the serving side has lent, and those of the other. Either may read
- * and write all of it at any time; what is not lent is nobody's.
+ * and write all of it at any time; what is not lent is nobody's. The window's other two files are
+ * a half each, which one side may write, and the other has by a descriptor that only reads.
  */
 struct share_window {
 	_Alignas(SLOT_PAGE_BYTES) uint8_t page[2][SHARE_WINDOW_PAGES][SLOT_PAGE_BYTES];
 };
+enum { SHARE_HALF_BYTES = sizeof(struct share_window) / 2 };
+static inline size_t share_part_bytes(unsigned part)
+{
+	return part == SHARE_PART_BOTH ? sizeof(struct share_window) : (size_t)SHARE_HALF_BYTES;
+}
 
 struct share_memory {
 	/* written before the machine process exists: enum share_side of abi/share.h, enum

@@ -16,7 +16,8 @@ void check_guest_memory(const struct guest_memory *memory)
 	assert(guest_memory_populated_bytes(memory) >= memory->low_bytes &&
 	       guest_memory_populated_bytes(memory) <= memory->ram_bytes &&
 	       guest_memory_populated_bytes(memory) % GUEST_PAGE_BYTES == 0);
-	assert(memory->window_bytes <= GUEST_WINDOW_PAGES * (uint64_t)GUEST_PAGE_BYTES);
+	assert(memory->window_bytes <= GUEST_WINDOW_PAGES * (uint64_t)GUEST_PAGE_BYTES &&
+	       memory->window_read_only <= memory->window_bytes);
 	assert(memory->ram_bytes % GUEST_PAGE_BYTES == 0 &&
 	       memory->low_bytes % GUEST_PAGE_BYTES == 0);
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++) {
@@ -95,6 +96,8 @@ static int probe_long(const struct guest_memory *memory, uint64_t gpa, uint64_t 
 
 	if (!first || !last || (uint64_t)(last - first) != bytes - 1)
 		return -EFAULT;
+	if (write && guest_window_is_read_only(memory, gpa + bytes - 1))
+		return -EROFS;
 	for (unsigned n = 0; n < GUEST_OVERLAYS; n++)
 		if (write && is_read_only_at(memory, n, gpa, bytes))
 			return -EROFS;
@@ -105,8 +108,10 @@ static int probe_page(const struct guest_memory *memory, uint64_t page, bool wri
 {
 	int n = guest_may_be_overlaid(memory, page) ? guest_overlay_at(memory, page) : -1;
 
+	if (n < 0 && !guest_ram_hva(memory, page))
+		return -EFAULT;
 	if (n < 0)
-		return guest_ram_hva(memory, page) ? 0 : -EFAULT;
+		return write && guest_window_is_read_only(memory, page) ? -EROFS : 0;
 	return write && memory->overlay[n].read_only ? -EROFS : 0;
 }
 

@@ -11,7 +11,8 @@
  *
  * A window is a range that is no RAM and is described to the guest by a device: there pages of
  * another machine appear (docs/sharing.md). Who writes them there tells nobody, as with overlays,
- * and the engine treats the frames alike.
+ * and the engine treats the frames alike. Of the last of them the host writes nothing, and cannot:
+ * they are mapped so (window_read_only).
  *
  *  1. A frame number is an offset from `ram` in pages; overlay n is frame ram_bytes / 4096 + n
  *     wherever it shows.
@@ -37,7 +38,7 @@ enum {
 	GUEST_PAGE_BYTES = 4096,
 	GUEST_OVERLAYS = 64,
 	GUEST_SHOWN_WORDS = 8,
-	GUEST_WINDOW_PAGES = 514
+	GUEST_WINDOW_PAGES = 1026
 };
 #define GUEST_NOWHERE (~0ull)
 #define GUEST_WINDOW_GPA (1ull << 37) /* far above any RAM */
@@ -50,6 +51,7 @@ struct guest_memory {
 	uint64_t ram_bytes, low_bytes; /* both multiples of a page */
 	uint64_t populated_bytes; /* atomic; between the two */
 	uint64_t window_bytes; /* 0, or what of the windows can be seen */
+	uint64_t window_read_only; /* from this offset on; window_bytes: nothing */
 	struct guest_overlay overlay[GUEST_OVERLAYS];
 	uint64_t shown[GUEST_SHOWN_WORDS]; /* bit gfn % 512: an overlay may show there */
 };
@@ -80,6 +82,14 @@ static inline uint8_t *guest_window_hva(const struct guest_memory *memory, uint6
 	if (offset >= memory->window_bytes)
 		return NULL;
 	return guest_window_page(memory, 0) + speculation_bound(offset, memory->window_bytes);
+}
+
+/* Whether this is a place of the windows that nobody here can write. */
+static inline bool guest_window_is_read_only(const struct guest_memory *memory, uint64_t gpa)
+{
+	const uint64_t offset = gpa - GUEST_WINDOW_GPA;
+
+	return offset < memory->window_bytes && offset >= memory->window_read_only;
 }
 
 /* RAM below the overlays, or a window. NULL: neither. */

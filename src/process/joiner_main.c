@@ -23,6 +23,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
@@ -61,7 +62,7 @@ struct joiner {
 	uint32_t count, window_number;
 	int delay_ms, changes; /* inotify; -1: there is no folder for rules */
 	/* what the machine has; and had before, until the hub should have ended it. -1: none */
-	int window, old_window;
+	int window[SHARE_PARTS], old_window[SHARE_PARTS];
 	int64_t old_until_ms;
 	struct grants grants;
 	struct standby standby;
@@ -165,36 +166,80 @@ static int64_t now_ms(void)
 }
 
 /* Whoever has it mapped has nothing; what is no window is left alone: its size is sealed. */
-static void end_window(int window)
+static void end_window(int window[SHARE_PARTS])
 {
-	if (window < 0)
-		return;
-	if (ftruncate(window, 0))
-		errno = 0;
-	close(window);
+	for (unsigned n = 0; n < SHARE_PARTS; n++) {
+		if (window[n] < 0)
+			continue;
+		if (ftruncate(window[n], 0))
+			errno = 0;
+		close(window[n]);
+		window[n] = -1;
+	}
 }
 
-/* The machine's: window -1: one of its own. A machine that does not read loses what is sent. */
-static void give_window(struct joiner *joiner, int window, uint32_t number)
+/* fd -1: none. A machine that does not read loses what is sent. */
+static void send_to_machine(const struct window_word *word, int fd)
 {
-	const struct window_word word = { .number = number };
 	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
 		.bytes = { 0 }
 	};
-	struct iovec part = { .iov_base = (void *)(uintptr_t)&word, .iov_len = sizeof(word) };
+	struct iovec part = { .iov_base = (void *)(uintptr_t)word, .iov_len = sizeof(*word) };
 	struct msghdr head = { .msg_iov = &part, .msg_iovlen = 1 };
 	ssize_t sent;
 
-	if (window >= 0) {
+	if (fd >= 0) {
 		head.msg_control = &control;
 		head.msg_controllen = sizeof(control);
 		control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
 						 .cmsg_type = SCM_RIGHTS,
 						 .cmsg_len = CMSG_LEN(sizeof(int)) };
-		memcpy(CMSG_DATA(&control.head), &window, sizeof(window));
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
 	}
 	sent = sendmsg(grant_fd(GRANT_WINDOW_LINE), &head, MSG_NOSIGNAL | MSG_DONTWAIT);
 	(void)sent;
+}
+
+/*
+ * What the other side lends to be read is opened anew, for reading: no call makes a mapping of that
+ * one that can be written.
+ */
+static int open_to_read(int fd)
+{
+	char path[sizeof("/proc/self/fd/") + 12];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* All parts or, where that cannot be had, nothing: then the machine has none, and says none. */
+static void send_parts(const int window[SHARE_PARTS], uint32_t side, uint32_t number)
+{
+	const bool serves = side == SHARE_SIDE_SERVES;
+	struct window_word word = { .number = number,
+				    .parts = window[SHARE_PART_SERVES] < 0 ? 1 : SHARE_PARTS };
+	const int own = window[serves ? SHARE_PART_SERVES : SHARE_PART_BINDS];
+	const int others = window[serves ? SHARE_PART_BINDS : SHARE_PART_SERVES];
+	const int read = word.parts == 1 ? -1 : open_to_read(others);
+	const int fds[WINDOW_PARTS] = { [WINDOW_BOTH] = window[SHARE_PART_BOTH],
+					[WINDOW_OWN] = own,
+					[WINDOW_OTHERS] = read };
+
+	for (; word.part < word.parts && (word.parts == 1 || read >= 0); word.part++)
+		send_to_machine(&word, fds[word.part]);
+	if (read >= 0)
+		close(read);
+}
+
+/* The machine's: NULL: one of its own. */
+static void give_window(struct joiner *joiner, const int *window, uint32_t number)
+{
+	const struct window_word none = { .number = number };
+
+	if (window)
+		send_parts(window, joiner->choice->join.side, number);
+	else
+		send_to_machine(&none, -1);
 	joiner->window_number = number;
 	__atomic_store_n(joiner->window_wanted, number, __ATOMIC_RELEASE);
 	wake_machine();
@@ -206,10 +251,8 @@ static void give_window(struct joiner *joiner, int window, uint32_t number)
  */
 static void end_old_window(struct joiner *joiner)
 {
-	if (joiner->old_window < 0 || now_ms() < joiner->old_until_ms)
-		return;
-	end_window(joiner->old_window);
-	joiner->old_window = -1;
+	if (joiner->old_window[0] >= 0 && now_ms() >= joiner->old_until_ms)
+		end_window(joiner->old_window);
 }
 
 /* How long nothing has to be done by itself; -1: for ever. */
@@ -217,45 +260,77 @@ static int rest_ms(const struct joiner *joiner)
 {
 	const int64_t left = joiner->old_until_ms - now_ms();
 
-	if (joiner->old_window < 0)
+	if (joiner->old_window[0] < 0)
 		return -1;
 	return left > 0 ? (int)left : 0;
 }
 
 /* What the hub sends is checked for being one, and kept for the next hub. */
-static int take_window(struct joiner *joiner, int window, uint32_t number)
+static bool is_part(int fd, unsigned part)
 {
 	struct stat st;
 
-	if (window >= 0 && (fcntl(window, F_GET_SEALS) < 0 || fstat(window, &st) ||
-			    st.st_size != sizeof(struct share_window))) {
-		close(window);
+	return fcntl(fd, F_GET_SEALS) >= 0 && !fstat(fd, &st) &&
+	       st.st_size == (off_t)share_part_bytes(part);
+}
+
+/* All parts, the first one, or none. */
+static bool is_window(const int fds[SHARE_PARTS])
+{
+	for (unsigned n = 0; n < SHARE_PARTS; n++)
+		if (fds[n] >= 0 && !is_part(fds[n], n))
+			return false;
+	return (fds[0] >= 0 || fds[1] < 0) && (fds[1] < 0) == (fds[2] < 0);
+}
+
+static int take_window(struct joiner *joiner, int fds[SHARE_PARTS], uint32_t number)
+{
+	if (!is_window(fds))
 		return -EBADMSG;
-	}
-	if (joiner->window >= 0) {
+	if (joiner->window[0] >= 0) {
 		end_window(joiner->old_window);
-		joiner->old_window = joiner->window;
+		memcpy(joiner->old_window, joiner->window, sizeof(joiner->window));
 		joiner->old_until_ms = now_ms() + OLD_WINDOW_MS;
 	}
-	joiner->window = window;
-	give_window(joiner, window, number);
+	for (unsigned n = 0; n < SHARE_PARTS; n++) {
+		joiner->window[n] = fds[n];
+		fds[n] = -1;
+	}
+	give_window(joiner, joiner->window[0] < 0 ? NULL : joiner->window, number);
 	return 0;
 }
 
-/* Not one that nobody can make shorter: it is ended so. */
-static int bring_window(int line)
+/*
+ * Not one that nobody can make shorter: it is ended so. What is to be read only the hub will seal.
+ * -1: the host has no room.
+ */
+static int make_part(unsigned part)
+{
+	const int seals = part == SHARE_PART_BOTH ? F_SEAL_SEAL | F_SEAL_GROW : F_SEAL_GROW;
+	int fd = memfd_create("umbra-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd >= 0 && (ftruncate(fd, (off_t)share_part_bytes(part)) ||
+			fcntl(fd, F_ADD_SEALS, seals))) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+static int bring_window(int line, unsigned parts)
 {
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_WINDOW };
-	int window = memfd_create("umbra-window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int error;
+	int window[SHARE_PARTS] = { -1, -1, -1 };
+	unsigned made = 0;
+	int error = 0;
 
-	if (window < 0)
-		return 0;
-	error = ftruncate(window, sizeof(struct share_window)) ||
-				fcntl(window, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_GROW)
-			? 0
-			: line_send(line, &message, &window, 1);
-	close(window);
+	parts = parts == SHARE_PARTS ? SHARE_PARTS : 1;
+	while (made < parts && (window[made] = make_part(made)) >= 0)
+		made++;
+	if (made == parts)
+		error = line_send(line, &message, window, parts);
+	while (made)
+		close(window[--made]);
 	return error;
 }
 
@@ -274,14 +349,17 @@ static int reach_hub(const struct joiner *joiner)
 
 static int ask_to_join(struct joiner *joiner, int line)
 {
-	const int fds[] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
-			    grant_fd(GRANT_PORT_ANSWER), joiner->window };
-	const unsigned count = joiner->window < 0 ? WIRE_FDS - 1 : WIRE_FDS;
+	const int fds[WIRE_FDS] = { grant_fd(GRANT_PORT), grant_fd(GRANT_PORT_BELL),
+				    grant_fd(GRANT_PORT_ANSWER), joiner->window[0],
+				    joiner->window[1], joiner->window[2] };
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN,
 					.join = joiner->choice->join };
+	unsigned count = WIRE_JOIN_FDS;
 	int none[WIRE_FDS];
 	int error;
 
+	while (count < WIRE_FDS && fds[count] >= 0)
+		count++;
 	message.join.window_number = joiner->window_number;
 	message.join.least = WIRE_VERSION_LEAST;
 	message.join.most = WIRE_VERSION;
@@ -354,13 +432,11 @@ static int take_changes(const struct joiner *joiner, int line)
 static int take_message(struct joiner *joiner, int line, const struct wire_message *message,
 			int fds[WIRE_FDS])
 {
-	const int first = fds[0];
-
 	switch (message->kind) {
 	case WIRE_AGENT: return bring_rules(joiner, line, false); /* it has lost its agent */
-	case WIRE_WANT: return bring_window(line);
-	case WIRE_WINDOW: fds[0] = -1; return take_window(joiner, first, message->number);
-	case WIRE_END: fds[0] = -1; end_window(first); return 0;
+	case WIRE_WANT: return bring_window(line, message->number);
+	case WIRE_WINDOW: return take_window(joiner, fds, message->number);
+	case WIRE_END: end_window(fds); return 0;
 	default: return -EBADMSG;
 	}
 }
@@ -499,7 +575,8 @@ static int give_up_rights(const struct share_choice *choice)
 
 int joiner_main(void)
 {
-	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS, .window = -1, .old_window = -1 };
+	struct joiner joiner = { .delay_ms = FIRST_DELAY_MS, .window = { -1, -1, -1 },
+				 .old_window = { -1, -1, -1 } };
 	struct share_memory *memory = mmap(NULL, SLOT_PAGE_BYTES, PROT_READ | PROT_WRITE,
 					   MAP_SHARED, grant_fd(GRANT_PORT), 0);
 	const struct plan *plan = plan_of_process();
@@ -520,7 +597,7 @@ int joiner_main(void)
 	joiner.window_wanted = &memory->window_wanted;
 	/* what another joiner has said before, if there was one, is said anew */
 	joiner.count = __atomic_load_n(joiner.generation, __ATOMIC_RELAXED);
-	give_window(&joiner, -1, __atomic_load_n(joiner.window_wanted, __ATOMIC_RELAXED) + 1);
+	give_window(&joiner, NULL, __atomic_load_n(joiner.window_wanted, __ATOMIC_RELAXED) + 1);
 	joiner.changes = watch_rules(joiner.choice->rules);
 	return keep_joined(&joiner);
 }

@@ -78,7 +78,7 @@ static const struct decision *decision_of(struct hub *hub, struct port *port, en
 	if (now_ms < decision->until_ms)
 		return decision;
 	question.minute = minute_of_day();
-	if (act == ACT_PASS || act == ACT_LEND)
+	if (act == ACT_PASS || act == ACT_LEND || act == ACT_LEND_RO)
 		question.to_side = port->join.side == SHARE_SERVES ? SHARE_BINDS : SHARE_SERVES;
 	decide(hub, &question, now_ms, decision);
 	if (!before.is_known || before.allows != decision->allows ||
@@ -141,7 +141,7 @@ bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *w
 	return true;
 }
 
-bool hub_may_lend(struct hub *hub, struct port *port)
+bool hub_may_lend(struct hub *hub, struct port *port, bool read_only)
 {
-	return decision_of(hub, port, ACT_LEND, hub_now_ms())->allows;
+	return decision_of(hub, port, read_only ? ACT_LEND_RO : ACT_LEND, hub_now_ms())->allows;
 }

@@ -159,7 +159,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 	port->memory = map_port(fds[0], &port->memory_inode);
 	port->join = *join;
 	port->window_number = join->window_number;
-	if (!port->memory || !window_join(hub, port, fds[3]))
+	if (!port->memory || !window_join(hub, port, fds + WIRE_JOIN_FDS))
 		return false;
 	port->bell = fds[1];
 	port->answer = fds[2];
@@ -168,7 +168,7 @@ static bool port_join(struct hub *hub, struct port *port, const struct wire_join
 					    .doorbell_fd = port->bell, .answer_fd = port->answer };
 	port->generation = __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE);
 	port->joined_ms = hub_now_ms();
-	answer.version = join->most < WIRE_VERSION ? join->most : WIRE_VERSION;
+	port->version = answer.version = join->most < WIRE_VERSION ? join->most : WIRE_VERSION;
 	port->between_until_ms = port->joined_ms + HUB_PATIENCE_MS;
 	held = hold_end(hub, port);
 	if (held)
@@ -209,8 +209,9 @@ static bool take_message(struct hub *hub, struct port *port, const struct wire_m
 		return true;
 	case WIRE_JOIN: return port_join(hub, port, &message->join, fds);
 	case WIRE_WINDOW:
-		if (window_bring(port, fds[0]))
-			fds[0] = HUB_NOBODY;
+		for (unsigned n = 0, parts = window_bring(port, fds) ? port->window->parts : 0;
+		     n < parts; n++)
+			fds[n] = HUB_NOBODY;
 		return true;
 	case WIRE_HOLD:
 		if (port->memory && port->end == HUB_NOBODY) {
@@ -357,13 +358,13 @@ static int carry(struct hub *hub, struct port *from, unsigned slot)
 		return -EBADMSG;
 	if (hold_waits(to))
 		return HUB_NO_ROOM;
+	packet.flags &= SHARE_PACKET_READ_ONLY;
 	if (packet.kind == SHARE_PACKET_ASK)
-		return window_ask(hub, from);
+		return window_ask(hub, from, packet.flags);
 	if (!to->empty.count || !hub_may_pass(hub, from, packet.bytes, &from->wait_until_ms))
 		return HUB_NO_ROOM;
 	empty = queue_take(&to->empty);
 	into = to->memory->data[empty];
-	packet.reserved = 0;
 	memcpy(into, &packet, sizeof(packet));
 	memcpy(into + sizeof(packet), data + sizeof(packet), packet.bytes);
 	slot_answer(&to->slots, empty, (int32_t)(sizeof(packet) + packet.bytes));
@@ -575,7 +576,7 @@ struct hub *hub_create(int listen_fd, int pid)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
 					      .answer = HUB_NOBODY, .end = HUB_NOBODY };
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)
-		hub->window[n].fd = HUB_NOBODY;
+		window_clear(&hub->window[n]);
 	return hub;
 }
 
@@ -585,7 +586,8 @@ void hub_destroy(struct hub *hub)
 		if (hub->port[n].line != HUB_NOBODY)
 			port_leave(hub, &hub->port[n]);
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)
-		close_if(hub->window[n].fd);
+		for (unsigned k = 0; k < SHARE_PARTS; k++)
+			close_if(hub->window[n].fd[k]);
 	agent_destroy(hub->agent);
 	free(hub);
 }

@@ -52,7 +52,8 @@ static void check_window(const struct window *window)
 	const bool has_memory = window->state != WINDOW_NONE && window->state != WINDOW_ASKED;
 
 	assert(window->state <= WINDOW_ENDED);
-	assert((window->fd != HUB_NOBODY) == has_memory);
+	for (unsigned n = 0; n < SHARE_PARTS; n++)
+		assert((window->fd[n] != HUB_NOBODY) == (has_memory && n < window->parts));
 	assert(!window->port[0] || window->port[0] != window->port[1]);
 	for (unsigned n = 0; n < 2; n++)
 		assert(!window->port[n] || window->port[n]->window == window);

@@ -72,8 +72,9 @@ enum window_state {
 struct window {
 	enum window_state state;
 	bool was_left;
-	int fd;
-	uint64_t inode;
+	unsigned parts; /* that it has: 1, or SHARE_PARTS */
+	int fd[SHARE_PARTS];
+	uint64_t inode; /* of the first */
 	int64_t until_ms;
 	struct port *port[2];
 };
@@ -91,6 +92,7 @@ struct port {
 	uint64_t memory_inode;
 	struct slot_server slots;
 	struct wire_join join;
+	uint32_t version; /* of its joiner, as agreed */
 	uint32_t generation;
 	bool begun, was_joined;
 	bool is_held; /* its joiner is gone, and its machine not: nobody serves it until then */
@@ -164,20 +166,23 @@ bool hub_may_be_joined(struct hub *hub, struct port *port, int64_t now_ms);
  */
 bool hub_may_pass(struct hub *hub, struct port *from, uint32_t bytes, int64_t *wait_until_ms);
 
-/* Whether this port's machine may lend pages to the other. */
-bool hub_may_lend(struct hub *hub, struct port *port);
+/* Whether this port's machine may lend pages to the other; to be read only. */
+bool hub_may_lend(struct hub *hub, struct port *port, bool read_only);
 
 /* ---- hub_window.c ---- */
 
 /*
- * A port wants to lend: 0, its machine and the other one have a window; HUB_NO_ROOM: not yet, *from
- * says when to ask again; -EPERM: it may not; -ENOTCONN: one of them does not come to it.
+ * A port wants to lend, perhaps only what is read: 0, its machine and the other one have a window;
+ * HUB_NO_ROOM: not yet, *from says when to ask again; -EPERM: it may not; -ENOTCONN: one of them
+ * does not come to it.
  */
-int window_ask(struct hub *hub, struct port *from);
+int window_ask(struct hub *hub, struct port *from, bool read_only);
 /* What the joiner of a port has brought, which is the hub's then. False: none was wanted. */
-bool window_bring(struct port *port, int fd);
+bool window_bring(struct port *port, const int fds[SHARE_PARTS]);
 /* The one that a port has from the hub before; HUB_NOBODY: none. False: there are too many. */
-bool window_join(struct hub *hub, struct port *port, int fd);
+bool window_join(struct hub *hub, struct port *port, const int fds[SHARE_PARTS]);
+/* Before it is anything, and at the end. */
+void window_clear(struct window *window);
 /* Once its joiner has heard that it has joined: whether it has lost that one. */
 void window_joined(struct port *port);
 /* From those who have it; NULL: from nobody. */

@@ -8,13 +8,16 @@
  *   taken   both joiners were told, or could be; until both machines have said that it is gone
  *   ended   a joiner is asked to leave no byte of it, until that is so
  *
- *   - A window is common only while the rules let one of its two ports lend to the other, and both
- *     be joined; it is asked for only then.
+ *   - A window is common only while the rules let one of its two ports lend to the other, be it
+ *     only what is read, and both be joined; it is asked for only then.
+ *   - It has all its parts at each port, or where one of the joiners knows of none the first.
  *   - A port that joins with one that is taken, or has ended, is told at once that it has none.
  *   - No port has it that was not joined with the other when it was given; who has not said within
  *     HUB_PATIENCE_MS that it has another one keeps nothing but a mapping of no bytes.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,31 +55,61 @@ static void detach(struct window *window)
 	}
 }
 
+void window_clear(struct window *window)
+{
+	*window = (struct window){ .state = WINDOW_NONE };
+	for (unsigned n = 0; n < SHARE_PARTS; n++)
+		window->fd[n] = HUB_NOBODY;
+}
+
 static void window_free(struct window *window)
 {
 	detach(window);
-	if (window->fd != HUB_NOBODY)
-		close(window->fd);
-	*window = (struct window){ .fd = HUB_NOBODY };
+	for (unsigned n = 0; n < SHARE_PARTS; n++)
+		if (window->fd[n] != HUB_NOBODY)
+			close(window->fd[n]);
+	window_clear(window);
 }
 
 /* Its joiner; one that does not read is left. */
-static void tell(struct port *port, enum wire_kind kind, int fd)
+static void tell(struct port *port, enum wire_kind kind, uint32_t number, const int *fds,
+		 unsigned count)
 {
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = kind,
-					      .number = port->window_number };
+					      .number = number };
 
-	if (line_send(port->line, &message, &fd, fd != HUB_NOBODY))
+	if (line_send(port->line, &message, fds, count))
 		port->is_deaf = true;
 }
 
-static void tell_both(struct window *window, int fd)
+static void tell_both(struct window *window, unsigned parts)
 {
 	for (unsigned n = 0; n < 2; n++)
 		if (window->port[n]) {
 			window->port[n]->window_number++;
-			tell(window->port[n], WIRE_WINDOW, fd);
+			tell(window->port[n], WIRE_WINDOW, window->port[n]->window_number,
+			     window->fd, parts);
 		}
+}
+
+/* As both joiners know it. */
+static unsigned parts_of(const struct window *window)
+{
+	for (unsigned n = 0; n < 2; n++)
+		if (window->port[n]->version < WIRE_VERSION_PARTS)
+			return 1;
+	return SHARE_PARTS;
+}
+
+/*
+ * Once both have mapped it, and before anything is lent there: whoever comes by another descriptor
+ * of it maps nothing that can be written. A host's kernel before 5.1 does without.
+ */
+static void seal(const struct window *window)
+{
+	for (unsigned n = SHARE_PART_SERVES; n < window->parts; n++)
+		if (fcntl(window->fd[n], F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL))
+			errno = 0;
 }
 
 static bool have_accepted(const struct window *window)
@@ -93,11 +126,11 @@ static bool have_accepted(const struct window *window)
 
 /* ---- a joint's ---- */
 
-int window_ask(struct hub *hub, struct port *from)
+int window_ask(struct hub *hub, struct port *from, bool read_only)
 {
 	const int64_t now = hub_now_ms();
 
-	if (!hub_may_lend(hub, from)) {
+	if (!hub_may_lend(hub, from, read_only)) {
 		from->asked_ms = 0;
 		return -EPERM;
 	}
@@ -109,8 +142,9 @@ int window_ask(struct hub *hub, struct port *from)
 		if (window) {
 			enter(window, from);
 			enter(window, from->peer);
+			window->parts = parts_of(window);
 			set_state(window, WINDOW_ASKED, HUB_PATIENCE_MS);
-			tell(from, WIRE_WANT, HUB_NOBODY);
+			tell(from, WIRE_WANT, window->parts, NULL, 0);
 		}
 	}
 	if (from->window && from->window->state == WINDOW_COMMON) {
@@ -124,24 +158,33 @@ int window_ask(struct hub *hub, struct port *from)
 	return -ENOTCONN;
 }
 
-static bool is_window(int fd, uint64_t *ret_inode)
+static bool is_part(int fd, unsigned part, struct stat *ret)
+{
+	return fd != HUB_NOBODY && !fstat(fd, ret) &&
+	       ret->st_size == (off_t)share_part_bytes(part);
+}
+
+/* So many parts of one; the first one's inode tells it from others. */
+static bool is_window(const int fds[SHARE_PARTS], unsigned parts, uint64_t *ret_inode)
 {
 	struct stat st;
 
-	if (fd == HUB_NOBODY || fstat(fd, &st) || st.st_size != sizeof(struct share_window))
-		return false;
+	for (unsigned n = parts; n--;)
+		if (!is_part(fds[n], n, &st))
+			return false;
 	*ret_inode = st.st_ino;
 	return true;
 }
 
-bool window_bring(struct port *port, int fd)
+bool window_bring(struct port *port, const int fds[SHARE_PARTS])
 {
 	struct window *window = port->window;
 
-	if (!window || window->state != WINDOW_ASKED || !is_window(fd, &window->inode))
+	if (!window || window->state != WINDOW_ASKED ||
+	    !is_window(fds, window->parts, &window->inode))
 		return false;
-	window->fd = fd;
-	tell_both(window, fd);
+	memcpy(window->fd, fds, sizeof(window->fd));
+	tell_both(window, window->parts);
 	set_state(window, WINDOW_GIVEN, HUB_PATIENCE_MS);
 	return true;
 }
@@ -158,14 +201,29 @@ static struct window *find_window(struct hub *hub, uint64_t inode)
 	return NULL;
 }
 
-bool window_join(struct hub *hub, struct port *port, int fd)
+/* Copies of all its descriptors, or of none. */
+static bool keep_parts(struct window *window, const int fds[SHARE_PARTS], unsigned parts)
 {
+	for (unsigned n = 0; n < parts; n++) {
+		window->fd[n] = dup(fds[n]);
+		if (window->fd[n] >= 0)
+			continue;
+		window_free(window);
+		return false;
+	}
+	window->parts = parts;
+	return true;
+}
+
+bool window_join(struct hub *hub, struct port *port, const int fds[SHARE_PARTS])
+{
+	const unsigned parts = fds[1] == HUB_NOBODY ? 1 : SHARE_PARTS;
 	struct window *window;
 	uint64_t inode;
 
-	if (fd == HUB_NOBODY)
+	if (fds[0] == HUB_NOBODY)
 		return true;
-	port->has_lost = !is_window(fd, &inode); /* it has ended */
+	port->has_lost = !is_window(fds, parts, &inode); /* it has ended */
 	window = port->has_lost ? NULL : find_window(hub, inode);
 	/* one that its peer has brought it may keep; what is another's, or will end, it may not */
 	port->has_lost |= window && (window->state != WINDOW_KEPT || window->port[1]);
@@ -175,10 +233,9 @@ bool window_join(struct hub *hub, struct port *port, int fd)
 		window = new_window(hub);
 		if (!window)
 			return false;
-		window->fd = dup(fd);
-		window->inode = inode;
-		if (window->fd < 0)
+		if (!keep_parts(window, fds, parts))
 			return false;
+		window->inode = inode;
 		set_state(window, WINDOW_KEPT, HUB_PATIENCE_MS);
 	}
 	enter(window, port);
@@ -191,7 +248,7 @@ void window_joined(struct port *port)
 		return;
 	port->has_lost = false;
 	port->window_number++;
-	tell(port, WIRE_WINDOW, HUB_NOBODY);
+	tell(port, WIRE_WINDOW, port->window_number, NULL, 0);
 }
 
 void window_take(struct window *window)
@@ -202,7 +259,7 @@ void window_take(struct window *window)
 		window_free(window);
 		return;
 	}
-	tell_both(window, HUB_NOBODY);
+	tell_both(window, 0);
 	set_state(window, WINDOW_TAKEN, HUB_PATIENCE_MS);
 }
 
@@ -220,9 +277,10 @@ void window_leave(struct port *port)
 
 /* ---- their time ---- */
 
+/* Who may lend may lend to be read, too (rules.h). */
 static bool may_stay(struct hub *hub, struct window *window)
 {
-	return hub_may_lend(hub, window->port[0]) || hub_may_lend(hub, window->port[1]);
+	return hub_may_lend(hub, window->port[0], true) || hub_may_lend(hub, window->port[1], true);
 }
 
 static bool is_pair(const struct window *window)
@@ -251,9 +309,12 @@ static void look_at_kept(struct hub *hub, struct window *window)
 static void look_at_ended(struct hub *hub, struct window *window)
 {
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_END };
-	uint64_t inode;
+	unsigned ended = 0;
+	struct stat st;
 
-	if (!is_window(window->fd, &inode)) {
+	for (unsigned n = 0; n < window->parts; n++)
+		ended += !is_part(window->fd[n], n, &st);
+	if (ended == window->parts) {
 		window_free(window);
 		return;
 	}
@@ -262,7 +323,8 @@ static void look_at_ended(struct hub *hub, struct window *window)
 	set_state(window, WINDOW_ENDED, HUB_LOOK_MS);
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		if (hub->port[n].memory)
-			line_send(hub->port[n].line, &message, &window->fd, 1);
+			line_send(hub->port[n].line, &message, window->fd,
+				  hub->port[n].version < WIRE_VERSION_PARTS ? 1 : window->parts);
 }
 
 static void end(struct hub *hub, struct window *window)
@@ -280,10 +342,12 @@ static void look(struct hub *hub, struct window *window)
 			window_take(window);
 		break;
 	case WINDOW_GIVEN:
-		if (is_over(window))
+		if (is_over(window)) {
 			window_take(window);
-		else if (have_accepted(window))
+		} else if (have_accepted(window)) {
+			seal(window);
 			set_state(window, WINDOW_COMMON, 0);
+		}
 		break;
 	case WINDOW_COMMON:
 		if (!may_stay(hub, window))

@@ -14,7 +14,7 @@ enum { WORDS = 24, LINE_BYTES = 512, DEFAULT_LIFETIME_MS = 1000, MOST_LIFETIME_M
 
 static const char *const act_names[RULE_ACTS] = {
 	[ACT_OFFER] = "offer", [ACT_SEE] = "see", [ACT_OPEN] = "open", [ACT_PASS] = "pass",
-	[ACT_LEND] = "lend"
+	[ACT_LEND] = "lend", [ACT_LEND_RO] = "lend-ro"
 };
 
 const char *rule_act_name(enum rule_act act) { return act_names[act]; }
@@ -44,6 +44,8 @@ static bool take_acts(uint8_t *ret, char *words)
 			return false;
 		*ret |= (uint8_t)(1u << act);
 	}
+	if (*ret & 1u << ACT_LEND)
+		*ret |= 1u << ACT_LEND_RO;
 	return true;
 }
 

@@ -4,7 +4,8 @@
  *   allow|deny|ask MACHINE ACT[,ACT]... INSTANCE [OPTION]...      # a comment
  *   agent PATH [LIFETIME_MS]
  *
- * ACT: offer, see, open, pass, lend (pages). MACHINE: who acts. INSTANCE: OWNER/NAME, what it is
+ * ACT: offer, see, open, pass, lend (pages), lend-ro (that the other only reads; a part of lend).
+ * MACHINE: who acts. INSTANCE: OWNER/NAME, what it is
  * about. Both are patterns with * and ?. OPTION: class CLASS; to serves|binds (of pass and lend:
  * the direction); bytes N and requests N (of pass: so many a second; k, M, G); from HH:MM until
  * HH:MM (the host's time).
@@ -20,7 +21,7 @@
 
 #include "wire.h"
 
-enum rule_act { ACT_OFFER, ACT_SEE, ACT_OPEN, ACT_PASS, ACT_LEND, RULE_ACTS };
+enum rule_act { ACT_OFFER, ACT_SEE, ACT_OPEN, ACT_PASS, ACT_LEND, ACT_LEND_RO, RULE_ACTS };
 enum rule_answer { RULE_DENY, RULE_ALLOW, RULE_ASK };
 
 enum {

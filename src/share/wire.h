@@ -3,13 +3,15 @@
  * nobody but him): one struct wire_message a packet, with descriptors.
  *
  *   joiner: WIRE_RULES {rules file}, WIRE_AGENT {socket}, as often as they change
- *           WIRE_JOIN {port's memory, its bell, its answer event; the window that its machine has}
+ *           WIRE_JOIN {port's memory, its bell, its answer event; the window that its machine has,
+ *           from version 4 on in its parts (enum share_part)}
  *                                <--  WIRE_JOINED, version 0: refused
  *           WIRE_HOLD {pipe}, from version 3 on: when the line ends before this pipe does, its
  *           place is held until another joiner has joined with the same memory
  *           then the line stays until the machine is gone, or the hub
  *                                             <--  WIRE_AGENT: there is no agent any more
- *                                             <--  WIRE_WANT: a window is wanted
+ *                                             <--  WIRE_WANT: a window of `number` parts is wanted
+ *                                                  (before version 4: of one)
  *           WIRE_WINDOW {one that nobody has yet}   -->
  *                                             <--  WIRE_WINDOW {window}, number; without: none
  *                                             <--  WIRE_END {window}: it shall have no byte left
@@ -19,8 +21,9 @@
 
 #include <stdint.h>
 
-enum { WIRE_VERSION_LEAST = 2, WIRE_VERSION = 3, WIRE_FDS = 4, WIRE_TEXT_BYTES = 4096 };
-enum { WIRE_VERSION_HOLDS = 3 }; /* WIRE_HOLD is known */
+enum { WIRE_VERSION_LEAST = 2, WIRE_VERSION = 4, WIRE_FDS = 6, WIRE_TEXT_BYTES = 4096 };
+enum { WIRE_JOIN_FDS = 3 }; /* before those of a window */
+enum { WIRE_VERSION_HOLDS = 3, WIRE_VERSION_PARTS = 4 }; /* WIRE_HOLD, and parts, are known */
 #define WIRE_MAGIC 0x65726873u
 
 enum wire_kind {
@@ -50,7 +53,7 @@ struct wire_message {
 	union {
 		struct wire_join join;
 		uint32_t version;
-		uint32_t number; /* of a window (share_memory.window_wanted) */
+		uint32_t number; /* of a window (share_memory.window_wanted), or of its parts */
 		char text[WIRE_TEXT_BYTES];
 	};
 };

@@ -42,24 +42,34 @@ uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes)
 	return machine->memory.ram;
 }
 
-/* What the other side of each port lends appears where its guest is told. 0 or -errno. */
+/*
+ * What the other side of each port lends appears where its guest is told: of all ports what can be
+ * written, then what cannot. 0 or -errno.
+ */
 static int show_windows(struct machine *machine)
 {
 	const struct machine_options *options = &machine->options;
+	const unsigned ports = options->ports;
 	const size_t bytes = SHARE_WINDOW_PAGES * (size_t)GUEST_PAGE_BYTES;
 
-	_Static_assert(SHARE_PORTS * SHARE_SHOWN_PAGES <= (int)GUEST_WINDOW_PAGES, "windows");
-	assert(options->ports <= SHARE_PORTS);
-	for (unsigned n = 0; n < options->ports; n++) {
+	_Static_assert(SHARE_PORTS * (SHARE_SHOWN_PAGES + SHARE_WINDOW_PAGES) <=
+			       (int)GUEST_WINDOW_PAGES,
+		       "windows");
+	assert(ports <= SHARE_PORTS);
+	for (unsigned n = 0; n < ports; n++) {
+		const unsigned read_only = ports * SHARE_SHOWN_PAGES + n * SHARE_WINDOW_PAGES;
 		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_SHOWN_PAGES);
 		const struct machine_port *port = &options->port[n];
 		const unsigned others = port->memory->side == SHARE_SIDE_SERVES;
 
-		if (!port_window_show(port->window, others, place, bytes, false))
+		if (!port_window_show(port->window, WINDOW_BOTH, others, place, bytes, false) ||
+		    !port_window_show(port->window, WINDOW_OTHERS, 0,
+				      guest_window_page(&machine->memory, read_only), bytes, false))
 			return -ENOMEM;
 		port->window->word = (uint64_t *)(void *)(place + bytes);
-		machine->memory.window_bytes += bytes + GUEST_PAGE_BYTES;
 	}
+	machine->memory.window_read_only = ports * SHARE_SHOWN_PAGES * (uint64_t)GUEST_PAGE_BYTES;
+	machine->memory.window_bytes = machine->memory.window_read_only + ports * bytes;
 	return 0;
 }
 

@@ -155,14 +155,18 @@ static void end_end(struct end *end)
 
 /* ---- joiners, which do not lie here ---- */
 
-static void bring_window(const struct end *end)
+static void bring_window(const struct end *end, unsigned parts)
 {
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_WINDOW };
-	const int fd = memfd_create("window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int window[SHARE_PARTS];
 
-	must(fd >= 0 && !ftruncate(fd, sizeof(struct share_window)));
-	line_send(end->line, &message, &fd, 1);
-	close(fd);
+	for (unsigned n = 0; n < parts; n++) {
+		window[n] = memfd_create("window", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		must(window[n] >= 0 && !ftruncate(window[n], (off_t)share_part_bytes(n)));
+	}
+	line_send(end->line, &message, window, parts);
+	while (parts)
+		close(window[--parts]);
 }
 
 static void hear(struct end *end, bool is_honest)
@@ -178,7 +182,7 @@ static void hear(struct end *end, bool is_honest)
 			return;
 		}
 		if (message.kind == WIRE_WANT)
-			bring_window(end);
+			bring_window(end, message.number);
 		else if (message.kind == WIRE_WINDOW && is_honest)
 			end->memory->window_accepted = message.number;
 		for (unsigned n = 0; n < WIRE_FDS; n++)

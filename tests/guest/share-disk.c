@@ -24,6 +24,7 @@ enum {
 	WINDOW_PAGES = 256,
 };
 #define WINDOW_GVA 0x1000000000ull
+#define READ_ONLY_GVA 0x1100000000ull
 #define PATIENCE_TSC 300000000000ull
 #define GOOD_END 0x646f6f67u
 
@@ -58,7 +59,7 @@ static void put(const void *bytes, uint32_t count)
 static void open_channel(void)
 {
 	const struct share_version ask = { .head.kind = SHARE_VERSION, .least = SHARE_1_1,
-					   .most = SHARE_1_1 };
+					   .most = SHARE_1_2 };
 	static bool is_mapped;
 	struct share_version_answer answer;
 	struct vmbus_packet head;
@@ -73,6 +74,9 @@ static void open_channel(void)
 	for (uint32_t n = 0; n <= answer.window_pages && !is_mapped; n++)
 		map_page(WINDOW_GVA + PAGE_BYTES * n, answer.window_gpa + PAGE_BYTES * n,
 			 PAGE_P | PAGE_W);
+	for (uint32_t n = 0; n < answer.window_pages && !is_mapped; n++)
+		map_page(READ_ONLY_GVA + PAGE_BYTES * n, answer.read_only_gpa + PAGE_BYTES * n,
+			 PAGE_P);
 	is_mapped = true;
 	round = 0;
 }
@@ -90,7 +94,7 @@ static bool is_rounds(void) { return window_number && word() == window_number; }
 static void welcome(const struct share_disk_hello *hello)
 {
 	const struct share_disk_welcome said = { .kind = SHARE_DISK_WELCOME,
-						 .version = SHARE_DISK_1_1,
+						 .version = SHARE_DISK_1_2,
 						 .round = hello->round,
 						 .size_bytes = DISK_BYTES,
 						 .sector_bytes = SECTOR,
@@ -126,7 +130,8 @@ static bool execute(const struct share_disk_request *asked)
 	if (asked->act == SHARE_DISK_READ)
 		move(window, at, asked->bytes);
 	else if (asked->act == SHARE_DISK_WRITE)
-		move(copy, window, asked->bytes);
+		move(copy, (void *)(uintptr_t)(READ_ONLY_GVA + PAGE_BYTES * (uint64_t)asked->first),
+		     asked->bytes);
 	if (asked->act <= SHARE_DISK_WRITE && !is_rounds())
 		return false;
 	if (asked->act == SHARE_DISK_WRITE)

@@ -7,7 +7,8 @@
 #include "guest/umbra_channel.h"
 #include "vmbus.h"
 
-enum { PACKETS = 240, AHEAD = 2, LAST = 0x656e64, LENT_WORDS = 0x6c656e74, PAGES = 5,
+enum { PACKETS = 240, AHEAD = 2, LAST = 0x656e64, LENT_WORDS = 0x6c656e74,
+       READ_WORDS = 0x6c656e76, PAGES = 5,
        OFFER_PACKET = 0x2c6f3f52 };
 
 struct message_out { struct share_data head; uint8_t bytes[SHARE_DATA_MAX_BYTES]; };
@@ -16,9 +17,10 @@ static struct channel ch;
 static _Alignas(8) uint8_t got[SHARE_MESSAGE_BYTES];
 #define WINDOW_GVA 0x1000000000ull
 #define WORD_GVA 0x1100000000ull
+#define READ_ONLY_GVA 0x1200000000ull
 #define WINDOW_PAGES 256
 static bool peer_is_there;
-static uint64_t window_gpa;
+static uint64_t window_gpa, read_only_gpa;
 /* what the other end has sent before this one has asked all that it asks */
 static _Alignas(8) uint8_t early[AHEAD + 1][SHARE_MESSAGE_BYTES];
 static unsigned early_kept, early_taken;
@@ -219,7 +221,7 @@ static void serve_pages(const struct share_data *data)
 	const struct share_lent *lent = (const struct share_lent *)(const void *)(data + 1);
 	const uint32_t id = data->lend;
 	const uint32_t first = lent->first;
-	const uint64_t words = lent->reserved;
+	const uint64_t words = lent->head.status;
 	unsigned right = 0;
 
 	for (uint32_t n = 0; n < PAGES; n++) {
@@ -236,6 +238,31 @@ static void serve_pages(const struct share_data *data)
 	ask_about(SHARE_RELEASE, id, 0);
 }
 
+static void write_to(void *argument) { *(volatile uint64_t *)argument = 1; }
+static void lock_at(void *argument)
+{
+	__asm__ volatile("lock incq %0" : "+m"(*(uint64_t *)argument));
+}
+
+/* Pages that are to be read: what this guest writes there never happens. */
+static void read_pages(const struct share_data *data)
+{
+	const struct share_lent *lent = (const struct share_lent *)(const void *)(data + 1);
+	const uint32_t id = data->lend;
+	const uint64_t words = lent->head.status;
+	const uint64_t gpa = read_only_gpa + PAGE_BYTES * (uint64_t)lent->first;
+	uint64_t *page = (uint64_t *)(uintptr_t)READ_ONLY_GVA;
+
+	map_page(READ_ONLY_GVA, gpa, PAGE_P | PAGE_W);
+	invlpg(READ_ONLY_GVA);
+	check("what is lent to be read is read", words_are(page, words));
+	check_equal("a store there", try_code(write_to, page), 13);
+	check_equal("a locked access", try_code(lock_at, page + 3), 13);
+	check("a call's output there", umbra_call(&hv, 0x8001, 0, gpa) != 0);
+	check("nothing has changed", words_are(page, words));
+	ask_about(SHARE_RELEASE, id, 0);
+}
+
 /* After they were taken back: what is still there is nobody's, and is not theirs. */
 static void serve_after(void)
 {
@@ -248,12 +275,12 @@ static void serve_after(void)
 	set_words(page, 666);
 }
 
-static void point_to(const struct share_lent *lent, uint64_t words)
+static void point_to(const struct share_lent *lent, uint32_t kind, uint64_t words)
 {
 	struct share_lent message = *lent;
 
-	message.head.kind = LENT_WORDS;
-	message.reserved = (uint32_t)words;
+	message.head.kind = kind;
+	message.head.status = (uint32_t)words;
 	put_about(lent->id, &message, sizeof(message));
 }
 
@@ -307,7 +334,7 @@ static void use_pages(void)
 	check("they are reported", report_cold(pages, PAGES));
 	check("and not given back", words_are(pages, 5000) && words_are(pages + 512, 6000));
 	check_equal("not twice", lend(pages + 512, PAGE_BYTES, 0, &again), SHARE_NO_PAGES);
-	point_to(&lent, 5000);
+	point_to(&lent, LENT_WORDS, 5000);
 	for (uint32_t n = 0; n < PAGES; n++) {
 		wait_for_words(pages + 512 * n, 5007 + 1000 * n);
 		good = good && words_are(pages + 512 * n, 5007 + 1000 * n);
@@ -322,6 +349,13 @@ static void use_pages(void)
 	check("the other machine has looked", expect_message(SHARE_DATA));
 	check("the other machine has looked, and answered", expect_message(SHARE_DATA));
 	check("its writing is not here", words_are(pages, 42));
+	check_equal("lent to be read", lend_pages(pages + 512, 1, SHARE_READ_ONLY, &lent),
+		    SHARE_DONE);
+	check_equal("in another place", lent.flags, SHARE_READ_ONLY);
+	set_words(pages + 512, 7000);
+	point_to(&lent, READ_WORDS, 7000);
+	check_equal("which comes back when it was read", end_status(lent.id, 0), SHARE_DONE);
+	check("as it was", words_are(pages + 512, 7000));
 	check_equal("lent for one access", lend_pages(pages, 1, SHARE_ONCE, &lent), SHARE_DONE);
 }
 
@@ -336,8 +370,11 @@ static void serve(void)
 
 		if (*word == LAST)
 			break;
-		if (*word == LENT_WORDS) {
-			serve_pages(data);
+		if (*word == LENT_WORDS || *word == READ_WORDS) {
+			if (*word == LENT_WORDS)
+				serve_pages(data);
+			else
+				read_pages(data);
 			continue;
 		}
 		if (*word == LENT_WORDS + 1)
@@ -403,14 +440,15 @@ void test_main(void)
 	bus_offers(OFFER_PACKET, &offer);
 	check_equal("the class", *(const uint32_t *)(const void *)offer.type.byte, OFFER_PACKET);
 	check_equal("opened", channel_open(&ch, &offer, 0xe1e10), 0);
-	ask_version(SHARE_1_1 + 1, SHARE_1_1 + 9, &answer);
+	ask_version(SHARE_1_2 + 1, SHARE_1_2 + 9, &answer);
 	check_equal("no version that both have", answer.head.status, SHARE_NO_VERSION);
 	ask_version(1, SHARE_1_0, &answer);
 	check_equal("an older version", answer.version, SHARE_1_0);
-	ask_version(1, SHARE_1_1 + 9, &answer);
-	check_equal("the version", answer.version, SHARE_1_1);
+	ask_version(1, SHARE_1_2 + 9, &answer);
+	check_equal("the version", answer.version, SHARE_1_2);
 	peer_is_there = answer.peer_is_there;
 	window_gpa = answer.window_gpa;
+	read_only_gpa = answer.read_only_gpa;
 	check_equal("pages of the window", answer.window_pages, WINDOW_PAGES);
 	map_page(WINDOW_GVA, window_gpa, PAGE_P | PAGE_W);
 	wait_for_peer();

@@ -25,4 +25,4 @@ done
 printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf\n' >"$rules.new"; mv "$rules.new" "$rules"
 wait_for_all
 for m in store web; do grep -q '^1\.\.[1-9]' "$where/$m.log" && ! grep -q '^not ok' "$where/$m.log" || fail "$m"; grep -q "^share 0: .* [2-9] hubs, 0 failed" "$where/$m.log" || fail "$m: one hub"; done
-grep -q "^share 0: .* 11 pages lent, 11 ended" "$where/web.log" || fail "not all pages came back"
+grep -q "^share 0: .* 12 pages lent, 12 ended" "$where/web.log" || fail "not all pages came back"

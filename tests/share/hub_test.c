@@ -3,6 +3,7 @@
  * numbers. Whoever lies is left alone; the others go on.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,6 +57,8 @@ static char path[] = "/tmp/umbra-hub-XXXXXX/s";
 struct end {
 	int line, memory_fd, bell, answer;
 	int window; /* which its machine has; -1: none of others' */
+	int part[2]; /* its other parts */
+	uint32_t most; /* of its joiner's versions; 0: this one */
 	bool is_deaf; /* its machine does not say that it has another one */
 	uint64_t ended; /* which window was to be ended, the last */
 	unsigned agents; /* how often another one was asked for */
@@ -90,7 +93,7 @@ static void make_end(struct end *end, uint32_t side)
 	*end = (struct end){ .line = line_connect(path),
 			     .memory_fd = spawn_share("port", sizeof(struct share_memory)),
 			     .bell = eventfd(0, EFD_NONBLOCK), .answer = eventfd(0, EFD_NONBLOCK),
-			     .window = -1 };
+			     .window = -1, .part = { -1, -1 } };
 	end->memory = mmap(NULL, sizeof(*end->memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			   end->memory_fd, 0);
 	if (end->line < 0 || end->memory == MAP_FAILED)
@@ -143,15 +146,34 @@ static void begin(struct end *end)
 		abort();
 }
 
-static void connect_end(struct end *end, const char *machine, uint32_t side)
+/* most: of its joiner's versions; 0: as many as there are. */
+static void connect_as(struct end *end, const char *machine, uint32_t side, uint32_t most)
 {
 	struct wire_message message = join_message(machine, side);
 
 	make_end(end, side);
+	end->most = most;
+	if (most)
+		message.join.most = most;
 	bring_rules(end->line, all);
-	if (join(end, &message) != WIRE_VERSION)
+	if (join(end, &message) != (most ? (int)most : WIRE_VERSION))
 		abort();
 	begin(end);
+}
+
+static void connect_end(struct end *end, const char *machine, uint32_t side)
+{
+	connect_as(end, machine, side, 0);
+}
+
+static void close_window(struct end *end)
+{
+	const int fds[] = { end->window, end->part[0], end->part[1] };
+
+	for (unsigned n = 0; n < SHARE_PARTS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	end->window = end->part[0] = end->part[1] = -1;
 }
 
 static void leave_all_but_line(struct end *end)
@@ -159,8 +181,7 @@ static void leave_all_but_line(struct end *end)
 	close(end->memory_fd);
 	close(end->bell);
 	close(end->answer);
-	if (end->window >= 0)
-		close(end->window);
+	close_window(end);
 	munmap(end->memory, sizeof(*end->memory));
 	end->line = -1;
 }
@@ -193,22 +214,31 @@ static uint64_t inode_of(int fd)
 	return fd < 0 || fstat(fd, &st) ? 0 : st.st_ino;
 }
 
-static void bring_window(int line)
+/* One of an earlier version knows of one part. */
+static void bring_window(const struct end *end, unsigned parts)
 {
 	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_WINDOW };
-	int window = memfd_create("window", MFD_ALLOW_SEALING);
+	int window[SHARE_PARTS];
 
-	if (ftruncate(window, sizeof(struct share_window)) ||
-	    line_send(line, &message, &window, 1))
+	if (end->most)
+		parts = 1;
+	for (unsigned n = 0; n < parts; n++) {
+		window[n] = memfd_create("window", MFD_ALLOW_SEALING);
+		if (ftruncate(window[n], (off_t)share_part_bytes(n)))
+			abort();
+	}
+	if (line_send(end->line, &message, window, parts))
 		abort();
-	close(window);
+	while (parts)
+		close(window[--parts]);
 }
 
-static void take_window(struct end *end, int window, uint32_t number)
+static void take_window(struct end *end, const int fds[SHARE_PARTS], uint32_t number)
 {
-	if (end->window >= 0)
-		close(end->window);
-	end->window = window;
+	close_window(end);
+	end->window = fds[0];
+	end->part[0] = fds[1];
+	end->part[1] = fds[2];
 	if (end->is_deaf)
 		return;
 	__atomic_store_n(&end->memory->window_accepted, number, __ATOMIC_RELEASE);
@@ -224,14 +254,16 @@ static void hear(struct end *end)
 
 	while (line_receive(end->line, &message, fds, false) > 0)
 		switch (message.kind) {
-		case WIRE_WANT: bring_window(end->line); break;
-		case WIRE_WINDOW: take_window(end, fds[0], message.number); break;
+		case WIRE_WANT: bring_window(end, message.number); break;
+		case WIRE_WINDOW: take_window(end, fds, message.number); break;
 		case WIRE_AGENT: end->agents++; break;
 		case WIRE_END:
 			end->ended = inode_of(fds[0]);
-			if (ftruncate(fds[0], 0))
-				abort();
-			close(fds[0]);
+			for (unsigned n = 0; n < WIRE_FDS && fds[n] >= 0; n++) {
+				if (ftruncate(fds[n], 0))
+					abort();
+				close(fds[n]);
+			}
 			break;
 		default: abort();
 		}
@@ -458,11 +490,12 @@ static void nobody_there(void)
 }
 
 /* Whether pages may be lent, the hub says, and nobody else hears of it. */
-static void say_ask(struct end *end)
+static void say_ask(struct end *end, uint32_t flags)
 {
 	const unsigned slot = SHARE_RECEIVE_SLOTS + end->sent++ % SHARE_SEND_SLOTS;
 	const struct share_packet packet = { .epoch = 1, .number = ++end->number,
-					     .kind = SHARE_PACKET_ASK };
+					     .kind = SHARE_PACKET_ASK,
+					     .flags = flags };
 
 	memcpy(end->memory->data[slot], &packet, sizeof(packet));
 	submit(end, slot, SHARE_SEND);
@@ -475,11 +508,13 @@ static int hear_answer(struct end *end)
 	return next_reply(end, &reply, WAIT_MS) ? reply.result : -1;
 }
 
-static int ask_to_lend(struct end *end)
+static int ask_as(struct end *end, uint32_t flags)
 {
-	say_ask(end);
+	say_ask(end, flags);
 	return hear_answer(end);
 }
+
+static int ask_to_lend(struct end *end) { return ask_as(end, 0); }
 
 static const char none_lends[] = "allow * offer,see,open,pass */*\n";
 
@@ -542,6 +577,51 @@ static void lending(void)
 	expect("and is joined again", sees_peer(&store, true) && sees_peer(&web, true));
 }
 
+static uint64_t parts_of(const struct end *end)
+{
+	return (end->window >= 0) + (end->part[0] >= 0) + (end->part[1] >= 0);
+}
+
+static bool is_sealed(int fd)
+{
+	const int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && seals & F_SEAL_FUTURE_WRITE && seals & F_SEAL_SEAL;
+}
+
+static void lending_to_read(void)
+{
+	bring_rules(web.line, "allow * offer,see,open,pass */*\nallow web lend-ro */*\n");
+	expect("who may lend what is read may not lend else", ask_to_lend(&web) == -EPERM);
+	expect("nor the other one so", ask_as(&store, SHARE_PACKET_READ_ONLY) == -EPERM);
+	expect("but may lend that", ask_as(&web, SHARE_PACKET_READ_ONLY) == 0 &&
+						 have_window(true));
+	expect("in a window of three parts", parts_of(&web) == SHARE_PARTS &&
+						     parts_of(&store) == SHARE_PARTS);
+	expect("of which two are nobody's to write any more but who has",
+	       is_sealed(web.part[0]) && is_sealed(store.part[1]) && !is_sealed(web.window));
+	bring_rules(web.line, "allow * offer,see,open,pass */*\nallow web lend */*\n");
+	expect("who may lend may lend so, too", ask_as(&web, SHARE_PACKET_READ_ONLY) == 0 &&
+							have_window(true));
+	bring_rules(web.line, none_lends);
+	expect("and it is taken with the rule", have_window(false));
+	bring_rules(web.line, all);
+}
+
+/* A machine that was started by an earlier version. */
+static void older_joiner(void)
+{
+	leave(&web);
+	connect_as(&web, "web", SHARE_BINDS, WIRE_VERSION_PARTS - 1);
+	expect("one of an earlier version", sees_peer(&store, true) && sees_peer(&web, true));
+	expect("lends", ask_to_lend(&web) == 0 && have_window(true));
+	expect("in a window of one part", parts_of(&web) == 1 && parts_of(&store) == 1);
+	leave(&web);
+	connect_end(&web, "web", SHARE_BINDS);
+	expect("which goes with it", sees_peer(&store, true) && have_window(false));
+	patience_ends();
+}
+
 /* Says with which it comes again, while the hub has it taken from it. */
 static void comes_with_lost(void)
 {
@@ -577,7 +657,7 @@ static void comes_with_lost(void)
 static void deaf_machine(void)
 {
 	web.is_deaf = true;
-	say_ask(&store);
+	say_ask(&store, 0);
 	expect("both are given one", have_window(true));
 	patience_ends();
 	expect("who waits for one that does not come to it is told",
@@ -759,6 +839,8 @@ int main(void)
 	packets_pass();
 	rules_change();
 	lending();
+	lending_to_read();
+	older_joiner();
 	comes_with_lost();
 	deaf_machine();
 	slow_rate();

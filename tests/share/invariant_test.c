@@ -52,7 +52,8 @@ static void window_of_a_third(void *hub)
 {
 	hub_in(hub)->port[2].window = &hub_in(hub)->window[0];
 }
-static void window_without_memory(void *hub) { hub_in(hub)->window[0].fd = HUB_NOBODY; }
+static void window_without_memory(void *hub) { hub_in(hub)->window[0].fd[0] = HUB_NOBODY; }
+static void window_of_more_parts(void *hub) { hub_in(hub)->window[0].fd[2] = 0; }
 static void window_of_strangers(void *hub)
 {
 	hub_in(hub)->port[0].peer = hub_in(hub)->port[1].peer = NULL;
@@ -71,6 +72,7 @@ static const struct spoiling of_hub[] = {
 	{ "a window that its port does not know", window_of_one_side },
 	{ "a window of a third one", window_of_a_third },
 	{ "a window without memory", window_without_memory },
+	{ "a window with a part more", window_of_more_parts },
 	{ "a window of two that are not joined", window_of_strangers },
 	{ "a window that has ended and is somebody's", window_that_ended },
 };
@@ -97,7 +99,7 @@ static unsigned of_the_hub(void)
 		hub.port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
 					     .answer = HUB_NOBODY };
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)
-		hub.window[n].fd = HUB_NOBODY;
+		window_clear(&hub.window[n]);
 	make_port(&hub, 0, SHARE_SERVES);
 	make_port(&hub, 1, SHARE_BINDS);
 	make_port(&hub, 2, SHARE_BINDS);
@@ -105,6 +107,8 @@ static unsigned of_the_hub(void)
 	hub.port[1].peer = &hub.port[0];
 	hub.port[0].window = hub.port[1].window = &hub.window[0];
 	hub.window[0] = (struct window){ .state = WINDOW_COMMON,
+					 .parts = 1,
+					 .fd = { 0, HUB_NOBODY, HUB_NOBODY },
 					 .port = { &hub.port[0], &hub.port[1] } };
 	return CAUGHT_MISSED("hub", check_hub_of, &hub, of_hub);
 }

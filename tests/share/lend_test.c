@@ -1,14 +1,16 @@
 /*
  * Pages that are lent and come back, in random order, against a model, with a peer that writes into
  * all of the window at any time, as a hostile machine process may: what is not lent never changes,
- * and of what has come back the window keeps nothing.
+ * and of what has come back the window keeps nothing. What is lent to be read it cannot write.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,6 +24,8 @@ enum { RAM_PAGES = 400, STEPS = 20000, MOST_RUN = 40, MANY_PAGES = 4000, RUN_PAG
 static int failures;
 static struct guest_memory memory;
 static struct share_window *window, *peers;
+static uint8_t (*only)[GUEST_PAGE_BYTES]; /* what the peer only reads, by a descriptor of its own */
+static int only_fd, peers_fd;
 static struct lend_table table;
 static unsigned told;
 
@@ -38,6 +42,14 @@ static void written(void *context, uint64_t gpa, size_t bytes)
 	told += bytes / GUEST_PAGE_BYTES;
 }
 
+static int open_to_read(int fd)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY);
+}
+
 static void make(void)
 {
 	const size_t bytes = guest_memory_footprint_bytes(RAM_PAGES * GUEST_PAGE_BYTES);
@@ -45,15 +57,21 @@ static void make(void)
 	uint8_t *ram = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
 			    0);
 
+	only_fd = memfd_create("window", MFD_ALLOW_SEALING);
+	if (ftruncate(only_fd, WINDOW_HALF_BYTES))
+		abort();
+	only = mmap(NULL, WINDOW_HALF_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, only_fd, 0);
+	peers_fd = open_to_read(only_fd);
 	window = mmap(NULL, sizeof(*window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	peers = mmap(NULL, sizeof(*peers), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (ram == MAP_FAILED || window == MAP_FAILED || peers == MAP_FAILED)
+	if (ram == MAP_FAILED || window == MAP_FAILED || peers == MAP_FAILED ||
+	    (void *)only == MAP_FAILED)
 		abort();
 	guest_memory_init(&memory, ram, RAM_PAGES * GUEST_PAGE_BYTES,
 			  RAM_PAGES * GUEST_PAGE_BYTES);
 	memory.window_bytes = SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 	table = (struct lend_table){ .lender = lender_create(&memory, written, NULL),
-				     .half = window->page[0] };
+				     .half = { { .page = window->page[0] }, { .page = only } } };
 	for (unsigned n = 0; n < RAM_PAGES; n++)
 		memset(ram + n * GUEST_PAGE_BYTES, (int)n, GUEST_PAGE_BYTES);
 }
@@ -62,10 +80,19 @@ static uint8_t *page(uint64_t gfn) { return memory.ram + gfn * GUEST_PAGE_BYTES;
 
 static struct lend *lend_run(uint64_t gfn, uint32_t pages)
 {
-	struct lend *lend = lend_ask(&table, pages);
+	struct lend *lend = lend_ask(&table, pages, false);
 
 	for (uint32_t n = 0; lend && n < pages; n++)
-		table.gfn[lend->first + n] = gfn + n;
+		lend_frames(&table, lend)[n] = gfn + n;
+	return lend;
+}
+
+static struct lend *lend_to_read(uint64_t gfn, uint32_t pages)
+{
+	struct lend *lend = lend_ask(&table, pages, true);
+
+	for (uint32_t n = 0; lend && n < pages; n++)
+		lend_frames(&table, lend)[n] = gfn + n;
 	return lend;
 }
 
@@ -102,20 +129,20 @@ static void refused(void)
 	expect("a page is lent once", lend_begin(&table, other) == -EBUSY);
 	expect("and none of the others then", page(9)[0] == 9 && peers->page[0][1][0] != 9);
 	other = lend_run(9, 3);
-	table.gfn[other->first + 1] = 12;
-	table.gfn[other->first + 2] = 10;
+	lend_frames(&table, other)[1] = 12;
+	lend_frames(&table, other)[2] = 10;
 	expect("nor where it is not beside them", lend_begin(&table, other) == -EBUSY);
 	expect("of which nothing was seen", page(12)[0] == 12 && !peers->page[0][1][0] &&
 					       !peers->page[0][2][0]);
 	other = lend_run(9, 2);
-	table.gfn[other->first + 1] = 9;
+	lend_frames(&table, other)[1] = 9;
 	expect("nor twice in one run", lend_begin(&table, other) == -EBUSY && page(9)[0] == 9);
 	expect("nothing is left of it", !lend_find(&table, 3) && page(11)[0] == 11);
 	expect("no RAM", lend_begin(&table, lend_run(RAM_PAGES, 1)) == -EFAULT);
 	expect("the window is none", lend_begin(&table, lend_run(window_gfn, 1)) == -EFAULT);
 	expect("no address", lend_begin(&table, lend_run(UINT64_MAX - 1, 1)) == -EFAULT);
-	expect("no page at all", !lend_ask(&table, 0));
-	expect("more than the half", !lend_ask(&table, SHARE_WINDOW_PAGES));
+	expect("no page at all", !lend_ask(&table, 0, false));
+	expect("more than the half", !lend_ask(&table, SHARE_WINDOW_PAGES, false));
 	lend_end(&table, one);
 }
 
@@ -138,6 +165,115 @@ static void counts(void)
 	lend->state = LEND_ENDING;
 	expect("and none once it ends", !lend_use(lend));
 	lend_end(&table, lend);
+}
+
+/* ---- what the other only reads ---- */
+
+/* All that a lost machine process could think of, and more than its list of calls lets it. */
+enum { HOSTILE_ACTS = 15 };
+
+static bool hostile_act(unsigned act, uint8_t *at)
+{
+	const struct iovec from = { .iov_base = (void *)"x", .iov_len = 1 };
+	const struct iovec to = { .iov_base = at, .iov_len = 1 };
+	const int rw = PROT_READ | PROT_WRITE;
+	char path[32];
+	uint8_t *again;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", peers_fd);
+	switch (act) {
+	case 0: return !mprotect(at, GUEST_PAGE_BYTES, rw);
+	case 1: return mmap(NULL, GUEST_PAGE_BYTES, rw, MAP_SHARED, peers_fd, 0) != MAP_FAILED;
+	case 2: return !ftruncate(peers_fd, 0);
+	case 3: return write(peers_fd, "x", 1) == 1 || pwrite(peers_fd, "x", 1, 0) == 1;
+	case 4: return !fallocate(peers_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+				  GUEST_PAGE_BYTES);
+	case 5: return !madvise(at, GUEST_PAGE_BYTES, MADV_REMOVE);
+	case 6: return !fcntl(peers_fd, F_ADD_SEALS, F_SEAL_WRITE);
+	case 7:
+		again = mremap(at, 0, GUEST_PAGE_BYTES, MREMAP_MAYMOVE);
+		return again != MAP_FAILED && !mprotect(again, GUEST_PAGE_BYTES, rw);
+	case 8:
+		again = mremap(at, GUEST_PAGE_BYTES, GUEST_PAGE_BYTES,
+			       MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+		return again != MAP_FAILED && !mprotect(again, GUEST_PAGE_BYTES, rw);
+	case 9: return process_vm_writev(getpid(), &from, 1, &to, 1, 0) == 1;
+	case 10: /* as a tracer writes */
+		fd = open("/proc/self/mem", O_RDWR);
+		return fd >= 0 && pwrite(fd, "x", 1, (off_t)(uintptr_t)at) == 1;
+	case 11: /* with another descriptor of it, which its list of calls does not let it open */
+		fd = open(path, O_RDWR);
+		return fd >= 0 && (write(fd, "x", 1) == 1 ||
+				   mmap(NULL, GUEST_PAGE_BYTES, rw, MAP_SHARED, fd, 0) !=
+					   MAP_FAILED);
+	case 12:
+		fd = open(path, O_RDWR);
+		return fd >= 0 && !fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					     GUEST_PAGE_BYTES);
+	case 13: /* its own copy is nobody else's */
+		again = mmap(NULL, GUEST_PAGE_BYTES, rw, MAP_PRIVATE, peers_fd, 0);
+		if (again != MAP_FAILED)
+			*again = 'x';
+		return false;
+	default: /* a store */
+		*(volatile uint8_t *)at = 'x';
+		return true;
+	}
+}
+
+static int hostile_child(unsigned act, uint8_t *at)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	if (!child) {
+		signal(SIGSEGV, SIG_DFL);
+		signal(SIGBUS, SIG_DFL);
+		_exit(hostile_act(act, at));
+	}
+	waitpid(child, &status, 0);
+	return status;
+}
+
+/* The peer has the descriptor that reads, and whatever a process of the user's may do. */
+static void only_read(void)
+{
+	uint8_t *theirs = mmap(NULL, WINDOW_HALF_BYTES, PROT_READ, MAP_SHARED, peers_fd, 0);
+	struct lend *lend = lend_to_read(30, 2);
+	struct lend *other = lend_run(32, 1);
+	bool is_kept = true;
+
+	if (theirs == MAP_FAILED ||
+	    fcntl(only_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL | F_SEAL_GROW))
+		abort();
+	expect("pages are lent to be read, and others", !lend_begin(&table, lend) &&
+								!lend_begin(&table, other));
+	expect("each in its place", lend->first == 0 && other->first == 0 && theirs[0] == 30 &&
+					    theirs[GUEST_PAGE_BYTES] == 31 &&
+					    peers->page[0][0][0] == 32);
+	page(30)[9] = 7;
+	expect("what is written is read", theirs[9] == 7);
+	for (unsigned act = 0; act < HOSTILE_ACTS; act++) {
+		const int status = hostile_child(act, theirs);
+
+		if (act + 1 == HOSTILE_ACTS)
+			is_kept &= WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV;
+		else
+			is_kept &= WIFEXITED(status) && !WEXITSTATUS(status);
+		is_kept &= page(30)[0] == 30 && page(30)[9] == 7 && only[0][0] == 30;
+		if (!is_kept)
+			printf("# act %u: %x\n", act, (unsigned)status);
+	}
+	expect("and written by nobody else, whatever it calls", is_kept);
+	page(31)[9] = 6;
+	lend_end(&table, lend);
+	lend_end(&table, other);
+	expect("they come back", page(30)[0] == 30 && page(31)[9] == 6 && page(32)[0] == 32);
+	expect("and nothing is left to read", !theirs[0] && !theirs[GUEST_PAGE_BYTES + 9]);
+	page(30)[9] = 30;
+	page(31)[9] = 31;
+	munmap(theirs, WINDOW_HALF_BYTES);
 }
 
 /* ---- at random ---- */
@@ -179,7 +315,7 @@ static void end_any(void)
 		return;
 	lend_end(&table, lend);
 	for (uint32_t n = was.first; n < was.first + was.pages; n++) {
-		const uint64_t gfn = table.gfn[n];
+		const uint64_t gfn = table.half[0].gfn[n];
 
 		is_lent[gfn] = false;
 		holds[gfn] = *page(gfn);
@@ -383,6 +519,7 @@ int main(void)
 	both_see();
 	refused();
 	counts();
+	only_read();
 	at_random();
 	run_at_once();
 	run_over_border();

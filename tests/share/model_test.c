@@ -100,7 +100,7 @@ static void make_machine(struct machine *machine, struct share_window *window, u
 			  bytes);
 	machine->table = (struct lend_table){
 		.lender = lender_create(&machine->memory, written, NULL),
-		.half = window->page[side],
+		.half[0].page = window->page[side],
 	};
 	must("a lender", machine->table.lender != NULL);
 	must("pages", !pages_make(&machine->pages, &machine->memory, 8 * GUEST_PAGE_BYTES));
@@ -181,7 +181,7 @@ static void keep_lend(struct machine *machine, const struct lend *lend, const ui
 static void do_lend(struct machine *machine)
 {
 	const uint32_t pages = 1 + (uint32_t)rnd(MOST_RUN);
-	struct lend *lend = lend_ask(&machine->table, pages);
+	struct lend *lend = lend_ask(&machine->table, pages, false);
 	const bool is_run = rnd(2);
 	uint64_t gfn[MOST_RUN];
 	int error;
@@ -192,7 +192,7 @@ static void do_lend(struct machine *machine)
 	for (uint32_t n = 1; n < pages; n++)
 		gfn[n] = is_run ? gfn[n - 1] + 1 : rnd(RAM_PAGES);
 	for (uint32_t n = 0; n < pages; n++)
-		machine->table.gfn[lend->first + n] = gfn[n];
+		lend_frames(&machine->table, lend)[n] = gfn[n];
 	error = lend_begin(&machine->table, lend);
 	must("pages are lent if they may be", !error == may_be_lent(machine, gfn, pages));
 	if (!error)
@@ -213,7 +213,7 @@ static void end_lend(struct machine *machine, struct model_lend *model, struct l
 	lend_end(&machine->table, lend);
 	for (uint32_t n = 0; n < model->pages; n++)
 		must("the window keeps nothing",
-		     is_filled((uint64_t *)(void *)machine->table.half[first + n], 0));
+		     is_filled((uint64_t *)(void *)machine->table.half[0].page[first + n], 0));
 	forget_lend(machine, model);
 }
 
@@ -272,7 +272,7 @@ static void do_write(struct machine *machine)
 /* The other machine's process, into a page that it may write, or into what is nobody's. */
 static void do_peer_write(struct machine *machine, const struct machine *peer)
 {
-	const unsigned side = machine->table.half == machine->window->page[1];
+	const unsigned side = machine->table.half[0].page == machine->window->page[1];
 	const uint32_t at = (uint32_t)rnd(SHARE_WINDOW_PAGES);
 	uint64_t *words = (uint64_t *)(void *)peer->window->page[side][at];
 
@@ -375,7 +375,7 @@ static void do_restore(struct machine *machine, unsigned side)
 	make_machine(machine, map(sizeof(struct share_window), -1), side);
 	munmap(machine->window, sizeof(*machine->window));
 	machine->window = before.window;
-	machine->table.half = before.table.half;
+	machine->table.half[0].page = before.table.half[0].page;
 	memcpy(machine->memory.ram, saved, bytes);
 	memcpy(machine->page, before.page, sizeof(machine->page));
 	for (uint64_t gfn = 0; gfn < RAM_PAGES; gfn++)
@@ -401,7 +401,7 @@ static void do_kill(unsigned n)
 	make_windows(windows);
 	make_machine(&machines[n], windows[n], n);
 	survivor->window = windows[!n];
-	survivor->table.half = survivor->window->page[!n];
+	survivor->table.half[0].page = survivor->window->page[!n];
 }
 
 static void step(void)

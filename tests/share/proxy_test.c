@@ -47,6 +47,9 @@ struct bench {
 };
 
 static struct bench bench;
+static uint32_t version = SHARE_DISK_1_2;
+static uint32_t window_parts = WINDOW_PARTS;
+static uint8_t (*only)[SLOT_PAGE_BYTES];
 static unsigned checks, bad;
 
 static void check(const char *name, bool good)
@@ -188,7 +191,7 @@ static uint32_t round_of_hello(void)
 static void welcome(void)
 {
 	const struct share_disk_welcome said = { .kind = SHARE_DISK_WELCOME,
-						 .version = SHARE_DISK_1_1,
+						 .version = version,
 						 .round = round_of_hello(),
 						 .size_bytes = DISK_BYTES,
 						 .sector_bytes = SECTOR,
@@ -212,10 +215,8 @@ static struct share_disk_request asked(void)
 	return request;
 }
 
-/* As the joiner does; fd -1: it is taken away. */
-static void give(int fd)
+static void put_word(struct window_word word, int fd)
 {
-	const struct window_word word = { .number = bench.memory->window_wanted + 1 };
 	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
 		.head = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
 			  .cmsg_len = CMSG_LEN(sizeof(int)) },
@@ -230,26 +231,57 @@ static void give(int fd)
 	}
 	if (sendmsg(bench.line, &head, 0) != sizeof(word))
 		abort();
+}
+
+/* As the joiner does; no parts: it is taken away. */
+static void give(const int fds[WINDOW_PARTS], uint32_t parts)
+{
+	struct window_word word = { .number = bench.memory->window_wanted + 1, .parts = parts };
+
+	for (; word.part < parts || !word.part; word.part++)
+		put_word(word, parts ? fds[word.part] : -1);
 	bench.memory->window_wanted = word.number;
 	turn();
 }
 
-/* What the server sees of the window. */
-static struct share_window *give_new(void)
+static void take_away(void) { give(NULL, 0); }
+
+/* What the server sees of a part. */
+static void *make_part(unsigned part, int *ret_fd)
 {
 	const int made = memfd_create("window", 0);
 	const int fd = fcntl(made, F_DUPFD, 20); /* the lowest is for what comes */
-	struct share_window *window;
+	const size_t bytes = share_part_bytes(part);
+	void *at;
 
-	if (fd < 0 || ftruncate(fd, sizeof(*window)))
+	if (fd < 0 || ftruncate(fd, (off_t)bytes))
 		abort();
-	window = mmap(NULL, sizeof(*window), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(made);
-	if (window == MAP_FAILED)
+	if (at == MAP_FAILED)
 		abort();
-	give(fd);
-	close(fd);
+	*ret_fd = fd;
+	return at;
+}
+
+/* And of the window; what it only reads is in `only`. */
+static struct share_window *give_new(void)
+{
+	int fds[WINDOW_PARTS];
+	struct share_window *window = make_part(SHARE_PART_BOTH, &fds[WINDOW_BOTH]);
+
+	only = make_part(SHARE_PART_BINDS, &fds[WINDOW_OWN]);
+	munmap(make_part(SHARE_PART_SERVES, &fds[WINDOW_OTHERS]), WINDOW_HALF_BYTES);
+	give(fds, window_parts);
+	for (unsigned n = 0; n < WINDOW_PARTS; n++)
+		close(fds[n]);
 	return window;
+}
+
+/* Where the server finds what is to be written. */
+static const uint8_t *written(const struct share_window *window)
+{
+	return version == SHARE_DISK_1_1 ? window->page[1][asked().first] : only[asked().first];
 }
 
 /* ---- what is tested ---- */
@@ -321,8 +353,10 @@ static void taken_under_way(uint8_t operation)
 	check("a request is sent", comes(&bench.request) && asked().offset == 3 * SECTOR);
 	number = asked().number;
 	check("with its bytes in the window",
-	      operation == READ_10 || window->page[1][asked().first][5] == 'w');
-	give(-1);
+	      operation == READ_10 || written(window)[5] == 'w');
+	check("and what is only read nowhere else",
+	      version == SHARE_DISK_1_1 || window->page[1][asked().first][5] != 'w');
+	take_away();
 	done(number);
 	check("what is answered after the window counts for nothing", heard() == before);
 	check("who may lend is asked", comes(&bench.ask));
@@ -340,13 +374,13 @@ static void taken_under_way(uint8_t operation)
 	check("it is asked by the same number", comes(&bench.request) && asked().number == number);
 	check("in this round", asked().round == round_of_hello());
 	check("with the same bytes",
-	      operation == READ_10 || window->page[1][asked().first][5] == 'w');
+	      operation == READ_10 || written(window)[5] == 'w');
 	memset(window->page[1][asked().first], 'r', SECTOR);
 	done(number);
 	check("now it is answered", heard() != before);
 	check("with what was read", operation != READ_10 || data()[SECTOR - 1] == 'r');
 	done(number);
-	give(-1);
+	take_away();
 	munmap(window, sizeof(*window));
 }
 
@@ -392,6 +426,10 @@ int main(void)
 	make_bench();
 	taken_under_way(WRITE_10);
 	taken_under_way(READ_10);
+	version = SHARE_DISK_1_1; /* a server of an earlier version, and then a hub, too */
+	taken_under_way(WRITE_10);
+	window_parts = 1;
+	taken_under_way(WRITE_10);
 	hello_is_lost();
 	no_slots();
 	fake_destroy(&bench.fake);

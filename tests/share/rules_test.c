@@ -47,6 +47,10 @@ static unsigned line_for(enum rule_act act, const char *machine, unsigned minute
 
 static void decisions(void)
 {
+	parse("allow web lend */*\ndeny web lend-ro */*\nallow mail lend-ro */*\n");
+	expect("who may lend may lend to be read", line_for(ACT_LEND_RO, "web", 0, 0) == 1);
+	expect("but not the other way round", line_for(ACT_LEND, "mail", 0, 0) == 0 &&
+						      line_for(ACT_LEND_RO, "mail", 0, 0) == 3);
 	parse(example);
 	expect("six rules", rules.count == 5 && !rules.wrong_line);
 	expect("an agent", !strcmp(rules.agent, "/run/agent") && rules.agent_lifetime_ms == 250);

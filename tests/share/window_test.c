@@ -29,7 +29,7 @@ struct end {
 	struct port_window window;
 	struct share_memory *memory;
 	int line;
-	uint8_t *seen, *slots;
+	uint8_t *seen, *slots, *read, *written;
 	uint64_t word;
 };
 
@@ -49,18 +49,21 @@ static void make_end(struct end *end, unsigned half)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, line))
 		abort();
 	*end = (struct end){ .memory = own(sizeof(*end->memory)), .line = line[0],
-			     .seen = own(WINDOW_HALF_BYTES), .slots = own(SLOTS_BYTES) };
+			     .seen = own(WINDOW_HALF_BYTES), .slots = own(SLOTS_BYTES),
+			     .read = own(WINDOW_HALF_BYTES), .written = own(SLOTS_BYTES) };
 	if (!port_window_make(&end->window, line[1]) ||
-	    !port_window_show(&end->window, !half, end->seen, WINDOW_HALF_BYTES, false) ||
-	    !port_window_show(&end->window, half, end->slots, SLOTS_BYTES, true))
+	    !port_window_show(&end->window, WINDOW_BOTH, !half, end->seen, WINDOW_HALF_BYTES,
+			      false) ||
+	    !port_window_show(&end->window, WINDOW_BOTH, half, end->slots, SLOTS_BYTES, true) ||
+	    !port_window_show(&end->window, WINDOW_OTHERS, 0, end->read, WINDOW_HALF_BYTES,
+			      false) ||
+	    !port_window_show(&end->window, WINDOW_OWN, 0, end->written, SLOTS_BYTES, true))
 		abort();
 	end->window.word = &end->word;
 }
 
-/* As the joiner does; fd -1: none. */
-static void give(struct end *end, int fd)
+static void put_word(struct end *end, struct window_word word, int fd)
 {
-	const struct window_word word = { .number = end->memory->window_wanted + 1 };
 	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
 		.head = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
 			  .cmsg_len = CMSG_LEN(sizeof(int)) },
@@ -75,19 +78,35 @@ static void give(struct end *end, int fd)
 	}
 	if (sendmsg(end->line, &head, 0) != sizeof(word))
 		abort();
+}
+
+/* As the joiner does, of a window with a part or more; fd -1: none. */
+static void give_parts(struct end *end, const int fds[WINDOW_PARTS], uint32_t parts)
+{
+	struct window_word word = { .number = end->memory->window_wanted + 1, .parts = parts };
+
+	for (; word.part < parts || !word.part; word.part++)
+		put_word(end, word, fds[word.part]);
 	end->memory->window_wanted = word.number;
 }
 
-static int new_window(void)
+static void give(struct end *end, int fd)
 {
-	const int made = memfd_create("window", 0);
+	give_parts(end, (const int[WINDOW_PARTS]){ fd, -1, -1 }, fd < 0 ? 0 : 1);
+}
+
+static int new_part(unsigned part)
+{
+	const int made = memfd_create("window", MFD_ALLOW_SEALING);
 	const int fd = fcntl(made, F_DUPFD, 20); /* the lowest is for what comes */
 
-	if (fd < 0 || ftruncate(fd, sizeof(struct share_window)))
+	if (fd < 0 || ftruncate(fd, (off_t)share_part_bytes(part)))
 		abort();
 	close(made);
 	return fd;
 }
+
+static int new_window(void) { return new_part(SHARE_PART_BOTH); }
 
 static bool exchange(struct end *end)
 {
@@ -204,14 +223,74 @@ static int lose_slots(struct end *end, int fd)
 	return status;
 }
 
+/* ---- what the other only reads ---- */
+
+static int open_to_read(int fd)
+{
+	char path[32];
+	int low;
+	int high;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	low = open(path, O_RDONLY);
+	high = fcntl(low, F_DUPFD, 20);
+	if (high < 0)
+		abort();
+	close(low);
+	return high;
+}
+
+static void parts_pass(struct end *one, struct end *other)
+{
+	const int both = new_window();
+	const int ones = new_part(SHARE_PART_SERVES);
+	const int others = new_part(SHARE_PART_BINDS);
+
+	strcpy((char *)one->written, "kept, too");
+	give_parts(one, (const int[]){ both, ones, open_to_read(others) }, WINDOW_PARTS);
+	give_parts(other, (const int[]){ both, others, open_to_read(ones) }, WINDOW_PARTS);
+	expect("both have all parts", exchange(one) && exchange(other) &&
+					      one->window.is_all_shared &&
+					      other->window.is_all_shared);
+	expect("what is kept for the other to read it reads",
+	       !strcmp((char *)one->written, "kept, too") &&
+		       !strcmp((char *)other->read, "kept, too"));
+	one->window.own[20][5] = 9;
+	other->window.own[20][5] = 8;
+	expect("what each lends so the other reads",
+	       other->read[20 * PAGE + 5] == 9 && one->read[20 * PAGE + 5] == 8);
+	expect("and cannot make it its own to write",
+	       mprotect(other->read, PAGE, PROT_READ | PROT_WRITE) == -1);
+	give(one, new_window());
+	expect("another has the first part alone", exchange(one) && one->window.is_shared &&
+							   !one->window.is_all_shared);
+	expect("and nothing of the others but what is kept",
+	       !strcmp((char *)one->written, "kept, too") && !one->read[20 * PAGE + 5] &&
+		       !one->window.own[20][5]);
+	put_word(one, (struct window_word){ .number = one->memory->window_wanted + 1,
+					    .parts = WINDOW_PARTS }, both);
+	one->memory->window_wanted++;
+	expect("one of which a part is missing is none", !exchange(one) &&
+								 !one->window.is_shared);
+	expect("and leaves no descriptor", fcntl(WINDOW_RECEIVED_FD, F_GETFD) < 0);
+	give(one, -1);
+	give(other, -1);
+	expect("its own again", exchange(one) && exchange(other) && !other->window.is_all_shared);
+	expect("with nothing of theirs", !other->read[20 * PAGE + 5]);
+}
+
 int main(void)
 {
 	struct end one;
 	struct end other;
+	struct end third;
+	struct end fourth;
 	int fd;
 
 	make_end(&one, 0);
 	make_end(&other, 1);
+	make_end(&third, 0);
+	make_end(&fourth, 1);
 	fd = new_window();
 	close(WINDOW_RECEIVED_FD);
 	two_share(&one, &other, fd);
@@ -220,5 +299,6 @@ int main(void)
 	expect("and with one sees nothing", look_at_lost(&other, true) == 0);
 	expect("what is lost of slots is said to be, once", lose_slots(&one, new_window()) == 0);
 	many_words(&one);
+	parts_pass(&third, &fourth);
 	return failures != 0;
 }

@@ -41,6 +41,10 @@ static void window_too_large(void *memory)
 {
 	memory_in(memory)->window_bytes = (GUEST_WINDOW_PAGES + 1ull) * GUEST_PAGE_BYTES;
 }
+static void window_that_is_only_read(void *memory)
+{
+	memory_in(memory)->window_read_only = memory_in(memory)->window_bytes + 1;
+}
 static void overlay_between_pages(void *memory) { memory_in(memory)->overlay[3].gpa++; }
 static void overlay_that_is_not_looked_for(void *memory)
 {
@@ -54,6 +58,7 @@ static const struct spoiling of_memory[] = {
 	{ "less populated than is low", populated_below_low },
 	{ "populated memory that ends within a page", populated_between_pages },
 	{ "a window that has no pages", window_too_large },
+	{ "what is only read beside the windows", window_that_is_only_read },
 	{ "an overlay between two pages", overlay_between_pages },
 	{ "an overlay that nobody looks for", overlay_that_is_not_looked_for },
 };

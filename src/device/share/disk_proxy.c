@@ -54,6 +54,7 @@ struct disk_proxy {
 	struct slot_server disk_server;
 	struct block_memory *block;
 	size_t block_bytes;
+	uint8_t *written; /* as block->data, of what the server only reads */
 	struct pending pending[SLOTS];
 	uint64_t last_number;
 	bool answers, arrived, told_served; /* told_served: the controller, at last */
@@ -158,6 +159,17 @@ static uint64_t oldest_number(const struct disk_proxy *proxy)
 	return oldest;
 }
 
+/* Of a write, for who does not know where it is. */
+static void show_written(const struct disk_proxy *proxy, unsigned slot)
+{
+	const struct slot_request *request = &proxy->pending[slot].request;
+	const size_t at = slot * (size_t)SLOT_BYTES;
+
+	if (request->kind == BLOCK_WRITE &&
+	    (proxy->disk.version == SHARE_DISK_1_1 || !proxy->window->is_all_shared))
+		memcpy((uint8_t *)proxy->block->data + at, proxy->written + at, request->bytes);
+}
+
 static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldest)
 {
 	struct pending *pending = &proxy->pending[slot];
@@ -170,6 +182,7 @@ static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldes
 						    .offset = pending->request.offset,
 						    .bytes = pending->request.bytes };
 
+	show_written(proxy, slot);
 	pending->is_sent = send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
 }
 
@@ -184,11 +197,17 @@ static void send_requests(struct disk_proxy *proxy)
 			send_request(proxy, n, oldest);
 }
 
+/* Of a hub or server's machine of an earlier version there is no window that is only read. */
+static uint32_t most_version(const struct disk_proxy *proxy)
+{
+	return proxy->window->is_all_shared ? SHARE_DISK_1_2 : SHARE_DISK_1_1;
+}
+
 static void greet(struct disk_proxy *proxy)
 {
 	const struct share_disk_hello message = { .kind = SHARE_DISK_HELLO,
 						  .least = SHARE_DISK_1_1,
-						  .most = SHARE_DISK_1_1,
+						  .most = most_version(proxy),
 						  .round = proxy->round,
 						  .session = proxy->epoch };
 
@@ -299,7 +318,8 @@ static void take_welcome(struct disk_proxy *proxy, const uint8_t *bytes)
 	memcpy(&said, bytes, sizeof(said));
 	if (proxy->state != GREETING || said.round != proxy->round)
 		return;
-	if (said.version != SHARE_DISK_1_1 || !is_disk(&said) ||
+	if (said.version < SHARE_DISK_1_1 || said.version > most_version(proxy) ||
+	    !is_disk(&said) ||
 	    (proxy->is_known && !is_same_disk(&proxy->disk, &said))) {
 		proxy->counters.strangers++;
 		proxy->state = STRANGER;
@@ -333,6 +353,7 @@ static bool is_slot_lost(const struct disk_proxy *proxy, unsigned slot)
 {
 	/* the look brings the handler, where it has not been */
 	(void)*((const volatile uint8_t *)proxy->block->data + (size_t)slot * SLOT_BYTES);
+	(void)*((const volatile uint8_t *)proxy->written + (size_t)slot * SLOT_BYTES);
 	return __atomic_load_n(&proxy->window->is_lost, __ATOMIC_ACQUIRE);
 }
 
@@ -480,8 +501,8 @@ static void fail_pending(struct disk_proxy *proxy)
 /* No guest's thread writes into the slots meanwhile: its controller's channel is held. */
 static void follow_window(struct disk_proxy *proxy)
 {
-	const uint64_t gpa = GUEST_WINDOW_GPA +
-			     proxy->number * (uint64_t)SHARE_SHOWN_PAGES * GUEST_PAGE_BYTES;
+	const uint64_t gpa = lender_window_gpa(proxy->number);
+	const uint64_t read_only_gpa = lender_read_only_gpa(proxy->lender, proxy->number);
 	bool was_shared;
 
 	if (!port_window_is_wanted(proxy->window, proxy->memory))
@@ -491,6 +512,7 @@ static void follow_window(struct disk_proxy *proxy)
 	was_shared = proxy->window->is_shared;
 	if (port_window_exchange(proxy->window, proxy->memory)) {
 		lender_tell_change(proxy->lender, gpa, WINDOW_HALF_BYTES);
+		lender_tell_change(proxy->lender, read_only_gpa, WINDOW_HALF_BYTES);
 		if (port_window_take_lost(proxy->window))
 			fail_pending(proxy);
 		if (was_shared)
@@ -581,21 +603,36 @@ static struct block_memory *make_slots(struct port_window *window, size_t *ret_b
 	if (block == MAP_FAILED)
 		return NULL;
 	*ret_bytes = bytes;
-	if (port_window_show(window, 1, (uint8_t *)block->data, slots_bytes, true))
+	if (port_window_show(window, WINDOW_BOTH, 1, (uint8_t *)block->data, slots_bytes, true))
 		return block;
 	munmap(block, bytes);
+	return NULL;
+}
+
+/* As long as the slots, and kept as they are. */
+static uint8_t *make_written(struct port_window *window)
+{
+	const size_t bytes = SLOTS * (size_t)SLOT_BYTES;
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		return NULL;
+	if (port_window_show(window, WINDOW_OWN, 0, at, bytes, true))
+		return at;
+	munmap(at, bytes);
 	return NULL;
 }
 
 static bool make_controller(struct disk_proxy *proxy, struct bus *bus)
 {
 	proxy->block = make_slots(proxy->window, &proxy->block_bytes);
-	if (!proxy->block)
+	proxy->written = make_written(proxy->window);
+	if (!proxy->block || !proxy->written)
 		return false;
 	proxy->disk_client = (struct slot_client){ .queue = &proxy->block->queue, .slots = SLOTS,
 						   .kicked = disk_kicked, .context = proxy };
 	proxy->disk_server = (struct slot_server){ .queue = &proxy->block->queue, .slots = SLOTS };
-	proxy->storage = storage_create_served(bus, proxy->number, proxy->block,
+	proxy->storage = storage_create_served(bus, proxy->number, proxy->block, proxy->written,
 					       &proxy->disk_client, SLOT_BYTES);
 	return proxy->storage;
 }
@@ -627,6 +664,8 @@ void disk_proxy_destroy(struct disk_proxy *proxy)
 		storage_destroy(proxy->storage);
 	if (proxy->block)
 		munmap(proxy->block, proxy->block_bytes);
+	if (proxy->written)
+		munmap(proxy->written, SLOTS * (size_t)SLOT_BYTES);
 	free(proxy);
 }
 

@@ -1,12 +1,14 @@
 /*
  * The proxy of a disk that another machine serves (abi/share_disk.h): on one side a storage
  * controller of this machine's bus (device/storvsp), whose slots lie in this side's half of the
- * window, on the other a port (ipc/share_port.h) of the class `disk` that binds.
+ * window, and for what is written where the other side only reads; on the other a port
+ * (ipc/share_port.h) of the class `disk` that binds.
  *
  *   guest -> storvsp -> slot = pages of the window -> proxy -> SHARE_DISK_REQUEST -> hub -> server
  *
  * The server's guest reads and writes the slots where they are: data is copied once, between them
- * and this guest's pages, and goes through no ring and no hub.
+ * and this guest's pages, and goes through no ring and no hub. What is written it cannot change
+ * while it is under way; a server of version 1.1 is given a copy where it can.
  *
  * Lock: its own, taken under the controller's channel, and never the other way round.
  *

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "ipc/share_port.h"
 #include "lib/check.h"
 
 static size_t run_bytes(uint32_t pages) { return (size_t)pages * GUEST_PAGE_BYTES; }
@@ -26,6 +27,17 @@ struct lender *lender_create(const struct guest_memory *memory,
 	for (unsigned n = 0; n < LENDER_RUNS; n++)
 		lender->held[n].gfn = NO_FRAME;
 	return lender;
+}
+
+uint64_t lender_window_gpa(unsigned number)
+{
+	return GUEST_WINDOW_GPA + number * (uint64_t)SHARE_SHOWN_PAGES * GUEST_PAGE_BYTES;
+}
+
+uint64_t lender_read_only_gpa(const struct lender *lender, unsigned number)
+{
+	return GUEST_WINDOW_GPA + lender->memory->window_read_only +
+	       number * (uint64_t)SHARE_WINDOW_PAGES * GUEST_PAGE_BYTES;
 }
 
 void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes)

@@ -40,6 +40,9 @@ struct lender *lender_create(const struct guest_memory *memory,
 			     void *context);
 /* Whether one of these pages is lent. Any thread. */
 bool lender_holds_pages(struct lender *lender, uint64_t gfn, uint64_t pages);
+/* Where this machine's guest sees what the other end of its number-th port lends; lends to read. */
+uint64_t lender_window_gpa(unsigned number);
+uint64_t lender_read_only_gpa(const struct lender *lender, unsigned number);
 /* Other memory lies here, which is no RAM, than before. */
 void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes);
 void lender_destroy(struct lender *lender);

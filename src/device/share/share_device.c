@@ -77,7 +77,7 @@ struct share {
 
 	struct lend_table lends;
 	struct port_window *window;
-	uint64_t window_gpa;
+	uint64_t window_gpa, read_only_gpa;
 
 	struct share_counters counters;
 };
@@ -197,7 +197,11 @@ static bool deliver_notice(struct share *share, const struct share_packet *packe
 		.id = packet->id,
 		.first = packet->first,
 		.pages = packet->pages,
+		.flags = packet->flags & SHARE_PACKET_READ_ONLY ? SHARE_READ_ONLY : 0,
 	};
+
+	if (message.flags && share->version < SHARE_1_2)
+		return true; /* it does not know where that is */
 
 	return tell_guest(share, PACKET_INBAND, 0, &message, sizeof(message));
 }
@@ -257,18 +261,21 @@ static int take_version(struct share *share, const struct bus_packet *packet)
 		.peer_is_there = share->peer_is_there,
 		.window_pages = SHARE_WINDOW_PAGES,
 		.window_gpa = share->window_gpa,
+		.read_only_gpa = share->read_only_gpa,
 	};
 	struct share_version asked;
+	size_t bytes;
 
 	memcpy(&asked, packet->payload, sizeof(asked));
 	share->version = 0;
-	if (asked.least <= SHARE_1_1 && asked.most >= SHARE_1_0) {
-		share->version = asked.most < SHARE_1_1 ? SHARE_1_0 : SHARE_1_1;
+	if (asked.least <= SHARE_1_2 && asked.most >= SHARE_1_0) {
+		share->version = asked.most < SHARE_1_2 ? asked.most : SHARE_1_2;
 		answer.head.status = SHARE_DONE;
 		answer.version = share->version;
 		share->told_word = word_of_peer(share);
 	}
-	return tell_guest(share, PACKET_COMPLETION, packet->transaction, &answer, sizeof(answer))
+	bytes = share->version < SHARE_1_2 ? SHARE_VERSION_ANSWER_1_1_BYTES : sizeof(answer);
+	return tell_guest(share, PACKET_COMPLETION, packet->transaction, &answer, bytes)
 		       ? 0
 		       : -EBADMSG;
 }
@@ -339,12 +346,18 @@ static uint32_t count_pages(const struct bus_packet *packet)
 	return pages <= SHARE_WINDOW_PAGES ? (uint32_t)pages : 0;
 }
 
+static uint32_t packet_flags(const struct lend *lend)
+{
+	return lend->is_read_only ? SHARE_PACKET_READ_ONLY : 0;
+}
+
 /* Room for them, before anybody is asked whether they may be lent. */
 static int take_lend(struct share *share, const struct bus_packet *packet,
 		     const struct share_lend *asked)
 {
 	const uint32_t pages = share->peer_is_there ? count_pages(packet) : 0;
-	struct lend *lend = lend_ask(&share->lends, pages);
+	const bool is_read_only = asked->flags & SHARE_READ_ONLY && share->version >= SHARE_1_2;
+	struct lend *lend = lend_ask(&share->lends, pages, is_read_only);
 	uint32_t at = 0;
 
 	if (!lend) {
@@ -354,13 +367,19 @@ static int take_lend(struct share *share, const struct bus_packet *packet,
 	}
 	for (unsigned n = 0; n < packet->ranges; n++)
 		for (uint64_t page = 0; page < bus_range_pages(&packet->range[n]); page++)
-			share->lends.gfn[lend->first + at++] = packet->range[n].gfn[page];
+			lend_frames(&share->lends, lend)[at++] = packet->range[n].gfn[page];
 	lend->once = asked->flags & SHARE_ONCE;
 	send_packet(share,
 		    &(struct share_packet){ .kind = SHARE_PACKET_ASK, .id = lend->id,
-					    .first = lend->first, .pages = pages },
+					    .first = lend->first, .pages = pages,
+					    .flags = packet_flags(lend) },
 		    NULL, packet);
 	return 0;
+}
+
+static bool has_window(const struct share *share, const struct lend *lend)
+{
+	return lend->is_read_only ? share->window->is_all_shared : share->window->is_shared;
 }
 
 static void owe_lent(struct share *share, const struct sent *sent, const struct lend *lend)
@@ -370,7 +389,8 @@ static void owe_lent(struct share *share, const struct sent *sent, const struct 
 	owed->completes = true;
 	owed->transaction = sent->transaction;
 	owed->answer = (struct share_lent){ .head.kind = SHARE_LEND, .id = lend->id,
-					    .first = lend->first, .pages = lend->pages };
+					    .first = lend->first, .pages = lend->pages,
+					    .flags = lend->is_read_only ? SHARE_READ_ONLY : 0 };
 }
 
 /* The hub has answered: only now the pages appear at the other end, if they do. */
@@ -385,7 +405,7 @@ static void begin_lend(struct share *share, const struct sent *sent, uint32_t id
 	}
 	if (status != SHARE_DONE || !share->is_open || !share->peer_is_there) {
 		lend_end(&share->lends, lend);
-	} else if (!share->window->is_shared) {
+	} else if (!has_window(share, lend)) {
 		lend_end(&share->lends, lend);
 		status = SHARE_NO_PAGES;
 	} else if (lend_begin(&share->lends, lend)) {
@@ -397,7 +417,8 @@ static void begin_lend(struct share *share, const struct sent *sent, uint32_t id
 		share->counters.lent += lend->pages;
 		send_packet(share,
 			    &(struct share_packet){ .kind = SHARE_PACKET_LENT, .id = id,
-						    .first = lend->first, .pages = lend->pages },
+						    .first = lend->first, .pages = lend->pages,
+						    .flags = packet_flags(lend) },
 			    NULL, NULL);
 	}
 	if (!sent->wants_completion || !share->is_open)
@@ -736,6 +757,7 @@ static void follow_window(struct share *share)
 	if (!port_window_exchange(share->window, share->memory))
 		return;
 	lender_tell_change(share->lends.lender, share->window_gpa, WINDOW_HALF_BYTES);
+	lender_tell_change(share->lends.lender, share->read_only_gpa, WINDOW_HALF_BYTES);
 	port_window_accept(share->window, share->memory);
 	ring(share);
 }
@@ -810,9 +832,10 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 				 .side = memory->side, .epoch = memory->epoch };
 	share->lends.lender = lender;
 	share->window = window;
-	share->lends.half = window->memory->page[share->side != SHARE_SERVES];
-	share->window_gpa = GUEST_WINDOW_GPA +
-			    number * (uint64_t)SHARE_SHOWN_PAGES * GUEST_PAGE_BYTES;
+	share->lends.half[0].page = window->memory->page[share->side != SHARE_SERVES];
+	share->lends.half[1].page = window->own;
+	share->window_gpa = lender_window_gpa(number);
+	share->read_only_gpa = lender_read_only_gpa(lender, number);
 	share->service = (struct bus_service){
 		.type = memory->class == SHARE_CLASS_DISK ? disk_type : packet_type,
 		.instance = SHARE_INSTANCE(number), .opened = opened,

@@ -21,8 +21,7 @@
  *     window is exchanged: the pages are then this machine's alone. Nothing is lent before the hub
  *     has been asked, and unless the window is shared.
  *
- * Left out: pages that may only be read; saving a machine that has such a channel
- * (machine_save() refuses).
+ * Left out: saving a machine that has such a channel (machine_save() refuses).
  */
 #pragma once
 

@@ -28,6 +28,11 @@ static uint8_t *data_of(struct storage *storage, const struct request *request)
 	       (size_t)(request - storage->request) * storage->slot_bytes;
 }
 
+static uint8_t *written_of(struct storage *storage, const struct request *request)
+{
+	return storage->written + (size_t)(request - storage->request) * storage->slot_bytes;
+}
+
 /* ---- answers ---- */
 
 void check_storage(const struct storage *storage)
@@ -187,7 +192,7 @@ static bool fetch(struct storage *storage, struct request *request, uint64_t byt
 		complete(storage, request, SRB_DATA_OVERRUN, 0);
 		return false;
 	}
-	if (!bus_range_read(storage->channel, &request->range, 0, data_of(storage, request),
+	if (!bus_range_read(storage->channel, &request->range, 0, written_of(storage, request),
 			    (uint32_t)bytes))
 		return true;
 	complete(storage, request, SRB_INVALID_REQUEST, 0);
@@ -218,8 +223,9 @@ static void start_unmap(struct storage *storage, struct request *request)
 
 	if (!fetch(storage, request, request->command.bytes))
 		return;
-	request->unmaps = scsi_unmap_list(&storage->disk[request->disk], data_of(storage, request),
-					  request->command.bytes, request->unmap, &sense);
+	request->unmaps =
+		scsi_unmap_list(&storage->disk[request->disk], written_of(storage, request),
+				request->command.bytes, request->unmap, &sense);
 	request->unmapped = 0;
 	if (request->unmaps < 0)
 		complete_with_sense(storage, request, sense);
@@ -233,7 +239,7 @@ static void start_unmap(struct storage *storage, struct request *request)
 static void start_write_same(struct storage *storage, struct request *request)
 {
 	const uint32_t bytes = storage->disk[request->disk].sector_bytes;
-	const uint8_t *sector = data_of(storage, request);
+	const uint8_t *sector = written_of(storage, request);
 
 	if (!fetch(storage, request, bytes))
 		return;
@@ -653,6 +659,7 @@ static struct storage *create(struct bus *bus, struct guid instance, struct bloc
 	assert(client->slots && client->slots <= BLOCK_SLOTS);
 	assert(slot_bytes <= BLOCK_SLOT_BYTES && slot_bytes % GUEST_PAGE_BYTES == 0);
 	storage->memory = memory;
+	storage->written = (uint8_t *)memory->data;
 	storage->slot_bytes = slot_bytes;
 	storage->client = client;
 	storage->free = client->slots;
@@ -677,16 +684,18 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 }
 
 struct storage *storage_create_served(struct bus *bus, unsigned number,
-				      struct block_memory *memory, struct slot_client *client,
-				      uint32_t slot_bytes)
+				      struct block_memory *memory, uint8_t *written,
+				      struct slot_client *client, uint32_t slot_bytes)
 {
 	struct guid instance = STORAGE_INSTANCE;
 	struct storage *storage;
 
 	instance.byte[sizeof(instance.byte) - 1] = (uint8_t)(SERVED_FIRST + number);
 	storage = create(bus, instance, memory, client, slot_bytes);
-	if (storage)
-		storage->awaited = true;
+	if (!storage)
+		return NULL;
+	storage->written = written;
+	storage->awaited = true;
 	return storage;
 }
 

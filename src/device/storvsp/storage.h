@@ -40,11 +40,11 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 /*
  * The number-th with a single disk, of which nothing is known yet: what its guest asks of it waits
  * until storage_arrive() has said what it is, once. Its slots follow each other in memory->data,
- * each of slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
+ * those of what is written in `written`, each of slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
  */
 struct storage *storage_create_served(struct bus *bus, unsigned number,
-				      struct block_memory *memory, struct slot_client *client,
-				      uint32_t slot_bytes);
+				      struct block_memory *memory, uint8_t *written,
+				      struct slot_client *client, uint32_t slot_bytes);
 void storage_arrive(struct storage *storage, const struct block_disk *disk);
 /*
  * Whether somebody serves that disk now. While nobody does, no command is executed and no data

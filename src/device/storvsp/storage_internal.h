@@ -49,6 +49,7 @@ struct storage {
 	struct block_memory *memory;
 	struct slot_client *client;
 	uint32_t slot_bytes; /* what one command transfers at most */
+	uint8_t *written;    /* slots of what the guest gives; else they are memory->data */
 	struct scsi_disk disk[BLOCK_DISKS];
 	uint8_t attention[BLOCK_DISKS];
 	unsigned disks;   /* numbers that were used */

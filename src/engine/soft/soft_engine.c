@@ -226,6 +226,18 @@ static int make_lists(struct soft_engine *engine)
 	return 0;
 }
 
+/* Windows that nobody here can write: a guest that does is told so, as of such an overlay. */
+static void mark_windows(struct soft_engine *engine)
+{
+	const struct guest_memory *memory = engine->memory;
+
+	for (uint64_t at = memory->window_read_only; at < memory->window_bytes; at += PAGE_BYTES) {
+		uint8_t *page = guest_window_page(memory, (unsigned)(at / PAGE_BYTES));
+
+		engine->frame_flags[soft_frame(engine, page)] |= FRAME_READ_ONLY;
+	}
+}
+
 static void soft_engine_set_model(struct engine *engine, const struct cpu_model *model,
 				  const struct cpu_host *host)
 {
@@ -276,8 +288,10 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;
 	engine->tables_left_open = options->mmu_tables_left_open;
 	if (make_notes(engine, options) && !make_code_cache(engine) && !make_secrets(engine) &&
-	    !make_lists(engine) && make_commons(engine))
+	    !make_lists(engine) && make_commons(engine)) {
+		mark_windows(engine);
 		return &engine->base;
+	}
 	soft_destroy(&engine->base);
 	return NULL;
 }

@@ -218,7 +218,8 @@ static int on_page(struct hv_partition *partition, const struct work_parameters 
 		if (!hva)
 			return -EFAULT;
 		/* makes it the machine's own page, and changes nothing */
-		__atomic_fetch_or(hva, 0, __ATOMIC_RELAXED);
+		if (guest_memory_probe(memory, gpa, 1, true) != -EROFS)
+			__atomic_fetch_or(hva, 0, __ATOMIC_RELAXED);
 		break;
 	case WORK_DISCARD: /* an overlay is not given away */
 	case WORK_ZERO:
