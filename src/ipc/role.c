@@ -284,6 +284,7 @@ static const struct role_call keeper_calls[] = {
  */
 static const struct role_call net_calls[] = {
 	{ NAMED(poll), CALL_ANY, 0 },
+	{ NAMED(sched_yield), CALL_ANY, 0 },
 	{ NAMED(read), CALL_ANY, 0 },
 	{ NAMED(write), CALL_ANY, 0 },
 	{ NAMED(socket), CALL_INTERNET, 0 },
@@ -319,6 +320,7 @@ static const struct role_call net_calls[] = {
 /* One tap, or one line to a switch: frames to and from it. Its pipes, memory, the end. */
 static const struct role_call line_calls[] = {
 	{ NAMED(poll), CALL_ANY, 0 },
+	{ NAMED(sched_yield), CALL_ANY, 0 },
 	{ NAMED(read), CALL_ON_GRANTS, GRANT(GRANT_CARD_BELL) },
 	{ NAMED(write), CALL_ANY, 0 },
 	{ NAMED(writev), CALL_ON_GRANTS, GRANT(GRANT_TAP) },
@@ -337,6 +339,7 @@ static const struct role_call line_calls[] = {
 /* Lines of net processes, which come by its one socket. It opens nothing, and joins nobody. */
 static const struct role_call switch_calls[] = {
 	{ NAMED(poll), CALL_ANY, 0 },
+	{ NAMED(sched_yield), CALL_ANY, 0 },
 	{ NAMED(accept4), CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
 	{ NAMED(recvfrom), CALL_ANY, 0 },
 	{ NAMED(sendto), CALL_ANY, 0 },

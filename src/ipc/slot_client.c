@@ -42,7 +42,18 @@ static uint32_t waiting(const struct slot_client *client)
 {
 	const struct slot_replies *replies = &client->queue->replies;
 
-	return __atomic_load_n(&replies->written, __ATOMIC_ACQUIRE) - client->collected;
+	return __atomic_load_n(&replies->written, __ATOMIC_ACQUIRE) -
+	       __atomic_load_n(&client->collected, __ATOMIC_RELAXED);
+}
+
+static bool is_ignored(const struct slot_client *client)
+{
+	return __atomic_load_n(&client->ignored, __ATOMIC_RELAXED);
+}
+
+bool slot_has_reply(const struct slot_client *client)
+{
+	return !is_ignored(client) && waiting(client);
 }
 
 int slot_collect(struct slot_client *client, struct slot_reply *ret)
@@ -58,17 +69,20 @@ int slot_collect(struct slot_client *client, struct slot_reply *ret)
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	if (ret->slot >= client->slots)
 		return -EBADMSG;
-	client->collected++;
+	__atomic_store_n(&client->collected, client->collected + 1, __ATOMIC_RELAXED);
 	return 1;
 }
 
-void slot_ignore(struct slot_client *client) { client->ignored = true; }
+void slot_ignore(struct slot_client *client)
+{
+	__atomic_store_n(&client->ignored, true, __ATOMIC_RELAXED);
+}
 
 void slot_restart(struct slot_client *client)
 {
-	client->ignored = false;
+	__atomic_store_n(&client->ignored, false, __ATOMIC_RELAXED);
 	client->submitted = 0;
-	client->collected = 0;
+	__atomic_store_n(&client->collected, 0, __ATOMIC_RELAXED);
 	__atomic_store_n(&client->queue->requests.written, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&client->queue->replies.written, 0, __ATOMIC_SEQ_CST);
 }
@@ -111,7 +125,7 @@ bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint
 	assert(count && count <= SLOT_CLIENTS_MOST);
 	set_sleeps(clients, count, 1);
 	for (unsigned n = 0; n < count; n++) {
-		some |= !clients[n]->ignored && waiting(clients[n]) != 0;
+		some |= slot_has_reply(clients[n]);
 		events[n] = (struct pollfd){ .fd = clients[n]->answer_fd, .events = POLLIN };
 	}
 	if (!some)
@@ -120,6 +134,23 @@ bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint
 	for (unsigned n = 0; n < count && rung > 0; n++)
 		take_rings(clients[n], events[n].revents);
 	return clients[0]->answer_fd >= 0;
+}
+
+void slot_clients_watch(struct slot_client *const *clients, unsigned count)
+{
+	for (unsigned n = 0; n < count; n++)
+		if (__atomic_load_n(&clients[n]->queue->replies.sleeps, __ATOMIC_RELAXED))
+			__atomic_store_n(&clients[n]->queue->replies.sleeps, 0, __ATOMIC_SEQ_CST);
+}
+
+bool slot_clients_unwatch(struct slot_client *const *clients, unsigned count)
+{
+	bool some = false;
+
+	set_sleeps(clients, count, 1);
+	for (unsigned n = 0; n < count; n++)
+		some |= slot_has_reply(clients[n]);
+	return some;
 }
 
 void slot_wake(struct slot_client *client) { ring_bell(client->answer_fd); }

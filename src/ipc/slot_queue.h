@@ -16,7 +16,10 @@
  *     only data.
  *  3. Who finds nothing says so in `sleeps`, looks once more, and then sleeps on its event; who
  *     adds something writes the event only when the other sleeps.
- *  4. One thread collects for all clients of a machine process (slot_clients_sleep()).
+ *  4. One thread collects for all clients of a machine process and sleeps for them
+ *     (slot_clients_sleep()). Another one that has nothing to do may look for replies in its place
+ *     for a moment (slot_clients_watch()): whoever has taken `sleeps` back sees to what comes until
+ *     it stands there again.
  *  5. Nobody waits when he writes an event, and nobody else can make him: disks have two eventfds
  *     that never block, and whose other users cannot change that; a card has two pipes, since a net
  *     process can, and each side has its own end.
@@ -88,6 +91,16 @@ void slot_restart(struct slot_client *client);
  */
 bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint32_t timeout_us);
 void slot_wake(struct slot_client *client);
+/*
+ * Another thread may look for replies of theirs while that one sleeps, and collect under a lock
+ * that both take: between slot_clients_watch(), which may come again at any time, and
+ * slot_clients_unwatch() the server wakes nobody. True: a reply may have come meanwhile, for which
+ * somebody has to look again.
+ */
+void slot_clients_watch(struct slot_client *const *clients, unsigned count);
+bool slot_clients_unwatch(struct slot_client *const *clients, unsigned count);
+/* Whether there is something to collect. From any thread. */
+bool slot_has_reply(const struct slot_client *client);
 
 /* ---- the server ---- */
 
@@ -103,6 +116,8 @@ struct slot_server {
 /* 1: *ret, a copy whose slot is this side's now; 0: none; -EBADMSG: the client has failed. */
 int slot_take(struct slot_server *server, struct slot_request *ret);
 void slot_answer(struct slot_server *server, unsigned slot, int32_t result);
+/* One that need not be told by itself: who collects sees it with the next. */
+void slot_answer_later(struct slot_server *server, unsigned slot, int32_t result);
 /* After slot_answer()s: wakes who collects them. */
 void slot_tell(struct slot_server *server);
 /*
@@ -110,6 +125,8 @@ void slot_tell(struct slot_server *server);
  * takes what the doorbell says. Other things to wait for are the caller's.
  */
 bool slot_server_may_sleep(struct slot_server *server);
+/* Whether a request is there, for who only looks. */
+bool slot_server_has_request(const struct slot_server *server);
 void slot_server_wakes(struct slot_server *server, bool rung);
 /* As many requests are this side's as slots are busy: invariant 1, whatever the client writes. */
 void check_slot_server(const struct slot_server *server);

@@ -41,7 +41,7 @@ int slot_take(struct slot_server *server, struct slot_request *ret)
 	return 1;
 }
 
-void slot_answer(struct slot_server *server, unsigned slot, int32_t result)
+void slot_answer_later(struct slot_server *server, unsigned slot, int32_t result)
 {
 	struct slot_replies *replies = &server->queue->replies;
 
@@ -51,8 +51,13 @@ void slot_answer(struct slot_server *server, unsigned slot, int32_t result)
 		(struct slot_reply){ .slot = slot, .result = result };
 	server->answered++;
 	__atomic_store_n(&replies->written, server->answered, __ATOMIC_RELEASE);
-	server->answers = true;
 	CHECK(check_slot_server(server));
+}
+
+void slot_answer(struct slot_server *server, unsigned slot, int32_t result)
+{
+	slot_answer_later(server, slot, result);
+	server->answers = true;
 }
 
 void slot_tell(struct slot_server *server)
@@ -72,12 +77,15 @@ void slot_tell(struct slot_server *server)
 	(void)written; /* a counter that is full wakes, too */
 }
 
+bool slot_server_has_request(const struct slot_server *server)
+{
+	return __atomic_load_n(&server->queue->requests.written, __ATOMIC_ACQUIRE) != server->taken;
+}
+
 bool slot_server_may_sleep(struct slot_server *server)
 {
-	struct slot_requests *requests = &server->queue->requests;
-
-	__atomic_store_n(&requests->sleeps, 1, __ATOMIC_SEQ_CST);
-	return __atomic_load_n(&requests->written, __ATOMIC_ACQUIRE) == server->taken;
+	__atomic_store_n(&server->queue->requests.sleeps, 1, __ATOMIC_SEQ_CST);
+	return !slot_server_has_request(server);
 }
 
 void slot_server_wakes(struct slot_server *server, bool rung)

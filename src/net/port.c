@@ -6,6 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* The guest's side sends as long as it knows of some more free slots. */
+enum { UNTOLD_MOST = 16 };
+
 void net_port_init(struct net_port *port, struct net_card_memory *memory, int doorbell_fd,
 		   int answer_fd)
 {
@@ -80,7 +83,19 @@ int net_port_take(struct net_port *port, struct net_sent *ret)
 void net_port_sent(struct net_port *port, const struct net_sent *sent)
 {
 	assert(sent->slot >= NET_RECEIVE_SLOTS && sent->slot < NET_SLOTS);
+	if (++port->untold < UNTOLD_MOST) {
+		slot_answer_later(&port->slots, sent->slot, 0);
+		return;
+	}
+	port->untold = 0;
 	slot_answer(&port->slots, sent->slot, 0);
+}
+
+void net_port_tell(struct net_port *port)
+{
+	if (port->slots.answers)
+		port->untold = 0;
+	slot_tell(&port->slots);
 }
 
 uint8_t *net_port_next(struct net_port *port)
@@ -106,4 +121,13 @@ void net_port_put(struct net_port *port, const struct net_frame *frame, const vo
 	assert(frame->bytes <= NET_FRAME_BYTES);
 	memcpy(net_port_next(port), data, frame->bytes);
 	net_port_put_next(port, frame);
+}
+
+bool net_port_looks_again(struct net_port *port, struct brief_wait *brief)
+{
+	if (slot_server_has_request(&port->slots)) {
+		brief_wait_found(brief);
+		return true;
+	}
+	return brief_wait_looks(brief) || !slot_server_may_sleep(&port->slots);
 }

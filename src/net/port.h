@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ipc/net_card.h"
+#include "lib/brief_wait.h"
 
 struct net_port {
 	struct net_card_memory *memory;
@@ -17,6 +18,7 @@ struct net_port {
 	/* slots that the guest's side has given for frames */
 	unsigned empty_first, empty;
 	uint8_t empty_slot[NET_RECEIVE_SLOTS];
+	unsigned untold; /* frames that were sent, of which the guest's side has not heard */
 };
 
 /* A frame that the guest sends; `data` is in the slot and may change at any time. */
@@ -34,6 +36,7 @@ void net_port_init(struct net_port *port, struct net_card_memory *memory, int do
  * -EBADMSG. Looks for empty slots as well.
  */
 int net_port_take(struct net_port *port, struct net_sent *ret);
+/* The guest's side hears of it with the next frame for the guest, or with some more of these. */
 void net_port_sent(struct net_port *port, const struct net_sent *sent);
 /* How many frames can be put. */
 static inline unsigned net_port_room(const struct net_port *port) { return port->empty; }
@@ -43,4 +46,9 @@ void net_port_put(struct net_port *port, const struct net_frame *frame, const vo
 uint8_t *net_port_next(struct net_port *port);
 void net_port_put_next(struct net_port *port, const struct net_frame *frame);
 /* The guest's side hears of what was put. */
-static inline void net_port_tell(struct net_port *port) { slot_tell(&port->slots); }
+void net_port_tell(struct net_port *port);
+/*
+ * Before it waits for whatever else it waits for: true: only a look at that, then at the slots
+ * again. False: it may sleep until the doorbell is readable. What it then finds is told to `brief`.
+ */
+bool net_port_looks_again(struct net_port *port, struct brief_wait *brief);

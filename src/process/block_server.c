@@ -12,8 +12,9 @@
 
 #include "disk/queue.h"
 #include "layer.h"
+#include "lib/brief_wait.h"
 
-enum { OWN_FDS = 3 };
+enum { OWN_FDS = 3, BULK_BYTES = 64 << 10 };
 
 struct server;
 struct slot { struct server *server; struct disk_request request; struct iovec iov; };
@@ -23,6 +24,8 @@ struct server {
 	struct disk_queue *queue[BLOCK_DISKS];
 	struct layers *layers; /* NULL: none come */
 	struct slot_server slots;
+	struct brief_wait brief;
+	bool has_bulk; /* its last request */
 	struct slot slot[BLOCK_SLOTS];
 };
 
@@ -75,9 +78,19 @@ static int take_all(struct server *server)
 	while ((got = slot_take(&server->slots, &request)) > 0) {
 		if (!take(server, &request))
 			return -EBADMSG;
+		server->has_bulk = request.kind <= BLOCK_WRITE && request.bytes >= BULK_BYTES;
 		count++;
 	}
 	return got < 0 ? got : count;
+}
+
+/*
+ * Nothing is there: whether to look again. Behind much data it sleeps, so that who is woken has its
+ * processor, in whose cache they are.
+ */
+static bool looks_again(struct server *server)
+{
+	return !server->has_bulk && brief_wait_looks(&server->brief);
 }
 
 static void sleep_until(struct server *server, struct pollfd *fds)
@@ -109,7 +122,9 @@ static int serve(struct server *server)
 		for (unsigned n = 0; n < service->count; n++)
 			got += (int)disk_queue_poll(server->queue[n]);
 		slot_tell(&server->slots);
-		if (!got)
+		if (got)
+			brief_wait_found(&server->brief);
+		else if (!looks_again(server))
 			sleep_until(server, fds);
 		if (fds[2].revents && layers_take(server->layers))
 			fds[2].fd = -1; /* the broker is gone; the end comes as well */

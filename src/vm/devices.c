@@ -6,6 +6,10 @@
  * and serves the channels that were left to it. Until the processors stand still they leave it
  * channels, and the disks' last replies are waited for: so it stands still after them, where the
  * machine says so, and not when units are paused.
+ *
+ * A processor that has just halted looks for replies of disks and cards itself for a moment
+ * (halt.c, devices_watch()), and collects them: what it waits for wakes nobody. One does so at a
+ * time, and `collecting` is held by who collects.
  */
 #include "machine_internal.h"
 
@@ -48,6 +52,11 @@ struct devices {
 	/* of the processes that serve devices; the first is the disks' */
 	struct slot_client *queue[QUEUES];
 	unsigned queues;
+	struct slot_client *watched[1 + NET_CARDS];
+	unsigned watchable;
+	bool is_watched; /* atomic: by a processor */
+	bool failed;     /* atomic: the disk process breaks the protocol */
+	pthread_mutex_t collecting; /* before the bus's locks */
 	struct slot_client block;
 	struct storage *storage;
 	struct slot_client card[NET_CARDS];
@@ -274,6 +283,7 @@ static int make_cards(struct devices *devices)
 		if (!devices->network[n])
 			return -ENOMEM;
 		devices->queue[devices->queues++] = client;
+		devices->watched[devices->watchable++] = client;
 		unit_add(&devices->machine->units, &network_unit, devices->network[n], n);
 	}
 	return 0;
@@ -392,6 +402,7 @@ static void locks_make(struct devices *devices)
 {
 	pthread_mutex_init(&devices->lock, NULL);
 	pthread_cond_init(&devices->changed, NULL);
+	pthread_mutex_init(&devices->collecting, NULL);
 }
 
 static void stand_while_held(struct devices *devices)
@@ -475,6 +486,33 @@ static void go_on_restored(struct devices *devices)
 		network_go_on(devices->network[n]);
 }
 
+/* What a processor may collect, too; with `collecting`. */
+static void collect(struct devices *devices)
+{
+	if (storage_collect(devices->storage) < 0)
+		__atomic_store_n(&devices->failed, true, __ATOMIC_RELEASE);
+	for (unsigned n = 0; n < devices->machine->options.cards; n++)
+		network_collect(devices->network[n]);
+}
+
+static bool have_failed(const struct devices *devices)
+{
+	return __atomic_load_n(&devices->failed, __ATOMIC_ACQUIRE);
+}
+
+static void devices_turn(struct devices *devices)
+{
+	if (__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE))
+		stand_while_held(devices);
+	pthread_mutex_lock(&devices->collecting);
+	collect(devices);
+	pthread_mutex_unlock(&devices->collecting);
+	if (devices->hvsock)
+		hvsock_collect(devices->hvsock);
+	collect_ports(devices);
+	bus_run(devices->bus);
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
@@ -484,24 +522,43 @@ static void devices_run(void *self)
 	if (machine->options.saved.bytes && !machine->is_forked)
 		go_on_restored(devices);
 	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
-		if (__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE))
-			stand_while_held(devices);
-		failed = storage_collect(devices->storage) < 0;
-		for (unsigned n = 0; n < machine->options.cards; n++)
-			network_collect(devices->network[n]);
-		if (devices->hvsock)
-			hvsock_collect(devices->hvsock);
-		collect_ports(devices);
-		bus_run(devices->bus);
-		if (!failed)
-			failed = !slot_clients_sleep(devices->queue, devices->queues,
-						     look_again(devices));
+		devices_turn(devices);
+		failed = have_failed(devices) ||
+			 !slot_clients_sleep(devices->queue, devices->queues, look_again(devices));
 	}
 	if (!failed)
 		return;
 	pthread_mutex_lock(&machine->lock);
 	machine_finish(machine, MACHINE_FAILED);
 	pthread_mutex_unlock(&machine->lock);
+}
+
+bool devices_watch(struct devices *devices)
+{
+	return !have_failed(devices) && !storage_has_bulk(devices->storage) &&
+	       !__atomic_exchange_n(&devices->is_watched, true, __ATOMIC_ACQUIRE);
+}
+
+void devices_collect(struct devices *devices)
+{
+	bool some = false;
+
+	slot_clients_watch(devices->watched, devices->watchable);
+	for (unsigned n = 0; n < devices->watchable; n++)
+		some |= slot_has_reply(devices->watched[n]);
+	/* it collects already, or is to stand still */
+	if (!some || __atomic_load_n(&devices->held, __ATOMIC_ACQUIRE) ||
+	    pthread_mutex_trylock(&devices->collecting))
+		return;
+	collect(devices);
+	pthread_mutex_unlock(&devices->collecting);
+}
+
+void devices_unwatch(struct devices *devices)
+{
+	if (slot_clients_unwatch(devices->watched, devices->watchable) || have_failed(devices))
+		slot_wake(&devices->block);
+	__atomic_store_n(&devices->is_watched, false, __ATOMIC_RELEASE);
 }
 
 static void devices_stop(void *self)
@@ -521,7 +578,7 @@ static void devices_forked(void *self)
 	struct devices *devices = self;
 
 	locks_make(devices);
-	devices->held = devices->stands = false;
+	devices->held = devices->stands = devices->is_watched = false;
 	slot_restart(&devices->block);
 }
 
@@ -548,6 +605,7 @@ static void connect_hosts(struct devices *devices)
 		.doorbell_fd = options->disks.doorbell_fd, .answer_fd = options->disks.answer_fd,
 	};
 	devices->queue[devices->queues++] = &devices->block;
+	devices->watched[devices->watchable++] = &devices->block;
 	devices->balloon_host = (struct balloon_host){
 		.discard = discard_pages,
 		.populate = populate,

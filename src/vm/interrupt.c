@@ -13,7 +13,7 @@ enum { TO_DESTINATION, TO_SELF, TO_ALL, TO_OTHERS };
 
 void interrupt_notify(struct vcpu *vcpu)
 {
-	pthread_cond_signal(&vcpu->wake);
+	vcpu_wake(vcpu);
 	engine_kick(vcpu->cpu);
 }
 

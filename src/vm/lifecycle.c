@@ -73,7 +73,7 @@ bool machine_move(struct machine *machine, enum life to)
 		if (to == LIFE_PAUSING || to == LIFE_ENDED)
 			engine_stop(machine->vcpus[n].cpu,
 				    to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
-		pthread_cond_signal(&machine->vcpus[n].wake);
+		vcpu_wake(&machine->vcpus[n]);
 	}
 	pthread_cond_broadcast(&machine->changed);
 	CHECK(check_lifecycle(machine));

@@ -18,7 +18,7 @@ void look_ask(struct vcpu *vcpu)
 {
 	vcpu->look_wanted = true;
 	engine_stop(vcpu->cpu, ENGINE_EXIT_KICK);
-	pthread_cond_signal(&vcpu->wake);
+	vcpu_wake(vcpu);
 }
 
 /* On its own thread. */

@@ -3,6 +3,7 @@
  *
  *   machine.c        making and unmaking
  *   vcpu.c           one processor: what its engine asks, its run loop
+ *   halt.c           what one that halts does before it sleeps
  *   exits.c          what it leaves its engine for, counted and traced
  *   lifecycle.c      created, running ... ended
  *   unit_list.c      the list of its parts
@@ -31,6 +32,7 @@
 #include "engine/engine.h"
 #include "hv/hv.h"
 #include "ipc/trace_ring.h"
+#include "lib/brief_wait.h"
 #include "lib/give_way.h"
 #include "lib/speculation.h"
 #include "demand.h"
@@ -62,6 +64,9 @@ struct vcpu {
 	uint64_t armed_ns;    /* what the timer is set to; 0: nothing */
 	timer_t timer;
 	pthread_cond_t wake;
+	uint32_t wakes; /* how often, by vcpu_wake(); read also without the lock */
+	struct brief_wait brief; /* on its own thread */
+	uint64_t due_ns; /* when a clock would have ended its last sleep */
 	enum vcpu_activity activity;
 	bool init_pending, start_pending;
 	bool halted; /* it waits for an interrupt that is not masked */
@@ -210,6 +215,14 @@ int devices_message(void *machine, uint32_t connection, uint32_t type, const uin
 		    size_t bytes);
 /* A guest says that there may be something in its monitor page. NULL: there are no devices. */
 void devices_look(struct devices *devices);
+/*
+ * Without the lock, by a processor that has nothing to do: from devices_watch(), unless that says
+ * that another one does so already, to devices_unwatch() what comes of disks and cards wakes
+ * nobody, and devices_collect() takes it.
+ */
+bool devices_watch(struct devices *devices);
+void devices_collect(struct devices *devices);
+void devices_unwatch(struct devices *devices);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
 /* Until their thread stands still, or the machine ends; it waits for devices_let_go(). */
 void devices_hold(struct devices *devices);
@@ -297,6 +310,18 @@ void vcpu_reset(struct vcpu *vcpu);
 uint8_t vcpu_task_priority_class(const struct vcpu *vcpu);
 /* What it has executed, restores included; on its own thread. */
 uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu);
+
+/* ---- halt.c; under the lock ---- */
+
+/* Something has changed for a processor that may sleep; from any thread. */
+void vcpu_wake(struct vcpu *vcpu);
+/*
+ * A processor is about to sleep until next_ns at most, on its own thread: it looks for what it
+ * waits for a moment, without the lock. False: it may sleep; true: what it waits for may be there.
+ */
+bool halt_looks(struct vcpu *vcpu, uint64_t next_ns);
+/* It sleeps no more. */
+void halt_ends(struct vcpu *vcpu);
 
 /* ---- interrupt.c; under the lock ---- */
 

@@ -6,6 +6,7 @@
  *                --MSR, CPUID--> hv/, machine_msr.c, cpu_model.c
  *                --hypercall---> hv/
  *                --exit--------> halt: sleep until an event   kick: look at what has changed
+ *                                (before that: halt.c)
  *                                                             shutdown: the machine crashed
  *
  * engine_ops are called on the processor's own thread; each takes the machine's lock where it
@@ -407,8 +408,10 @@ static void sleep_until_event(struct vcpu *vcpu)
 		if (!must_sleep(vcpu))
 			break;
 		stuck_look(vcpu);
-		sleep_until(vcpu, next);
+		if (!halt_looks(vcpu, next))
+			sleep_until(vcpu, next);
 	}
+	halt_ends(vcpu);
 	vcpu->idle = vcpu->halted = false;
 	pthread_mutex_unlock(&machine->lock);
 	engine_kick(vcpu->cpu);

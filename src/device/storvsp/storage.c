@@ -19,7 +19,7 @@
 	GUID(0x1d9a5c3e, 0x7b24, 0x4f0a, 0x9e, 0x63, 0x75, 0x6d, 0x62, 0x72, 0x61, 0x01)
 
 /* the last byte of the instances of served disks' controllers */
-enum { SERVED_FIRST = 0x10 };
+enum { SERVED_FIRST = 0x10, BULK_BYTES = 64 << 10 };
 enum { DISC_SECTOR_BYTES = 2048 };
 
 static uint8_t *data_of(struct storage *storage, const struct request *request)
@@ -38,11 +38,14 @@ static uint8_t *written_of(struct storage *storage, const struct request *reques
 void check_storage(const struct storage *storage)
 {
 	unsigned in_state[REQUEST_STATES] = { 0 };
+	unsigned bulk = 0;
 
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
 		assert(storage->request[n].state < REQUEST_STATES);
 		in_state[storage->request[n].state]++;
+		bulk += storage->request[n].is_bulk;
 	}
+	assert(storage->bulk == bulk);
 	assert(storage->free + BLOCK_SLOTS - storage->client->slots == in_state[REQUEST_FREE] &&
 	       storage->waiting == in_state[REQUEST_WAITS]);
 	assert(!storage->begun || storage->version);
@@ -162,7 +165,21 @@ static struct scsi_sense take_attention(struct storage *storage, unsigned disk)
 
 /* ---- requests to the disk ---- */
 
-static void submit(struct storage *storage, const struct request *io, enum block_kind kind,
+static void count_bulk(struct storage *storage, struct request *request, uint64_t bytes)
+{
+	const bool is_bulk = bytes >= BULK_BYTES;
+
+	__atomic_store_n(&storage->bulk, storage->bulk + is_bulk - request->is_bulk,
+			 __ATOMIC_RELAXED);
+	request->is_bulk = is_bulk;
+}
+
+bool storage_has_bulk(const struct storage *storage)
+{
+	return __atomic_load_n(&storage->bulk, __ATOMIC_RELAXED);
+}
+
+static void submit(struct storage *storage, struct request *io, enum block_kind kind,
 		   uint64_t offset, uint64_t bytes)
 {
 	const struct slot_request request = { .slot = (uint16_t)(io - storage->request),
@@ -171,6 +188,7 @@ static void submit(struct storage *storage, const struct request *io, enum block
 					      .offset = offset,
 					      .bytes = bytes };
 
+	count_bulk(storage, io, kind <= BLOCK_WRITE ? bytes : 0);
 	slot_submit(storage->client, &request);
 	storage->submitted = true;
 }
@@ -584,6 +602,7 @@ int storage_collect(struct storage *storage)
 			&storage->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
 
 		some = true;
+		count_bulk(storage, request, 0);
 		guest_memory_begin();
 		if (request->state == REQUEST_UNDER_WAY)
 			disk_replied(storage, request, reply.result);

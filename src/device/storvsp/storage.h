@@ -75,6 +75,11 @@ void storage_destroy(struct storage *storage);
  */
 int storage_collect(struct storage *storage);
 /*
+ * Whether much is read or written: who copies that has it in his processor's cache, where another
+ * one would have to fetch it from. From any thread.
+ */
+bool storage_has_bulk(const struct storage *storage);
+/*
  * No request is taken from now on, and when it returns none is under way: replies are still
  * collected meanwhile, by the thread that does. Until storage_resume().
  */

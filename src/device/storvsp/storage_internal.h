@@ -32,6 +32,7 @@ struct request {
 	uint64_t unmap[SCSI_UNMAP_RANGES][2];
 	int unmaps, unmapped;
 	bool flush_follows; /* it was written, and has to be durable */
+	bool is_bulk;       /* counted in `bulk` until it is answered */
 	uint64_t gfn[GFNS]; /* so many of them are set as range has pages */
 };
 
@@ -69,6 +70,7 @@ struct storage {
 	struct request *held;
 	pthread_cond_t drained; /* nothing is under way; with the channel's lock */
 	unsigned free, waiting; /* of the requests */
+	unsigned bulk;          /* that the disk process has; changed with the lock */
 	uint64_t commands, bytes_read, bytes_written, flushes, refused, failed, attached, detached;
 	struct request request[BLOCK_SLOTS];
 };

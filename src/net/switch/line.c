@@ -93,10 +93,11 @@ int line_serve(struct net_port *port, int line_fd, int end_fd)
 				   { .fd = end_fd, .events = POLLIN } };
 	struct net_sent sent;
 	bool is_waiting = false;
+	struct brief_wait brief = { 0 };
 
 	while (!polls[1].revents) {
 		int error = take_frames(port, line_fd, &sent, &is_waiting);
-		bool may_sleep;
+		bool looks;
 
 		if (!error)
 			error = give_frames(port, line_fd);
@@ -108,8 +109,9 @@ int line_serve(struct net_port *port, int line_fd, int end_fd)
 			polls[2].events |= POLLIN;
 		if (is_waiting)
 			polls[2].events |= POLLOUT;
-		may_sleep = slot_server_may_sleep(&port->slots) || is_waiting;
-		poll(polls, 3, may_sleep ? -1 : 0);
+		looks = !is_waiting && net_port_looks_again(port, &brief);
+		if (poll(polls, 3, looks ? 0 : -1) > 0)
+			brief_wait_found(&brief);
 		slot_server_wakes(&port->slots, polls[0].revents);
 	}
 	return 0;

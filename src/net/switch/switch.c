@@ -285,11 +285,19 @@ static void push_all(struct hub *hub)
 
 /* ---- the loop ---- */
 
+static int timeout_ms(bool looks, bool waits)
+{
+	if (looks)
+		return 0;
+	return waits ? STALL_MS : LONELY_MS;
+}
+
 static bool hub_turn(struct hub *hub)
 {
 	struct pollfd polls[SWITCH_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
 	bool has_some[SWITCH_PORTS];
 	bool waits = false;
+	bool looks;
 
 	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
 		const struct port *port = &hub->port[n];
@@ -301,7 +309,9 @@ static bool hub_turn(struct hub *hub)
 			polls[port->to + 1].events |= POLLOUT;
 		waits |= port->to != NOBODY;
 	}
-	poll(polls, SWITCH_PORTS + 1, waits ? STALL_MS : LONELY_MS);
+	looks = brief_wait_looks(&hub->brief);
+	if (poll(polls, SWITCH_PORTS + 1, timeout_ms(looks, waits)) > 0)
+		brief_wait_found(&hub->brief);
 	push_all(hub);
 	for (unsigned n = 0; n < SWITCH_PORTS; n++)
 		has_some[n] = hub->port[n].fd != NOBODY && hub->port[n].fd == polls[n + 1].fd &&

@@ -1,6 +1,7 @@
 /* Inside the switch: its ports, and what one of them waits for. */
 #pragma once
 
+#include "lib/brief_wait.h"
 #include "switch.h"
 
 enum { NOBODY = -1 };
@@ -31,6 +32,7 @@ struct hub {
 	int64_t lonely_ms;
 	unsigned ports;
 	uint64_t turns;
+	struct brief_wait brief;
 	struct port port[SWITCH_PORTS];
 };
 

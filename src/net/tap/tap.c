@@ -134,10 +134,10 @@ int tap_serve(struct net_port *port, int tap_fd, int end_fd)
 {
 	struct pollfd polls[3] = { { .fd = port->slots.doorbell_fd, .events = POLLIN },
 				   { .fd = end_fd, .events = POLLIN } };
+	struct brief_wait brief = { 0 };
 
 	while (!polls[1].revents) {
 		int error = take_frames(port, tap_fd);
-		bool may_sleep;
 
 		if (error)
 			return error;
@@ -146,8 +146,8 @@ int tap_serve(struct net_port *port, int tap_fd, int end_fd)
 		net_port_tell(port);
 		polls[2] = (struct pollfd){ .fd = net_port_room(port) ? tap_fd : -1,
 					    .events = POLLIN };
-		may_sleep = slot_server_may_sleep(&port->slots);
-		poll(polls, 3, may_sleep ? -1 : 0);
+		if (poll(polls, 3, net_port_looks_again(port, &brief) ? 0 : -1) > 0)
+			brief_wait_found(&brief);
 		slot_server_wakes(&port->slots, polls[0].revents);
 	}
 	return 0;

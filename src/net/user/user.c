@@ -59,6 +59,7 @@ struct user_net {
 	unsigned polls_used, polls_room;
 	struct timer timer[SLIRP_TIMER_NUM];
 	bool may_read;
+	struct brief_wait brief;
 	struct loopback_guard guard;
 	uint8_t frame[NET_FRAME_BYTES];
 };
@@ -277,7 +278,7 @@ static int timeout_ms(const struct user_net *net, uint32_t slirp_ms)
 static void wait_and_serve(struct user_net *net, int end_fd)
 {
 	uint32_t slirp_ms = UINT32_MAX;
-	bool may_sleep;
+	bool looks;
 	int got;
 
 	net->may_read = !net->waiting.first && net_port_room(net->port) >= ROOM_TO_READ;
@@ -285,8 +286,10 @@ static void wait_and_serve(struct user_net *net, int end_fd)
 	net->polls[1] = (struct pollfd){ .fd = end_fd, .events = POLLIN };
 	net->polls_used = POLLS_OWN;
 	slirp_pollfds_fill(net->slirp, &slirp_ms, poll_add, net);
-	may_sleep = slot_server_may_sleep(&net->port->slots);
-	got = poll(net->polls, net->polls_used, may_sleep ? timeout_ms(net, slirp_ms) : 0);
+	looks = net_port_looks_again(net->port, &net->brief);
+	got = poll(net->polls, net->polls_used, looks ? 0 : timeout_ms(net, slirp_ms));
+	if (got > 0)
+		brief_wait_found(&net->brief);
 	slot_server_wakes(&net->port->slots, got > 0 && net->polls[0].revents);
 	slirp_pollfds_poll(net->slirp, got < 0, poll_result, net);
 	run_timers(net);

@@ -1,0 +1,48 @@
+/*
+ * What a processor that halts does before it sleeps. What it waits for is often the answer of a
+ * disk or a card, some tens of microseconds away: then it looks for that itself, instead of the
+ * devices' thread, which would be woken and would wake this one (lib/brief_wait.h says when that is
+ * worth it).
+ *
+ *  - The lock is not held while it looks. Who changes anything for the processor counts in `wakes`
+ *    under the lock: a processor that has it again and finds the same number may sleep.
+ *  - A wait that a clock ended says nothing of the next one.
+ */
+#include "machine_internal.h"
+
+void vcpu_wake(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->wakes, vcpu->wakes + 1, __ATOMIC_RELAXED);
+	pthread_cond_signal(&vcpu->wake);
+}
+
+bool halt_looks(struct vcpu *vcpu, uint64_t next_ns)
+{
+	struct machine *machine = vcpu->machine;
+	const uint32_t wakes = vcpu->wakes;
+	bool is_due = false;
+
+	vcpu->due_ns = next_ns;
+	if (!machine->devices || vcpu->activity != VCPU_RUNNING ||
+	    !brief_wait_looks(&vcpu->brief) || !devices_watch(machine->devices))
+		return false;
+	pthread_mutex_unlock(&machine->lock);
+	do {
+		devices_collect(machine->devices);
+		is_due = next_ns != UINT64_MAX && clock_monotonic_ns() >= next_ns;
+	} while (__atomic_load_n(&vcpu->wakes, __ATOMIC_RELAXED) == wakes && !is_due &&
+		 brief_wait_looks(&vcpu->brief));
+	devices_unwatch(machine->devices);
+	pthread_mutex_lock(&machine->lock);
+	return is_due || vcpu->wakes != wakes;
+}
+
+void halt_ends(struct vcpu *vcpu)
+{
+	if (!vcpu->brief.begun)
+		return;
+	if (vcpu->due_ns != UINT64_MAX && clock_monotonic_ns() >= vcpu->due_ns)
+		brief_wait_forget(&vcpu->brief);
+	else
+		brief_wait_found(&vcpu->brief);
+}

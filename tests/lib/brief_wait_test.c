@@ -1,0 +1,77 @@
+/* Who waits looks only after some short waits, and for no longer than one of those. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "lib/brief_wait.h"
+
+static int failures;
+
+static void expect(const char *what, bool got)
+{
+	printf("%s %s\n", got ? "ok  " : "FAIL", what);
+	failures += !got;
+}
+
+/* A wait that is found to have begun so long ago. */
+static void wait_for(struct brief_wait *wait, uint64_t ticks)
+{
+	brief_wait_looks(wait);
+	wait->begun = __builtin_ia32_rdtsc() - ticks;
+	brief_wait_found(wait);
+}
+
+static struct brief_wait after_short_ones(unsigned count)
+{
+	struct brief_wait wait = { 0 };
+
+	while (count--)
+		wait_for(&wait, 0);
+	return wait;
+}
+
+static void test_begin(void)
+{
+	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW - 1);
+
+	expect("it sleeps at once before there were some short waits", !brief_wait_looks(&wait));
+	brief_wait_found(&wait);
+	expect("then it looks", brief_wait_looks(&wait));
+	brief_wait_forget(&wait);
+	wait_for(&wait, BRIEF_WAIT_TICKS + 1);
+	expect("and not after a long one", !brief_wait_looks(&wait));
+}
+
+static void test_end(void)
+{
+	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW);
+
+	brief_wait_looks(&wait);
+	wait.begun -= BRIEF_WAIT_TICKS;
+	expect("it sleeps when the wait is no short one any more", !brief_wait_looks(&wait));
+}
+
+static void test_rest(void)
+{
+	const uint64_t now = __builtin_ia32_rdtsc();
+	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW);
+	uint64_t before;
+
+	brief_wait_rest(&wait, now);
+	expect("it rests when somebody else wants the processor",
+	       wait.rest == BRIEF_WAIT_LEAST_REST && !brief_wait_looks(&wait));
+	do {
+		before = wait.rest;
+		brief_wait_rest(&wait, wait.rests_until);
+	} while (wait.rest == 2 * before);
+	expect("for longer each time, up to a limit", wait.rest == BRIEF_WAIT_MOST_REST);
+	brief_wait_rest(&wait, wait.rests_until + BRIEF_WAIT_MOST_REST + 1);
+	expect("which is forgotten after a while", wait.rest == BRIEF_WAIT_LEAST_REST);
+}
+
+int main(void)
+{
+	test_begin();
+	test_end();
+	test_rest();
+	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
