@@ -3,6 +3,8 @@
  *
  *  - A fork's token is kept with the child that it made, so that whoever has lost the connection
  *    can ask: in the child at the child's own socket, where only that child's guest comes.
+ *  - What a kernel asks for comes on a connection to its broker (control/machine_wishes.c), which
+ *    also hears what came of it, and says to `umbra fork` whether it is still wanted.
  *  - Of connections there are LINES at a time, and the oldest that has not asked yet makes room.
  */
 #include "fork_door.h"
@@ -36,12 +38,16 @@ enum {
 	MINUTE_S = 60,
 	TOLD_FD = 3,
 	NAMES_TRIED = 1000,
+	SAID_BYTES = 512,
 };
 
 struct machine {
 	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
 	char place[PATH_BYTES];
-	int listener, process; /* -1: it has none; has ended */
+	int listener, process, broker; /* -1: it has none; has ended; is gone */
+	char said[SAID_BYTES]; /* by its broker, up to a line's end */
+	size_t said_bytes;
+	uint64_t wish; /* of its guest's kernel, which waits for its turn; 0: none */
 };
 
 struct line {
@@ -57,6 +63,7 @@ struct making {
 	pid_t pid; /* 0: no fork is under way */
 	int out;   /* what it says */
 	unsigned parent;
+	uint64_t asked; /* its broker's number; 0: a line waits */
 	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
 	char answer[ANSWER_BYTES];
 	size_t used;
@@ -95,9 +102,10 @@ int fork_door_parse(const char *text, struct fork_door_limits *ret)
 static int machine_add(struct door *door, const char *name, const char *socket, const char *token,
 		       pid_t broker)
 {
+	static const char hello[] = "{\"id\":1,\"do\":\"forks\"}\n";
 	struct machine *machine = &door->machine[door->machines];
 
-	*machine = (struct machine){ .listener = -1 };
+	*machine = (struct machine){ .listener = -1, .broker = -1 };
 	machine->process = (int)syscall(SYS_pidfd_open, broker, 0);
 	if (machine->process < 0)
 		return -errno;
@@ -106,13 +114,25 @@ static int machine_add(struct door *door, const char *name, const char *socket, 
 	if (*socket && (size_t)snprintf(machine->place, PATH_BYTES, "%s_%u", socket,
 					GUEST_FORK_PORT) < PATH_BYTES)
 		machine->listener = name_listen_at(machine->place);
+	machine->broker = name_connect(name);
+	if (machine->broker >= 0)
+		send(machine->broker, hello, sizeof(hello) - 1, MSG_NOSIGNAL);
 	door->machines++;
 	return *socket && machine->listener < 0 ? machine->listener : 0;
 }
 
+static void leave_broker(struct machine *machine)
+{
+	if (machine->broker >= 0)
+		close(machine->broker);
+	machine->broker = -1;
+}
+
 static void machine_ended(struct machine *machine)
 {
+	leave_broker(machine);
 	close(machine->process);
+	machine->wish = 0;
 	machine->process = -1;
 	if (machine->listener < 0)
 		return;
@@ -229,18 +249,23 @@ static int choose_name(struct door *door, char name[NAME_MAX_BYTES + 1])
 	return -EEXIST;
 }
 
-static _Noreturn void become_fork(const char *parent, const char *child, int out)
+static _Noreturn void become_fork(const struct making *making, const char *parent, int out)
 {
+	char asked[24];
+	char console[PATH_BYTES];
 	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	dup2(null, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
 	dup2(null, STDERR_FILENO);
-	execl("/proc/self/exe", "umbra", "fork", "--json", "--name", child, parent, NULL);
+	snprintf(asked, sizeof(asked), "%llu", (unsigned long long)making->asked);
+	if (!name_console_path(making->name, console, sizeof(console)))
+		execl("/proc/self/exe", "umbra", "fork", "--json", "--asked", asked, "--name",
+		      making->name, "--console", console, parent, NULL);
 	_exit(EXIT_FAULT);
 }
 
-static int making_begin(struct door *door, unsigned parent, const char *token)
+static int making_begin(struct door *door, unsigned parent, const char *token, uint64_t asked)
 {
 	struct making *making = &door->making;
 	int out[2];
@@ -251,9 +276,10 @@ static int making_begin(struct door *door, unsigned parent, const char *token)
 	if (pipe2(out, O_CLOEXEC))
 		return -errno;
 	note_begin(door);
+	making->asked = asked;
 	making->pid = fork();
 	if (!making->pid)
-		become_fork(door->machine[parent].name, making->name, out[1]);
+		become_fork(making, door->machine[parent].name, out[1]);
 	close(out[1]);
 	if (making->pid < 0) {
 		error = -errno;
@@ -264,7 +290,7 @@ static int making_begin(struct door *door, unsigned parent, const char *token)
 	making->out = out[0];
 	making->parent = parent;
 	making->used = 0;
-	memcpy(making->token, token, sizeof(making->token));
+	snprintf(making->token, sizeof(making->token), "%s", token);
 	return 0;
 }
 
@@ -279,11 +305,25 @@ static pid_t broker_of(const struct making *making)
 	return broker > 0 ? broker : 0;
 }
 
+/* What came of a request of its guest's kernel. */
+static void tell_broker(const struct machine *machine, uint64_t asked, int error, unsigned child)
+{
+	char line[128];
+	const int bytes = snprintf(line, sizeof(line),
+				   "{\"id\":2,\"do\":\"forked\",\"number\":%llu,\"errno\":%d,"
+				   "\"child\":%u}\n",
+				   (unsigned long long)asked, error, child);
+
+	if (machine->broker >= 0)
+		send(machine->broker, line, (size_t)bytes, MSG_NOSIGNAL);
+}
+
 static void making_ended(struct door *door)
 {
 	struct making *making = &door->making;
 	const bool has_socket = *door->machine[making->parent].place;
 	char socket[PATH_BYTES] = "";
+	char console[PATH_BYTES];
 	int status = 0;
 	bool good;
 
@@ -292,9 +332,14 @@ static void making_ended(struct door *door)
 	making->pid = 0;
 	if (good && has_socket && name_socket_path(making->name, socket, sizeof(socket)))
 		socket[0] = 0;
+	if (!good && !name_console_path(making->name, console, sizeof(console)))
+		unlink(console); /* of a machine that there is not */
 	door->made += good;
 	if (good) /* one that has ended already has nobody to ask */
 		machine_add(door, making->name, socket, making->token, broker_of(making));
+	if (making->asked)
+		tell_broker(&door->machine[making->parent], making->asked, good ? 0 : EIO,
+			    good ? door->number : 0);
 	for (unsigned n = 0; n < LINES; n++) {
 		struct line *line = &door->line[n];
 
@@ -332,7 +377,7 @@ static void answer_fork(struct door *door, struct line *line, const char *token)
 	int error = refusal(door);
 
 	if (!error)
-		error = -making_begin(door, line->machine, token);
+		error = -making_begin(door, line->machine, token, 0);
 	if (error)
 		line_say(line, "refused %d\n", error);
 	else
@@ -393,9 +438,69 @@ static void hear_line(struct door *door, struct line *line)
 	}
 }
 
+/* What its kernel wants, or no longer; of one that is under way its broker tells umbra fork. */
+static void take_wish(struct door *door, unsigned number, const char *line, size_t bytes)
+{
+	struct machine *machine = &door->machine[number];
+	json_t *said = json_loadb(line, bytes, 0, NULL);
+	const json_int_t wanted = json_integer_value(json_object_get(said, "wanted"));
+	const json_int_t unwanted = json_integer_value(json_object_get(said, "unwanted"));
+
+	json_decref(said);
+	if (wanted > 0)
+		machine->wish = (uint64_t)wanted;
+	else if (unwanted > 0 && machine->wish == (uint64_t)unwanted)
+		machine->wish = 0;
+}
+
+/* Those that wait, until one is under way. */
+static void grant_wishes(struct door *door)
+{
+	for (unsigned n = 0; n < door->machines && !door->making.pid; n++) {
+		struct machine *machine = &door->machine[n];
+		const uint64_t asked = machine->wish;
+		int error;
+
+		if (!asked)
+			continue;
+		machine->wish = 0;
+		error = refusal(door);
+		if (!error)
+			error = -making_begin(door, n, "", asked);
+		if (error)
+			tell_broker(machine, asked, error, 0);
+	}
+}
+
+static void hear_broker(struct door *door, unsigned number)
+{
+	struct machine *machine = &door->machine[number];
+	const ssize_t got = recv(machine->broker, machine->said + machine->said_bytes,
+				 SAID_BYTES - machine->said_bytes, MSG_DONTWAIT);
+	char *end;
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got <= 0) {
+		leave_broker(machine);
+		return;
+	}
+	machine->said_bytes += (size_t)got;
+	while ((end = memchr(machine->said, '\n', machine->said_bytes))) {
+		const size_t bytes = (size_t)(end + 1 - machine->said);
+
+		take_wish(door, number, machine->said, bytes - 1);
+		machine->said_bytes -= bytes;
+		memmove(machine->said, end + 1, machine->said_bytes);
+	}
+	if (machine->said_bytes == SAID_BYTES)
+		leave_broker(machine);
+}
+
 /* ---- its life ---- */
 
-enum { POLL_PROCESS = 0, POLL_LISTENER = MACHINES, POLL_LINE = 2 * MACHINES,
+enum { POLL_PROCESS = 0, POLL_LISTENER = MACHINES, POLL_BROKER = 2 * MACHINES,
+       POLL_LINE = 3 * MACHINES,
        POLL_MAKING = POLL_LINE + LINES, POLLS };
 
 static void turn(struct door *door)
@@ -407,6 +512,7 @@ static void turn(struct door *door)
 	for (unsigned n = 0; n < door->machines; n++) {
 		fds[POLL_PROCESS + n].fd = door->machine[n].process;
 		fds[POLL_LISTENER + n].fd = door->machine[n].listener;
+		fds[POLL_BROKER + n].fd = door->machine[n].broker;
 	}
 	for (unsigned n = 0; n < LINES; n++)
 		fds[POLL_LINE + n].fd = door->line[n].fd;
@@ -421,9 +527,12 @@ static void turn(struct door *door)
 	for (unsigned n = 0; n < MACHINES; n++) {
 		if (fds[POLL_LISTENER + n].revents)
 			take_connection(door, n);
+		if (fds[POLL_BROKER + n].revents)
+			hear_broker(door, n);
 		if (fds[POLL_PROCESS + n].revents)
 			machine_ended(&door->machine[n]);
 	}
+	grant_wishes(door);
 }
 
 /* Nothing of the machine's, and no terminal, stays with it: only *told, at another number. */

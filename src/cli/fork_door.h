@@ -3,6 +3,7 @@
  * the machine and all that were forked through it, which runs `umbra fork` for each request that
  * the limits permit.
  *
+ *   guest's kernel -- request (docs/umbra-interface.md) -- broker -- this process -- the same
  *   guest's program -- hv_sock -- relay -- SOCKET_50112 -- this process -- umbra fork NAME
  *
  *  - What a guest says, or a machine process that is lost, is one line of two words

@@ -83,6 +83,7 @@ struct fork_command {
 	const char *name, *child_name, *console, *parent;
 	unsigned long count;
 	bool json, with_secrets;
+	unsigned long asked; /* by its guest, by this number; 0: not */
 	int peer;
 	json_t *machine; /* what the parent says of itself */
 	struct fork_disks disks;
@@ -410,10 +411,13 @@ static int send_layers(const struct fork_command *command)
 static int send_fork(const struct fork_command *command)
 {
 	const unsigned fds = fork_kit_fds(command->nets.options.cards);
+	char asked[48] = "";
 	char line[192];
 
-	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s}\n",
-		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "");
+	if (command->asked)
+		snprintf(asked, sizeof(asked), ",\"asked\":%lu", command->asked);
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s%s}\n",
+		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
 	if (!command->count)
 		return say_line(command->peer, line, NULL, 0);
 	return say_line(command->peer, line, command->child[command->count - 1].kit, fds);
@@ -872,6 +876,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "renew", 1, 0, 'R' },	       { "to", 1, 0, 't' },
 		{ "key", 1, 0, 'K' },	       { "limit", 1, 0, 'l' },
 		{ "bandwidth", 1, 0, 'l' },    { "wait", 1, 0, 'w' },
+		{ "asked", 1, 0, 'A' }, /* who forks it for its guest says so */
 		{ "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -898,6 +903,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'K': command->away.key = optarg; break;
 		case 'l': code = parse_limit(command, optarg); break;
 		case 'w': code = parse_wait(command, optarg); break;
+		case 'A': command->asked = strtoul(optarg, NULL, 10); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}

@@ -572,6 +572,7 @@ static int make_plan(struct run *run)
 	run->plan->nets.count = net_options_count(&run->nets);
 	run->plan->machine.statistics = run->options.statistics;
 	run->plan->machine.perf_map = run->options.perf_map;
+	run->plan->machine.guest_forks = run->options.guest_forks;
 	code = seed_option_plan(&run->seed, run->options.name, &run->plan->disks);
 	if (!code)
 		code = run->options.restore ? take_saved(run) : take_new(run);

@@ -51,7 +51,15 @@ static const struct control_verb verbs[] = {
 	{ .name = "thaw", .number = WISH_THAW },
 	{ .name = "fork",
 	  .number = WISH_FORK,
-	  .member = { { "parent", CONTROL_TEXT, false }, { "secrets", CONTROL_TEXT, false } } },
+	  .member = { { "parent", CONTROL_TEXT, false },
+		      { "secrets", CONTROL_TEXT, false },
+		      { "asked", CONTROL_NUMBER, false } } },
+	{ .name = "forks", .number = WISH_FORKS },
+	{ .name = "forked",
+	  .number = WISH_FORKED,
+	  .member = { { "number", CONTROL_NUMBER, true },
+		      { "errno", CONTROL_NUMBER, false },
+		      { "child", CONTROL_NUMBER, false } } },
 	{ .name = "type", .number = WISH_TYPE, .member = { { "codes", CONTROL_TEXT, true } } },
 	{ .name = "screenshot", .number = WISH_SHOW },
 	{ .name = "block",
@@ -101,6 +109,7 @@ void check_control(const struct control *control)
 	const struct control_peer *const waited_for[] = {
 		control->freezer, control->adviser, control->saver,    control->forker,
 		control->holder,  control->copier,  control->ask.peer, control->layers_of,
+		control->guest_fork.door,
 	};
 
 	assert(control->layers <= CONTROL_LAYERS);
@@ -204,6 +213,8 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 	if (control->copier == peer)
 		control->copier = NULL;
 	drop_freeze(control, peer);
+	if (control_drop_door(control, peer))
+		control->fork_end_is_due = true;
 	if (control->adviser == peer) {
 		control->adviser = NULL;
 		control->advice_bytes = 0;
@@ -605,6 +616,17 @@ static enum control_wish begin_narrow(struct control *control, struct control_pe
 	return WISH_NOTHING;
 }
 
+/* 0 or -errno. */
+static int take_brought(struct control *control, struct control_peer *peer,
+			const struct control_request *request, enum control_wish wish)
+{
+	switch (wish) {
+	case WISH_LAYER: return control_take_layer(control, peer, request);
+	case WISH_CHAIN: return control_take_chain(control, peer, request);
+	default: return control_take_door(control, peer, request);
+	}
+}
+
 static enum control_wish take_request(struct control *control, struct control_peer *peer,
 				      const struct control_request *request)
 {
@@ -623,6 +645,7 @@ static enum control_wish take_request(struct control *control, struct control_pe
 	case WISH_LOOK: return begin_look(control, peer, request);
 	case WISH_FORK: return control_begin_fork(control, peer, request);
 	case WISH_PAUSE: return control_begin_pause(control, peer, request);
+	case WISH_FORKED: return control_end_wish(control, peer, request);
 	case WISH_WATCH: return begin_watch(control, peer, request);
 	case WISH_TRACE: return begin_trace(control, peer, request);
 	case WISH_ATTACH: case WISH_DETACH: case WISH_RESIZE:
@@ -635,9 +658,8 @@ static enum control_wish take_request(struct control *control, struct control_pe
 		answer = json_pack("{s:o}", "machine", machine_describe(control));
 		control_say(peer, control_success(request->id, answer));
 		return wish;
-	case WISH_LAYER: case WISH_CHAIN: {
-		int error = wish == WISH_LAYER ? control_take_layer(control, peer, request)
-					       : control_take_chain(control, peer, request);
+	case WISH_LAYER: case WISH_CHAIN: case WISH_FORKS: {
+		int error = take_brought(control, peer, request, wish);
 
 		control_say(peer, error ? control_failure(request->id, error, NULL)
 				  : control_success(request->id, NULL));
@@ -756,6 +778,10 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		if (peer->fd >= 0 && (fds[1 + n].revents || has_line(peer)))
 			wish(context, control_has_output(peer) ? write_out(control, peer)
 						       : read_line(control, peer));
+	}
+	if (control->fork_end_is_due) {
+		control->fork_end_is_due = false;
+		wish(context, WISH_FORK_ENDED);
 	}
 	if (control->thaw_is_due)
 		wish(context, WISH_THAW);

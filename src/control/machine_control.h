@@ -28,9 +28,14 @@
  *   fork     forks it once for each kit that this connection has brought, this line's included:
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
  *            does then: keep (goes on), suspend (stands until resume), hold (the same, or until
- *            the peer is gone), end. Of a machine that holds secrets "secrets" has to be
+ *            the peer is gone), end. With "asked" it is what its guest has asked for by that
+ *            number, unless that is not wanted any more. Of a machine that holds secrets "secrets"
+ *            has to be
  *            "copied". With layers and without a kit its disks go on in the layers, and that is
  *            all
+ *   forks    from now on this connection may have it forked for its guest, of one at a time:
+ *            {"wanted":N} when that asks, {"unwanted":N} when it does not want it any more
+ *   forked   "number": what came of wish N: "child", or "errno"
  *   chain    nothing: brings an open file, "file", of "format", for a disk that is attached next;
  *            the lowest parent comes first. With "side" 1 what lies beside it has come after it
  *   attach   the disk whose files this connection has brought, "readonly" where that is 1, or with
@@ -118,6 +123,9 @@ enum control_wish {
 	WISH_RESIZE,
 	WISH_DISK, /* control.change is to be done */
 	WISH_TRACE, /* others are to be traced: control.trace.wanted */
+	WISH_FORKS,
+	WISH_FORKED,
+	WISH_FORK_ENDED, /* the machine is to be told control.guest_fork.ended */
 	WISH_ASK /* the machine is to be told what `ask` has */
 };
 
@@ -180,6 +188,16 @@ struct control_trace {
 	bool has_changed; /* and the broker was not told yet */
 };
 
+/* What the guest has asked for (machine_wishes.c). */
+enum guest_fork_state { GUEST_FORK_NONE, GUEST_FORK_WISHED, GUEST_FORK_BEGUN };
+struct control_guest_fork {
+	enum guest_fork_state state;
+	struct control_peer *door; /* who may have it forked for its guest; NULL: nobody */
+	char id[CONTROL_ID_BYTES];
+	uint64_t number; /* of the last wish */
+	struct record_fork_ended ended;
+};
+
 struct control {
 	int listener; /* closed by control_end(); -1: none */
 	json_t *description; /* an object, or NULL */
@@ -190,6 +208,7 @@ struct control {
 	struct control_peer *freezer; /* who has it frozen, or thawed; NULL: nobody, or is gone */
 	char freeze_id[CONTROL_ID_BYTES];
 	unsigned freezes; /* answers of the machine's that are to come */
+	bool fork_end_is_due; /* who might have forked it for its guest is gone */
 	bool is_frozen, thaw_is_due; /* due: who had it frozen is gone */
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */
@@ -220,6 +239,7 @@ struct control {
 	struct control_change change;
 	unsigned disk_places; /* numbers that disks can have; 0: none can come */
 	struct control_trace trace;
+	struct control_guest_fork guest_fork;
 	struct control_peer peer[CONTROL_PEERS];
 };
 
@@ -279,6 +299,11 @@ enum control_wish control_save_layered(struct control *control, int error);
 unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT_MOST_FDS]);
 /* One more is there; pidfd goes along. False: nobody takes it. */
 bool control_forked(struct control *control, unsigned child, int pid, int pidfd);
+/*
+ * The guest wants the machine forked, or no longer; *ret: WISH_FORK_ENDED, or nothing. False: it
+ * wants that already.
+ */
+bool control_guest_forks(struct control *control, bool is_wanted, enum control_wish *ret);
 /* A disk goes on in this layer: it is what info names. */
 void control_layer_is_on(struct control *control, unsigned layer);
 /*

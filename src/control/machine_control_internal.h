@@ -40,6 +40,18 @@ enum control_wish control_begin_fork(struct control *control, struct control_pee
 enum control_wish control_begin_pause(struct control *control, struct control_peer *peer,
 				      const struct control_request *request);
 
+/* ---- machine_wishes.c: forks that the guest asks for ---- */
+
+/* This peer may have it forked. 0 or -EBUSY. */
+int control_take_door(struct control *control, struct control_peer *peer,
+		      const struct control_request *request);
+/* It is gone: true when the machine is to be told that nothing comes of its wish. */
+bool control_drop_door(struct control *control, const struct control_peer *peer);
+/* A fork begins that the guest has asked for by this number. 0 or -ECANCELED. */
+int control_begin_wish(struct control *control, uint64_t number);
+enum control_wish control_end_wish(struct control *control, struct control_peer *peer,
+				   const struct control_request *request);
+
 /* ---- machine_disks.c ---- */
 
 /* The file, and what lies beside it, have come last. 0 or -errno. */

@@ -136,6 +136,8 @@ enum control_wish control_begin_fork(struct control *control, struct control_pee
 		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
 		 peer->kit_fds / control->kit_fds > FORK_CHILDREN)
 		error = -EINVAL;
+	if (!error && control_number(request, "asked"))
+		error = control_begin_wish(control, control_number(request, "asked"));
 	if (error) {
 		control_drop_kits(peer);
 		control_drop_layers(control, peer);

@@ -153,6 +153,21 @@ uint64_t umbra_agree(struct umbra *umbra, uint32_t newest, uint32_t oldest)
 	return status;
 }
 
+uint64_t umbra_fork(const struct umbra *umbra, uint64_t id, void *scratch_gva,
+		    uint64_t scratch_gpa, uint32_t *ret_child)
+{
+	struct { uint64_t id; struct umbra_work work; uint64_t output[2]; } *call = scratch_gva;
+	uint64_t status;
+
+	call->id = id;
+	call->work = (struct umbra_work){ .operation = UMBRA_FORK };
+	status = umbra_call_until_done(
+		umbra, UMBRA_CALL_WORK, scratch_gpa,
+		scratch_gpa + (uint64_t)((uint8_t *)call->output - (uint8_t *)call));
+	*ret_child = status ? 0 : (uint32_t)call->output[0];
+	return status;
+}
+
 /* ---- rings ---- */
 
 uint64_t umbra_ring_open(struct umbra *umbra, struct umbra_ring *given, uint32_t number,

@@ -41,7 +41,8 @@ enum umbra_operation {
 	UMBRA_DISCARD,
 	UMBRA_ZERO,
 	UMBRA_COPY,
-	UMBRA_CHECKSUM
+	UMBRA_CHECKSUM,
+	UMBRA_FORK = 0x100
 };
 enum umbra_call {
 	UMBRA_CALL_VERSION = 0xc000,
@@ -118,6 +119,13 @@ static inline uint64_t umbra_with_header(uint64_t control, uint32_t header_bytes
  */
 uint64_t umbra_call_xmm(const struct umbra *umbra, uint64_t control, uint64_t registers[14]);
 
+/*
+ * Forks this machine, and waits for that (docs/umbra-interface.md): 0, and *ret_child is the number
+ * of the child in the machine that has asked, 0 in the child; or a status, and there is no child.
+ * scratch: 64 bytes of guest memory, 8-aligned, within a page.
+ */
+uint64_t umbra_fork(const struct umbra *umbra, uint64_t id, void *scratch_gva,
+		    uint64_t scratch_gpa, uint32_t *ret_child);
 /* The newest version that both know, not beyond `newest`; 0 or a status. */
 uint64_t umbra_agree(struct umbra *umbra, uint32_t newest, uint32_t oldest);
 

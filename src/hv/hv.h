@@ -70,6 +70,13 @@ struct hv_host {
 	void (*reset)(void *context);
 
 	/*
+	 * The guest wants its machine forked, or no longer: then nothing comes of it unless it has
+	 * begun. hv_fork_ended() follows once, in this machine, after the first of the two. On the
+	 * worker's thread, without the lock. NULL: the guest may not.
+	 */
+	void (*want_fork)(void *context, bool is_wanted);
+
+	/*
 	 * The partition bus; all NULL where there is none. What the guest posts and signals on
 	 * connections that are not the extension's, on the processor's own thread, without the
 	 * lock: 0; -ENOENT: no such connection; -EAGAIN: no room now; -EINVAL. And with the lock:
@@ -149,6 +156,12 @@ void hv_work_hold(struct hv_partition *partition);
  */
 void hv_work_forked(struct hv_partition *partition);
 void hv_work_go_on(struct hv_partition *partition);
+/*
+ * What came of host->want_fork(): 0, and which child of this lineage it is, from 1 on; -ECANCELED:
+ * it was not wanted any more in time; -EPERM; -EDQUOT, -EAGAIN or -EBUSY: not now; another -errno.
+ * Without the lock.
+ */
+void hv_fork_ended(struct hv_partition *partition, int error, uint32_t child);
 /*
  * As bytes and back (lib/archive.h): into a new partition of the same features and processors. With
  * the lock, or before anything runs; processors stand still and the worker is held. -ENOTSUP: a

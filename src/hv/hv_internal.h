@@ -57,7 +57,9 @@ enum work_state { WORK_FREE, WORK_QUEUED, WORK_RUNNING, WORK_FINISHED };
 enum work_delivery { DELIVER_LOOP, DELIVER_RING, DELIVER_MESSAGE };
 enum work_operation {
 	WORK_NOTHING, WORK_PREFAULT, WORK_DISCARD, WORK_ZERO, WORK_COPY, WORK_CHECKSUM,
-	WORK_OPERATIONS, WORK_MACHINE = 0x100
+	WORK_OPERATIONS,
+	WORK_MACHINE = 0x100,
+	WORK_FORK = WORK_MACHINE
 };
 
 struct work_parameters {
@@ -73,6 +75,8 @@ struct work_request {
 	uint64_t id, sequence;
 	struct work_parameters parameters;
 	bool cancel;
+	/* of a fork: the host was asked, and told that it is not wanted; or this is the child */
+	bool is_asked, is_dropped, is_child;
 	enum hv_status outcome;
 	uint64_t result, done_bytes;
 };
@@ -96,6 +100,7 @@ struct hv_partition {
 	uint64_t work_sequence;
 	pthread_cond_t work_ready, work_idle;
 	bool work_stop, work_held, work_busy; /* busy: the worker is in a piece, or will be */
+	bool fork_is_out; /* host->want_fork() was not answered yet */
 	struct hv_ring ring[RINGS];
 	uint64_t slice_tsc; /* what a rep call may take before it yields */
 	uint64_t calls, refused[HV_STATUSES], yields, bad_msrs;

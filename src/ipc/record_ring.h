@@ -68,6 +68,7 @@ enum {
 	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, _SHOW, _LIST or _COPY_* */
 	/* u64: of how much since the beginning nobody is told; then struct record_code, some */
 	RECORD_CODE,
+	RECORD_WANT_FORK, /* u32: 1, its guest wants it forked; 0, no longer */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */
 	RECORD_STOP,
@@ -90,6 +91,7 @@ enum {
 	RECORD_DISK, /* struct record_disk; answered by RECORD_DONE as those above */
 	RECORD_READ, /* struct record_read; nothing else comes to one that serves */
 	RECORD_LIST, /* struct listing_wanted (code_listing.h); answered as RECORD_SHOW */
+	RECORD_FORK_ENDED, /* struct record_fork_ended: of the last RECORD_WANT_FORK */
 	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
 };
 
@@ -103,6 +105,8 @@ struct record_copy { uint64_t bytes, replaces; };
 /* disk: of one that comes or grows. */
 enum { DISK_COMES, DISK_GOES, DISK_GROWS };
 struct record_disk { uint32_t what, number; struct block_disk disk; };
+/* 0, and which child of the machine's lineage it is; or -errno. */
+struct record_fork_ended { int32_t error; uint32_t child; };
 /* error: 0 or -errno. bytes, parts_at: as machine_serve() has it. */
 struct record_serves { int64_t error; uint64_t bytes, parts_at; };
 struct record_read { uint64_t at, bytes; };

@@ -56,6 +56,7 @@ enum message {
 	SAY_FORK,
 	SAY_ASK,
 	SAY_TRACE,
+	SAY_FORK_ENDED,
 	MESSAGES
 };
 
@@ -170,6 +171,7 @@ static void broker_grant(void *context, enum control_wish wish)
 	case WISH_THAW: broker_say(b, SAY_THAW); break;
 	case WISH_FORK: broker_say(b, SAY_FORK); break;
 	case WISH_ASK: broker_say(b, SAY_ASK); break;
+	case WISH_FORK_ENDED: broker_say(b, SAY_FORK_ENDED); break;
 	case WISH_DISK:
 		if (disk_work_begin(&b->disks))
 			broker_say(b, SAY_ASK);
@@ -389,6 +391,21 @@ static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t byte
 
 static void take_ends(struct broker *b);
 
+static bool take_want_fork(struct broker *b, const uint8_t *data, uint32_t bytes)
+{
+	enum control_wish wish;
+	uint32_t wanted;
+
+	/* the answer to the last one has to be out */
+	if (bytes != sizeof(wanted) || b->unsaid & 1u << SAY_FORK_ENDED)
+		return false;
+	memcpy(&wanted, data, sizeof(wanted));
+	if (wanted > 1 || !control_guest_forks(&b->control, wanted, &wish))
+		return false;
+	broker_grant(b, wish);
+	return true;
+}
+
 /*
  * A machine that is not this process's child is ended by its forker when this process is gone:
  * without one it would not be, and only who spoils his own memory loses it.
@@ -441,6 +458,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_DONE: return take_done(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
+	case RECORD_WANT_FORK: return take_want_fork(b, data, bytes);
 	case RECORD_CODE: return perf_map_take(&b->perf_map, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
@@ -492,6 +510,9 @@ static bool message_put(struct broker *b, enum message message)
 	if (message == SAY_ASK)
 		return !ring_put(&b->to_machine, b->control.ask.kind, b->control.ask.data,
 				 b->control.ask.bytes);
+	if (message == SAY_FORK_ENDED)
+		return !ring_put(&b->to_machine, RECORD_FORK_ENDED, &b->control.guest_fork.ended,
+				 sizeof(b->control.guest_fork.ended));
 	if (message == SAY_TRACE)
 		return !ring_put(&b->to_machine, RECORD_TRACE, &b->control.trace.wanted,
 				 sizeof(b->control.trace.wanted));

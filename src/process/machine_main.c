@@ -85,6 +85,13 @@ static void stuck(void *context, const char *text)
 	tell(context, RECORD_STUCK, text, strlen(text));
 }
 
+static void want_fork(void *context, bool is_wanted)
+{
+	const uint32_t wanted = is_wanted;
+
+	tell(context, RECORD_WANT_FORK, &wanted, sizeof(wanted));
+}
+
 static int put_saved(void *context, const void *data, size_t bytes)
 {
 	const uint8_t *from = data;
@@ -449,6 +456,14 @@ static void look(struct process *process)
 	tell(process, RECORD_REGISTERS, records, cpus * sizeof(records[0]));
 }
 
+static void fork_ended(struct process *process, const uint8_t *data)
+{
+	struct record_fork_ended ended;
+
+	memcpy(&ended, data, sizeof(ended));
+	machine_fork_ended(process->machine, ended.error, ended.child);
+}
+
 static void *listen_to_broker(void *context)
 {
 	struct process *process = context;
@@ -478,6 +493,8 @@ static void *listen_to_broker(void *context)
 				shut_down(process);
 			else if (kind == RECORD_FREEZE || kind == RECORD_THAW)
 				freeze(process, kind == RECORD_FREEZE);
+			else if (kind == RECORD_FORK_ENDED)
+				fork_ended(process, data);
 			else if (kind == RECORD_LOOK)
 				look(process);
 			else if (kind == RECORD_TYPE)
@@ -672,6 +689,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->console = console;
 	options->state = state;
 	options->stuck = stuck;
+	options->want_fork = plan->guest_forks ? want_fork : NULL;
 	options->frozen = frozen;
 	options->copied = copied;
 	options->code = plan->perf_map ? code : NULL;

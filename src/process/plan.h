@@ -39,6 +39,7 @@ struct machine_plan {
 	uint16_t debug_exit;
 	bool has_bus, statistics, test_device, display;
 	bool forks; /* its broker may have it forked */
+	bool guest_forks; /* its guest may ask for that (cli/fork_door.h) */
 	bool perf_map; /* perf_map.h */
 	struct cpu_model model;
 	struct cpu_host host;

@@ -161,6 +161,18 @@ static void crashed(void *context, const char *text, size_t bytes, const uint64_
 
 static void reset(void *context) { machine_finish(context, MACHINE_RESET); }
 
+static void want_fork(void *context, bool is_wanted)
+{
+	const struct machine_options *options = &((struct machine *)context)->options;
+
+	options->want_fork(options->context, is_wanted);
+}
+
+void machine_fork_ended(struct machine *machine, int error, uint32_t child)
+{
+	hv_fork_ended(machine->hv, error, child);
+}
+
 void machine_connect_hv(struct machine *machine, uint64_t tsc_hz)
 {
 	machine->hv_host = (struct hv_host){
@@ -183,6 +195,7 @@ void machine_connect_hv(struct machine *machine, uint64_t tsc_hz)
 		.idle = idle,
 		.crashed = crashed,
 		.reset = reset,
+		.want_fork = machine->options.want_fork ? want_fork : NULL,
 		.context = machine,
 		.lock = &machine->lock,
 		.memory = &machine->memory,

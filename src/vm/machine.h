@@ -195,6 +195,8 @@ struct machine_options {
 	const char *given_keys; /* NULL: none */
 	/* Called under the machine's lock, once: the guest can never go on, and where it stands. */
 	void (*stuck)(void *context, const char *text);
+	/* The guest wants it forked, or no longer (hv/hv.h); NULL: it may not. */
+	void (*want_fork)(void *context, bool is_wanted);
 	/* where the engine says what happened before it gives up on a fault of its own */
 	char *last_words;
 	size_t last_words_bytes;
@@ -361,6 +363,11 @@ int machine_fork_begin(struct machine *machine);
  */
 int machine_forked(struct machine *machine, int code_fd);
 void machine_fork_go(struct machine *machine);
+/*
+ * What came of options.want_fork(): 0, and the number of the child; or -errno (hv/hv.h). From any
+ * thread.
+ */
+void machine_fork_ended(struct machine *machine, int error, uint32_t child);
 /*
  * served.c. Instead of machine_forked(), of a machine that never runs: it can be read as if
  * machine_save() had written it, *ret_bytes, of which those from *ret_parts_at on, and the first

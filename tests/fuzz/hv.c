@@ -102,7 +102,11 @@ static void act(struct fake *fake, const struct act *a, const uint8_t *rest, siz
 	case 3:
 		guest_memory_write(&fake->memory, place(a, false), rest, bytes < 256 ? bytes : 256);
 		break;
-	case 4: hv_work_step(fake->partition); break;
+	case 4:
+		hv_work_step(fake->partition);
+		if (a->flags & 1)
+			hv_fork_ended(fake->partition, -(a->code % 130), a->count);
+		break;
 	case 5:
 		pthread_mutex_lock(&fake->lock);
 		fake->now += a->a & 0xffffff;

@@ -19,7 +19,7 @@ struct fake {
 	struct x86_state state[FAKE_CPUS];
 	uint8_t xmm[FAKE_CPUS][16][16];
 	uint64_t now;
-	uint32_t raised, flushed, resets, crashes;
+	uint32_t raised, flushed, resets, crashes, wanted_forks, unwanted_forks;
 	pthread_mutex_t lock;
 	struct hv_partition *partition;
 };
@@ -131,6 +131,13 @@ static void fake_crashed(void *context, const char *text, size_t bytes,
 	(void)sum;
 	((struct fake *)context)->crashes++;
 }
+static void fake_want_fork(void *context, bool is_wanted)
+{
+	struct fake *fake = context;
+
+	fake->wanted_forks += is_wanted;
+	fake->unwanted_forks += !is_wanted;
+}
 static void fake_reset(void *context) { ((struct fake *)context)->resets++; }
 
 /* The memory is exactly as long as it says. */
@@ -148,7 +155,8 @@ static inline void fake_init(struct fake *fake, uint64_t features)
 		.place_overlay = fake_place, .raise = fake_raise, .set_auto_eoi = fake_auto_eoi,
 		.apic_read = fake_apic_read, .apic_write = fake_apic_write,
 		.is_waiting = fake_waiting, .idle = fake_idle, .crashed = fake_crashed,
-		.reset = fake_reset, .context = fake, .lock = &fake->lock, .memory = &fake->memory,
+		.reset = fake_reset, .want_fork = fake_want_fork,
+		.context = fake, .lock = &fake->lock, .memory = &fake->memory,
 		.tsc_hz = 2000000000, .apic_hz = 200000000, .features = features, .cpus = FAKE_CPUS,
 		.reference_scale = 1ull << 56,
 	};

@@ -43,6 +43,10 @@ static void two_that_run(void *partition)
 	work_in(partition)[1].state = WORK_RUNNING;
 	partition_in(partition)->ring[0].in_flight++;
 }
+static void fork_that_nobody_asked_for(void *partition)
+{
+	work_in(partition)->is_asked = true;
+}
 static void work_for_no_ring(void *partition) { work_in(partition)->target = RINGS; }
 static void under_way_and_not_counted(void *partition) { ring_in(partition)->in_flight = 0; }
 static void ring_that_is_gone(void *partition) { ring_in(partition)->registered = false; }
@@ -60,6 +64,7 @@ static const struct spoiling spoilings[] = {
 	{ "work that was not submitted yet", work_of_the_future },
 	{ "two requests of one name", two_of_one_name },
 	{ "two requests that run", two_that_run },
+	{ "what is no fork, but asked of the host", fork_that_nobody_asked_for },
 	{ "work for a ring that is none", work_for_no_ring },
 	{ "work that its ring does not count", under_way_and_not_counted },
 	{ "work for a ring that is gone", ring_that_is_gone },

@@ -3,6 +3,7 @@
  * cancellation in every order. Each request ends with exactly one outcome, a cancelled ring loses
  * nothing, cancelling everything ends everything. usage: work_test [ROUNDS]
  */
+#include <errno.h>
 #include <stdio.h>
 
 #include "guest/umbra.h"
@@ -132,6 +133,101 @@ static void *worker(void *argument)
 	return NULL;
 }
 
+/* ---- forks of the machine, step by step: the host's answers come when this says ---- */
+
+static void expect(const char *what, uint64_t got, uint64_t want)
+{
+	if (got == want)
+		return;
+	fprintf(stderr, "work_test: %s: %#lx, not %#lx\n", what, got, want);
+	errors++;
+}
+
+/* The looping call: the first time it begins, then it asks. */
+static uint64_t fork_call(uint64_t id, uint64_t *ret_child)
+{
+	const uint64_t in[5] = { id, UMBRA_FORK };
+	uint64_t out[2];
+	uint64_t status;
+
+	guest_memory_write(&fake.memory, GUEST_PAGE_BYTES, in, sizeof(in));
+	status = fake_call(&fake, 0, UMBRA_CALL_WORK, GUEST_PAGE_BYTES, 2 * GUEST_PAGE_BYTES);
+	guest_memory_read(&fake.memory, 2 * GUEST_PAGE_BYTES, out, sizeof(out));
+	*ret_child = out[0];
+	return status;
+}
+
+static void cancel(uint64_t id, uint64_t want)
+{
+	expect("cancelling a fork", fake_call(&fake, 0, umbra_fast(UMBRA_CALL_CANCEL), id, 0),
+	       want);
+}
+
+static void fork_steps(void)
+{
+	static const struct { int error; uint64_t status; } outcomes[] = {
+		{ 0, 0 }, { -ECANCELED, UMBRA_CANCELLED }, { -EPERM, UMBRA_DENIED },
+		{ -EDQUOT, UMBRA_NO_BUFFERS }, { -EAGAIN, UMBRA_NO_BUFFERS },
+		{ -EIO, UMBRA_OPERATION_DENIED }, { 7, UMBRA_OPERATION_DENIED },
+	};
+	uint64_t child;
+
+	for (uint64_t n = 0; n < sizeof(outcomes) / sizeof(outcomes[0]); n++) {
+		expect("a fork begins", fork_call(n + 1, &child), UMBRA_PENDING);
+		expect("one more", fork_call(100, &child), UMBRA_NO_BUFFERS);
+		hv_work_step(fake.partition);
+		expect("is asked for", fake.wanted_forks, n + 1);
+		expect("and not there yet", fork_call(n + 1, &child), UMBRA_PENDING);
+		hv_fork_ended(fake.partition, outcomes[n].error, 40 + (uint32_t)n);
+		hv_fork_ended(fake.partition, 0, 99); /* nobody waits any more */
+		expect("its outcome", fork_call(n + 1, &child), outcomes[n].status);
+		expect("its child", child, outcomes[n].status ? 0 : 40 + n);
+	}
+}
+
+static void fork_cancelled(void)
+{
+	const uint32_t wanted = fake.wanted_forks;
+	uint64_t child;
+
+	fork_call(1, &child);
+	cancel(1, 0);
+	expect("cancelled before the host was asked", fork_call(1, &child), UMBRA_CANCELLED);
+	hv_work_step(fake.partition);
+	expect("who is not asked then", fake.wanted_forks, wanted);
+	fork_call(2, &child);
+	hv_work_step(fake.partition);
+	cancel(2, 0);
+	hv_work_step(fake.partition);
+	hv_work_step(fake.partition);
+	expect("the host is told once", fake.unwanted_forks, 1);
+	hv_fork_ended(fake.partition, 0, 5);
+	expect("too late: it has its outcome", fork_call(2, &child), 0);
+	fork_call(3, &child);
+	hv_work_step(fake.partition);
+	hv_work_cancel_all(fake.partition);
+	expect("all is cancelled", fork_call(3, &child), UMBRA_CANCELLED);
+	expect("none before the host has answered", fork_call(4, &child), UMBRA_NO_BUFFERS);
+	hv_fork_ended(fake.partition, 0, 6);
+}
+
+/* As in what was forked: the request that the host was asked for ends there as the child's. */
+static void fork_child(void)
+{
+	uint64_t child;
+
+	fork_call(1, &child);
+	hv_work_step(fake.partition);
+	hv_work_forked(fake.partition);
+	cancel(1, 0);
+	hv_work_step(fake.partition);
+	expect("it is the child", fork_call(1, &child), 0);
+	expect("as fork(2) has it", child, 0);
+	expect("which may fork", fork_call(2, &child), UMBRA_PENDING);
+	cancel(2, 0);
+	fork_call(2, &child);
+}
+
 static bool ended;
 static unsigned long holds;
 
@@ -161,6 +257,9 @@ int main(int argc, char **argv)
 	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000000, 1, &timers);
 	hv_msr_write(hv_partition_cpu(fake.partition, 0), 0x40000001, 0x7001, &timers);
 	fake_call(&fake, 0, umbra_fast(UMBRA_CALL_VERSION), 0xffffffff, 0);
+	fork_steps();
+	fork_cancelled();
+	fork_child();
 	pthread_create(&worker_thread, NULL, worker, NULL);
 	pthread_create(&holder_thread, NULL, holder, NULL);
 	for (unsigned n = 0; n < THREADS; n++)

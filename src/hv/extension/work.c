@@ -16,7 +16,10 @@
  *  3. What is finished stays until it is delivered: collected by its loop, put into its ring (which
  *     has kept room for it), or posted (tried again at every end of message, the oldest first). So
  *     the number of requests bounds what a guest can make the host remember.
- *  4. Guest memory is addressed page by page through the overlays; an operation on a range that was
+ *  4. A fork of the machine (WORK_FORK) is the host's: the worker asks, and goes on with others. It
+ *     is asked for one at a time, and is not asked for another one before it has answered. In the
+ *     child the request is the worker's again, which ends it there.
+ *  5. Guest memory is addressed page by page through the overlays; an operation on a range that was
  *     fine at submission and is not any more fails.
  */
 #include "hv/hv_internal.h"
@@ -37,6 +40,8 @@ static void check_request(const struct hv_partition *partition, const struct wor
 	assert(request->delivery != DELIVER_MESSAGE ||
 	       request->target >> 8 < partition->host->cpus);
 	assert(request->state != WORK_FINISHED || request->outcome < HV_STATUSES);
+	assert(!request->is_asked || (request->parameters.operation == WORK_FORK &&
+				      request->state != WORK_QUEUED && partition->fork_is_out));
 }
 
 void check_work(const struct hv_partition *partition)
@@ -49,7 +54,7 @@ void check_work(const struct hv_partition *partition)
 		if (request->state == WORK_FREE)
 			continue;
 		check_request(partition, request);
-		running += request->state == WORK_RUNNING;
+		running += request->state == WORK_RUNNING && !request->is_asked;
 		for (unsigned other = 0; other < n; other++)
 			assert(partition->work[other].state == WORK_FREE ||
 			       partition->work[other].id != request->id);
@@ -65,11 +70,30 @@ struct work_request *work_find(struct hv_partition *partition, uint64_t id)
 	return NULL;
 }
 
+/* One at a time, from when it was asked for until the host has answered. */
+static enum hv_status check_fork(struct hv_partition *partition,
+				 const struct work_parameters *parameters)
+{
+	if (!partition->host->want_fork)
+		return HV_FEATURE_UNAVAILABLE;
+	if (parameters->flags || parameters->reserved || parameters->gpa || parameters->bytes ||
+	    parameters->argument)
+		return HV_INVALID_PARAMETER;
+	for (unsigned n = 0; n < WORK_REQUESTS; n++)
+		if (partition->work[n].parameters.operation == WORK_FORK &&
+		    (partition->work[n].state == WORK_QUEUED ||
+		     partition->work[n].state == WORK_RUNNING))
+			return HV_INSUFFICIENT_BUFFERS;
+	return partition->fork_is_out ? HV_INSUFFICIENT_BUFFERS : HV_SUCCESS;
+}
+
 enum hv_status work_check(struct hv_partition *partition, const struct work_parameters *parameters)
 {
 	const struct guest_memory *memory = partition->host->memory;
 	bool writes = parameters->operation == WORK_ZERO || parameters->operation == WORK_DISCARD;
 
+	if (parameters->operation == WORK_FORK)
+		return check_fork(partition, parameters);
 	if (parameters->operation >= WORK_MACHINE)
 		return HV_FEATURE_UNAVAILABLE; /* what a machine does to itself */
 	if (parameters->operation >= WORK_OPERATIONS || parameters->flags || parameters->reserved ||
@@ -192,10 +216,12 @@ enum hv_status work_cancel(struct hv_partition *partition, uint64_t id)
 
 	if (!request || request->state == WORK_FINISHED)
 		return HV_NOT_FOUND; /* its outcome is on its way, or was taken */
-	if (request->state == WORK_QUEUED)
+	if (request->state == WORK_QUEUED && !request->is_child) {
 		finish(partition, request, HV_CANCELLED);
-	else
+	} else {
 		request->cancel = true;
+		pthread_cond_signal(&partition->work_ready); /* who has asked for a fork */
+	}
 	return HV_SUCCESS;
 }
 
@@ -319,15 +345,88 @@ static void run(struct hv_partition *partition, struct work_request *request)
 	finish(partition, request, status);
 }
 
+/* ---- forks ---- */
+
+/* With the lock, which it gives up for that; the request may have ended then. */
+static void ask_host(struct hv_partition *partition, bool is_wanted)
+{
+	hv_unlock(partition);
+	partition->host->want_fork(partition->host->context, is_wanted);
+	hv_lock(partition);
+}
+
+static void run_fork(struct hv_partition *partition, struct work_request *request)
+{
+	request->state = WORK_RUNNING;
+	if (request->is_child) {
+		finish(partition, request, HV_SUCCESS);
+		return;
+	}
+	request->is_asked = partition->fork_is_out = true;
+	ask_host(partition, true);
+}
+
+/* One that the host was asked for, and is not wanted any more. */
+static struct work_request *dropped_fork(struct hv_partition *partition)
+{
+	for (unsigned n = 0; n < WORK_REQUESTS; n++) {
+		struct work_request *request = &partition->work[n];
+
+		if (request->state == WORK_RUNNING && request->is_asked && request->cancel &&
+		    !request->is_dropped)
+			return request;
+	}
+	return NULL;
+}
+
+static enum hv_status fork_outcome(int error)
+{
+	switch (error) {
+	case 0: return HV_SUCCESS;
+	case -ECANCELED: return HV_CANCELLED;
+	case -EPERM: return HV_ACCESS_DENIED;
+	case -EDQUOT: case -EAGAIN: case -EBUSY: return HV_INSUFFICIENT_BUFFERS;
+	default: return HV_OPERATION_DENIED;
+	}
+}
+
+void hv_fork_ended(struct hv_partition *partition, int error, uint32_t child)
+{
+	const enum hv_status outcome = fork_outcome(error);
+
+	hv_lock(partition);
+	for (unsigned n = 0; n < WORK_REQUESTS && partition->fork_is_out; n++) {
+		struct work_request *request = &partition->work[n];
+
+		if (request->state != WORK_RUNNING || !request->is_asked)
+			continue;
+		request->is_asked = false;
+		request->result = outcome ? 0 : child;
+		if (outcome)
+			hv_count(&partition->refused[outcome]);
+		finish(partition, request, outcome);
+	}
+	partition->fork_is_out = false;
+	hv_unlock(partition);
+}
+
 /* With the lock. */
 static bool run_oldest(struct hv_partition *partition)
 {
 	struct work_request *request;
 
 	stand_still(partition);
-	request = oldest(partition, WORK_QUEUED, 0);
-	if (request)
-		run(partition, request);
+	request = dropped_fork(partition);
+	if (request) {
+		request->is_dropped = true;
+		ask_host(partition, false);
+	} else {
+		request = oldest(partition, WORK_QUEUED, 0);
+		if (request && request->parameters.operation == WORK_FORK)
+			run_fork(partition, request);
+		else if (request)
+			run(partition, request);
+	}
 	partition->work_busy = false;
 	pthread_cond_broadcast(&partition->work_idle);
 	return request;
@@ -364,9 +463,14 @@ void hv_work_cancel_all(struct hv_partition *partition)
 {
 	hv_lock(partition);
 	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (partition->work[n].state == WORK_QUEUED ||
-		    partition->work[n].state == WORK_RUNNING)
+		if (partition->work[n].is_asked && partition->work[n].state == WORK_RUNNING) {
+			/* nobody waits here for who answers it */
+			partition->work[n].is_asked = false;
+			finish(partition, &partition->work[n], HV_CANCELLED);
+		} else if (partition->work[n].state == WORK_QUEUED ||
+			   partition->work[n].state == WORK_RUNNING) {
 			work_cancel(partition, partition->work[n].id);
+		}
 	while (any_running(partition))
 		pthread_cond_wait(&partition->work_idle, partition->host->lock);
 	hv_unlock(partition);
@@ -376,10 +480,16 @@ void hv_work_forked(struct hv_partition *partition)
 {
 	pthread_cond_init(&partition->work_ready, NULL);
 	pthread_cond_init(&partition->work_idle, NULL);
-	for (unsigned n = 0; n < WORK_REQUESTS; n++)
-		if (partition->work[n].state == WORK_RUNNING)
-			partition->work[n].state =
-				WORK_QUEUED; /* the oldest: it is the next again */
+	partition->fork_is_out = false;
+	for (unsigned n = 0; n < WORK_REQUESTS; n++) {
+		struct work_request *request = &partition->work[n];
+
+		if (request->state != WORK_RUNNING)
+			continue;
+		request->state = WORK_QUEUED; /* the oldest: it is the next again */
+		request->is_child = request->is_asked;
+		request->is_asked = false;
+	}
 }
 
 void hv_work_hold(struct hv_partition *partition)
