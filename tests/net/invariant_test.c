@@ -28,6 +28,8 @@ static void waits_with_too_much(void *hub)
 static void turn_twice(void *hub) { hub_in(hub)->port[1].turn = hub_in(hub)->port[0].turn; }
 static void turn_of_the_future(void *hub) { hub_in(hub)->port[0].turn = 9; }
 static void waits_before_it_joined(void *hub) { hub_in(hub)->port[1].has_joined = false; }
+static void behind_the_last(void *hub) { hub_in(hub)->top = 2; }
+static void nobody_is_the_last(void *hub) { hub_in(hub)->top = 4; }
 static void waited_less_than_nothing(void *hub) { hub_in(hub)->port[2].stalled_us = -1; }
 
 static const struct spoiling of_switch[] = {
@@ -43,6 +45,8 @@ static const struct spoiling of_switch[] = {
 	{ "a turn that was not given yet", turn_of_the_future },
 	{ "one that waits before it has joined", waits_before_it_joined },
 	{ "one that has waited less than nothing", waited_less_than_nothing },
+	{ "a port behind the last", behind_the_last },
+	{ "nobody as the last", nobody_is_the_last },
 };
 
 static struct conversation *of(void *conversation) { return conversation; }
@@ -205,7 +209,7 @@ static unsigned of_frames_that_wait(void)
 
 int main(void)
 {
-	static struct hub hub = { .ports = 3, .turns = 2 };
+	static struct hub hub = { .ports = 3, .top = 3, .turns = 2 };
 	struct conversation conversation = { .asked = AGENT_EXEC, .is_answered = true };
 	unsigned missed;
 

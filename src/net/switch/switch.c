@@ -53,8 +53,10 @@ void check_switch(const struct hub *hub)
 	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
 		check_port(hub, &hub->port[n]);
 		ports += hub->port[n].fd != NOBODY;
+		assert(n < hub->top || hub->port[n].fd == NOBODY);
 	}
 	assert(ports == hub->ports);
+	assert(hub->top <= SWITCH_PORTS && (!hub->top || hub->port[hub->top - 1].fd != NOBODY));
 }
 
 static int64_t now_us(void)
@@ -77,9 +79,11 @@ static void port_close(struct hub *hub, struct port *port)
 	*port = (struct port){ .fd = NOBODY, .to = NOBODY };
 	hub->ports--;
 	hub->lonely_ms = now_ms();
-	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].to == number)
 			hub->port[n].to = NOBODY;
+	while (hub->top && hub->port[hub->top - 1].fd == NOBODY)
+		hub->top--;
 }
 
 static void accept_port(struct hub *hub)
@@ -91,6 +95,8 @@ static void accept_port(struct hub *hub)
 			continue;
 		hub->port[n] = (struct port){ .fd = fd, .to = NOBODY };
 		hub->ports++;
+		if (n >= hub->top)
+			hub->top = n + 1;
 		return;
 	}
 	if (fd >= 0)
@@ -99,7 +105,7 @@ static void accept_port(struct hub *hub)
 
 static struct port *find_port(struct hub *hub, const uint8_t mac[NET_MAC_BYTES])
 {
-	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].has_joined && !memcmp(hub->port[n].mac, mac, NET_MAC_BYTES))
 			return &hub->port[n];
 	return NULL;
@@ -150,7 +156,7 @@ static void charge(struct port *from)
 
 static bool is_waited_for(const struct hub *hub, int to)
 {
-	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].to == to)
 			return true;
 	return false;
@@ -180,7 +186,7 @@ static void flood(struct hub *hub, struct port *from, size_t bytes)
 {
 	if (!may_flood(from))
 		return;
-	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].has_joined && &hub->port[n] != from)
 			give(&hub->port[n], &from->message, bytes); /* or lost */
 }
@@ -239,7 +245,7 @@ static bool take_message(struct hub *hub, struct port *port)
 static void take_messages(struct hub *hub, bool has_some[SWITCH_PORTS])
 {
 	for (unsigned round = 0; round < TURN_FRAMES; round++)
-		for (unsigned n = 0; n < SWITCH_PORTS; n++)
+		for (unsigned n = 0; n < hub->top; n++)
 			if (has_some[n])
 				has_some[n] = take_message(hub, &hub->port[n]);
 }
@@ -264,7 +270,7 @@ static struct port *first_waiting(struct hub *hub, int to)
 {
 	struct port *first = NULL;
 
-	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
+	for (unsigned n = 0; n < hub->top; n++) {
 		struct port *port = &hub->port[n];
 
 		if (port->to == to && (!first || port->turn < first->turn))
@@ -275,7 +281,7 @@ static struct port *first_waiting(struct hub *hub, int to)
 
 static void push_all(struct hub *hub)
 {
-	for (int to = 0; to < SWITCH_PORTS; to++) {
+	for (int to = 0; to < (int)hub->top; to++) {
 		struct port *first;
 
 		while ((first = first_waiting(hub, to)) && push(hub, first))
@@ -299,7 +305,7 @@ static bool hub_turn(struct hub *hub)
 	bool waits = false;
 	bool looks;
 
-	for (unsigned n = 0; n < SWITCH_PORTS; n++) {
+	for (unsigned n = 0; n < hub->top; n++) {
 		const struct port *port = &hub->port[n];
 
 		polls[n + 1].fd = port->fd;
@@ -310,10 +316,10 @@ static bool hub_turn(struct hub *hub)
 		waits |= port->to != NOBODY;
 	}
 	looks = brief_wait_looks(&hub->brief);
-	if (poll(polls, SWITCH_PORTS + 1, timeout_ms(looks, waits)) > 0)
+	if (poll(polls, hub->top + 1, timeout_ms(looks, waits)) > 0)
 		brief_wait_found(&hub->brief);
 	push_all(hub);
-	for (unsigned n = 0; n < SWITCH_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		has_some[n] = hub->port[n].fd != NOBODY && hub->port[n].fd == polls[n + 1].fd &&
 			      polls[n + 1].revents & (POLLIN | POLLHUP | POLLERR);
 	take_messages(hub, has_some);

@@ -30,7 +30,7 @@ struct port {
 struct hub {
 	int listen_fd;
 	int64_t lonely_ms;
-	unsigned ports;
+	unsigned ports, top; /* none is at or behind `top` */
 	uint64_t turns;
 	struct brief_wait brief;
 	struct port port[SWITCH_PORTS];
