@@ -43,6 +43,7 @@ bench: all
 	@bench/hypercall
 	@bench/disk
 	@bench/storage
+	@bench/net build/umbra && bench/debian
 	@ninja -C build umbra umbrad tests/guest/guest-spin && bench/start && bench/api && bench/page
 	@d=$$(mktemp -d -p build) && build/bench/image-bench $$d 100000; rm -rf $$d
 

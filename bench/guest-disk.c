@@ -1,17 +1,20 @@
 /*
  * In a guest: guest-disk DEVICE SECONDS: requests of one device past the page cache, by Linux's
  * asynchronous interface. A line for each of the measurements: R NAME OPERATIONS-A-SECOND
- * MEGABYTES-A-SECOND MEAN-MICROSECONDS.
+ * MEGABYTES-A-SECOND MEAN-MICROSECONDS. Of a file, on a host: reads alone, and through its page
+ * cache.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/aio_abi.h>
 #include <linux/fs.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -110,12 +113,20 @@ int main(int argc, char **argv)
 		  .random = 1,
 		  .flush = 1 },
 	};
-	int fd = argc > 2 ? open(argv[1], O_RDWR | O_DIRECT) : -1;
+	struct stat status;
+	bool is_file;
+	int fd;
 	uint64_t size;
 
-	if (fd < 0 || ioctl(fd, BLKGETSIZE64, &size))
+	if (argc < 3 || stat(argv[1], &status))
+		return 1;
+	is_file = S_ISREG(status.st_mode);
+	fd = open(argv[1], is_file ? O_RDONLY : O_RDWR | O_DIRECT);
+	size = (uint64_t)status.st_size;
+	if (fd < 0 || (!is_file && ioctl(fd, BLKGETSIZE64, &size)))
 		return 1;
 	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
-		measure(fd, size, &kinds[n], atof(argv[2]));
+		if (!is_file || !kinds[n].write)
+			measure(fd, size, &kinds[n], atof(argv[2]));
 	return 0;
 }
