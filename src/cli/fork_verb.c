@@ -524,7 +524,7 @@ static int fork_failed(const struct fork_command *command, int error)
 				"umbra ps lists those that do");
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, "it cannot be forked", command->name,
-				"with ports, without a name or with sanitizers it is not");
+				"without a name or with sanitizers it is not");
 	case -EPERM:
 		return complain(EXIT_UNUSABLE, "it holds secrets, which a child has as well",
 				command->name, "say --with-secrets if that is meant");

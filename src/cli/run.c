@@ -557,8 +557,7 @@ static int describe(struct run *run)
 	error = text ? plan_set_text(run->plan->description, sizeof(run->plan->description), text)
 			 : -EINVAL;
 
-	run->plan->machine.forks =
-		!error && describe_devices(run, json) && !run->plan->shares.count;
+	run->plan->machine.forks = !error && describe_devices(run, json);
 	json_decref(json);
 	free(text);
 	return error;

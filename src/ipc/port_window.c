@@ -29,7 +29,8 @@ static bool map_own(const struct window_place *place)
 static bool map_received(const struct window_place *place)
 {
 	return mmap(place->at, place->bytes, protection_of(place), MAP_SHARED | MAP_FIXED,
-		    WINDOW_RECEIVED_FD, (off_t)place->offset) != MAP_FAILED;
+		    WINDOW_RECEIVED_FD, (off_t)place->offset) != MAP_FAILED &&
+	       !madvise(place->at, place->bytes, MADV_DONTFORK);
 }
 
 /* Place `part` is where all of that part is. */
@@ -181,6 +182,17 @@ bool port_window_exchange(struct port_window *window, const struct share_memory 
 	window->number = wanted;
 	set_word(window, got ? wanted : 0);
 	return true;
+}
+
+void port_window_forked(struct port_window *window)
+{
+	for (unsigned n = 0; n < window->places; n++)
+		if (!map_own(&window->place[n]))
+			abort();
+	set_word(window, 0);
+	window->is_shared = window->is_all_shared = window->is_lost = false;
+	window->number = 0;
+	window->line = -1;
 }
 
 bool port_window_take_lost(struct port_window *window)

@@ -22,6 +22,8 @@
  *     memory of its own (port_windows_guard()); what stood in its pages that are lent is lost with
  *     the window: they are pages of zeros, and its own, from then on.
  *     The guest's word for the window (abi/share.h) is 0 before any of it changes.
+ *   - What is forked does not get a window with the memory (MADV_DONTFORK), nor pages that are
+ *     lent.
  *   - What is kept and was taken away with the window is zeros, and port_window_take_lost() says
  *     that some of it was: it may not be used as if it was what stood there.
  *
@@ -83,6 +85,8 @@ bool port_window_is_wanted(const struct port_window *window, const struct share_
 bool port_window_exchange(struct port_window *window, const struct share_memory *memory);
 /* Whether anything of what is kept has been lost since this was asked last. */
 bool port_window_take_lost(struct port_window *window);
+/* In a machine that was forked: its own memory, in which nothing is kept; nobody is at the line. */
+void port_window_forked(struct port_window *window);
 void port_window_accept(const struct port_window *window, struct share_memory *memory);
 /*
  * The process's ports', once all places are known and the engine has its handlers.

@@ -46,6 +46,7 @@ struct process {
 	struct machine_connections connections;
 	struct machine_card card[NET_CARDS];
 	struct port_window window[SHARE_PORTS];
+	struct share_memory *port[SHARE_PORTS];
 	unsigned ports;
 	unsigned cards;
 	struct ring_end to_broker, from_broker;
@@ -635,6 +636,7 @@ static bool take_ports(struct process *process, grant_set here, struct machine_o
 
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
 					 sizeof(*port->memory));
+		process->port[n] = port->memory;
 		port->window = &process->window[process->ports++];
 		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
 		port->answer_fd = grant_fd((enum grant)(GRANT_PORT_ANSWERS + n));
@@ -643,6 +645,16 @@ static bool take_ports(struct process *process, grant_set here, struct machine_o
 				      grant_fd((enum grant)(GRANT_WINDOW_LINES + n))))
 			return false;
 	}
+	return true;
+}
+
+/* What was forked has ports that nobody is at: their memory is its own. */
+static bool leave_ports(const struct process *process)
+{
+	for (unsigned n = 0; n < process->ports; n++)
+		if (mmap(process->port[n], sizeof(*process->port[n]), PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			return false;
 	return true;
 }
 
@@ -848,7 +860,7 @@ static bool go_on_forked(struct process *process)
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
 		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | of_devices);
 	locks_make(process);
-	if (!take_rings(process) || !take_devices(process, of_devices))
+	if (!take_rings(process) || !take_devices(process, of_devices) || !leave_ports(process))
 		return false;
 	if (process->rings->serves)
 		go_on_serving(process);

@@ -572,6 +572,13 @@ static void devices_stop(void *self)
 	slot_wake(&devices->block);
 }
 
+/* Once nothing of the guest's runs: what is lent is a fork's, too. */
+void devices_stand(struct devices *devices)
+{
+	if (devices->lender)
+		lender_stand(devices->lender);
+}
+
 /* Its slots are others now, and empty, as the parent's were. */
 static void devices_forked(void *self)
 {
@@ -580,6 +587,8 @@ static void devices_forked(void *self)
 	locks_make(devices);
 	devices->held = devices->stands = devices->is_watched = false;
 	slot_restart(&devices->block);
+	if (devices->lender)
+		lender_forked(devices->lender);
 }
 
 static const struct unit_ops devices_unit = { .name = "devices",

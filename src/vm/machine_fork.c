@@ -29,6 +29,8 @@ int machine_fork_begin(struct machine *machine)
 		error = machine_pause(machine);
 	if (error)
 		return error;
+	if (machine->devices)
+		devices_stand(machine->devices);
 	pthread_mutex_lock(&machine->lock);
 	if (!machine_move(machine, LIFE_FORKING))
 		error = -ECANCELED;

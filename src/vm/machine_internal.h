@@ -226,6 +226,8 @@ void devices_unwatch(struct devices *devices);
 int devices_event(void *machine, uint32_t connection, uint16_t flag);
 /* Until their thread stands still, or the machine ends; it waits for devices_let_go(). */
 void devices_hold(struct devices *devices);
+/* While it stands still, before it is forked. */
+void devices_stand(struct devices *devices);
 void devices_let_go(struct devices *devices);
 /* machine_test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
 int machine_make_test_device(struct machine *machine);

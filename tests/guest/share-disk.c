@@ -227,6 +227,16 @@ static void serve(void)
 
 static uint8_t *data;
 static uint8_t *back;
+static unsigned unanswered;
+static uint64_t born[2];
+
+/* It was forked of the one that uses the disk. */
+static bool is_child(void)
+{
+	const volatile uint64_t *generation = (const volatile uint64_t *)0xf0000;
+
+	return generation[0] != born[0] || generation[1] != born[1];
+}
 
 static void cdb_16(uint8_t *cdb, uint8_t operation, uint64_t sector, uint32_t sectors)
 {
@@ -277,6 +287,7 @@ static unsigned take_good(unsigned count)
 		good += packet.body.srb.srb_status == SRB_SUCCESS;
 		count--;
 	}
+	unanswered += count;
 	return good;
 }
 
@@ -327,6 +338,15 @@ static unsigned write_and_read(unsigned time)
 	return good;
 }
 
+/* Nobody serves: what was under way is answered, as what comes, and the disk is gone. */
+static void be_child(void)
+{
+	put_command(READ_16, 1, data, SECTOR);
+	check_equal("of a fork's disk nothing is read", take_good(1), 0);
+	check_equal("each command was answered", unanswered, 0);
+	finish();
+}
+
 static void use(void)
 {
 	static const uint8_t is_ready[16] = { 0 };
@@ -342,8 +362,11 @@ static void use(void)
 	check_equal("its size", take_good(1), 1);
 	check_equal("is the server's", (uint64_t)back[5] << 16 | back[6] << 8 | back[7],
 		    LAST_SECTOR);
-	for (unsigned time = 0; time < ROUNDS; time++)
+	for (unsigned time = 0; time < ROUNDS; time++) {
 		good += write_and_read(time);
+		if (is_child())
+			be_child();
+	}
 	check_equal("what was written is read", good, ROUNDS * AT_ONCE * 3);
 	put_cdb(flush, SRB_DIRECTION_NONE, data, 0);
 	check_equal("a flush", take_good(1), 1);
@@ -357,6 +380,8 @@ void test_main(void)
 	static const struct vmbus_head bye = { .kind = VMBUS_UNLOAD };
 
 	hv_open();
+	born[0] = ((const volatile uint64_t *)0xf0000)[0];
+	born[1] = ((const volatile uint64_t *)0xf0000)[1];
 	bus_prepare();
 	check("contact", bus_contact(VMBUS_5_3));
 	check_equal("offers", bus_offers(OFFER_DISK, &offer), BUS_OFFERS + 1);

@@ -492,6 +492,47 @@ static int use_lost_page(const struct lend *lend, int fd, bool is_guarded)
 	_exit(page(3)[0] || page(4)[5] != 2 || page(5)[0] != 5 || page(2)[0] != 2);
 }
 
+/* As a machine is: its window is not inherited, and with it no page that is lent. */
+static int go_on_forked(struct lend *lend)
+{
+	const uint32_t first = lend->first;
+	unsigned wrong = 0;
+
+	lender_forked(table.lender);
+	lend_forget(&table, lend);
+	check_lends(&table);
+	wrong += page(3)[5] != 1 || page(4)[0] != 4 || page(5)[0] != 5;
+	wrong += lender_holds_pages(table.lender, 3, 2);
+	page(3)[5] = 9;
+	wrong += peers->page[0][first][5] != 1;
+	return wrong != 0;
+}
+
+static void forked(void)
+{
+	struct lend *lend = lend_run(3, 2);
+	int status = 0;
+	pid_t child;
+
+	if (madvise(window, sizeof(*window), MADV_DONTFORK))
+		abort();
+	for (unsigned n = 2; n < 6; n++)
+		memset(page(n), (int)n, GUEST_PAGE_BYTES);
+	expect("pages are lent", !lend_begin(&table, lend));
+	page(3)[5] = 1;
+	lender_stand(table.lender);
+	child = fork();
+	if (!child)
+		_exit(go_on_forked(lend));
+	waitpid(child, &status, 0);
+	expect("what is forked has them for its own", WIFEXITED(status) && !WEXITSTATUS(status));
+	expect("and who was forked has them as before",
+	       page(3)[5] == 1 && peers->page[0][lend->first][5] == 1);
+	page(3)[5] = 3;
+	lend_end(&table, lend);
+	expect("and back", page(3)[5] == 3);
+}
+
 static void lost(void)
 {
 	const int fd = memfd_create("window", 0);
@@ -524,6 +565,7 @@ int main(void)
 	run_at_once();
 	run_over_border();
 	one_by_one();
+	forked();
 	lost();
 	lender_destroy(table.lender);
 	return failures != 0;

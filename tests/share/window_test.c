@@ -152,8 +152,11 @@ static void taken_away(struct end *one, struct end *other, int fd)
 static int look_at_lost(struct end *other, bool is_guarded)
 {
 	int status = 0;
-	pid_t child = fork();
+	pid_t child;
 
+	for (unsigned n = 0; n < other->window.places; n++)
+		madvise(other->window.place[n].at, other->window.place[n].bytes, MADV_DOFORK);
+	child = fork();
 	if (!child) {
 		struct sigaction action = { .sa_flags = SA_SIGINFO };
 
@@ -245,6 +248,7 @@ static void parts_pass(struct end *one, struct end *other)
 	const int both = new_window();
 	const int ones = new_part(SHARE_PART_SERVES);
 	const int others = new_part(SHARE_PART_BINDS);
+	int status = 0;
 
 	strcpy((char *)one->written, "kept, too");
 	give_parts(one, (const int[]){ both, ones, open_to_read(others) }, WINDOW_PARTS);
@@ -273,6 +277,13 @@ static void parts_pass(struct end *one, struct end *other)
 	expect("one of which a part is missing is none", !exchange(one) &&
 								 !one->window.is_shared);
 	expect("and leaves no descriptor", fcntl(WINDOW_RECEIVED_FD, F_GETFD) < 0);
+	if (!fork()) {
+		port_window_forked(&other->window);
+		_exit(other->window.is_shared || other->read[20 * PAGE + 5] ||
+		      other->window.own[20][5] || other->window.number);
+	}
+	wait(&status);
+	expect("what is forked has none of it", WIFEXITED(status) && !WEXITSTATUS(status));
 	give(one, -1);
 	give(other, -1);
 	expect("its own again", exchange(one) && exchange(other) && !other->window.is_all_shared);

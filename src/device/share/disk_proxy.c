@@ -58,6 +58,7 @@ struct disk_proxy {
 	struct pending pending[SLOTS];
 	uint64_t last_number;
 	bool answers, arrived, told_served; /* told_served: the controller, at last */
+	bool is_lost; /* the controller is to be told */
 
 	/* the hub's side */
 	struct share_memory *memory;
@@ -141,8 +142,10 @@ static bool send_packet(struct disk_proxy *proxy, enum share_packet_kind kind, c
 
 static void ring(const struct disk_proxy *proxy)
 {
-	ssize_t written = write(proxy->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+	ssize_t written = 0;
 
+	if (proxy->client->doorbell_fd >= 0)
+		written = write(proxy->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -463,6 +466,14 @@ static void take_replies(struct disk_proxy *proxy)
 	}
 }
 
+static void reset_slots(struct disk_proxy *proxy)
+{
+	memset(proxy->is_hubs, 0, sizeof(proxy->is_hubs));
+	proxy->send_free = 0;
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
+		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
+}
+
 /*
  * Another hub than before. What the last one has brought is taken; what it was given is forgotten:
  * numbers of requests, not of packets, say here what is asked again.
@@ -475,13 +486,9 @@ static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
 	proxy->cut_off = false;
 	proxy->counters.hubs++;
 	slot_restart(proxy->client);
+	reset_slots(proxy);
 	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
 		submit(proxy, n, SHARE_RECEIVE);
-	proxy->send_free = 0;
-	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;) {
-		proxy->is_hubs[n] = false;
-		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
-	}
 	begin_with_server(proxy);
 	proxy->submitted = false;
 	__atomic_store_n(&proxy->memory->is_open, 1, __ATOMIC_RELEASE);
@@ -561,6 +568,9 @@ static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers
 	/* its answers are this process's own, one to each request */
 	if (answers && storage_collect(proxy->storage) < 0)
 		abort();
+	if (proxy->is_lost)
+		storage_lose(proxy->storage);
+	proxy->is_lost = false;
 }
 
 void disk_proxy_collect(struct disk_proxy *proxy)
@@ -650,8 +660,7 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 				      .wakes = wakes, .epoch = memory->epoch, .window = window,
 				      .lender = lender };
 	pthread_mutex_init(&proxy->lock, NULL);
-	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
-		proxy->send_stack[proxy->send_free++] = (uint8_t)n;
+	reset_slots(proxy);
 	if (make_controller(proxy, bus))
 		return proxy;
 	disk_proxy_destroy(proxy);
@@ -667,6 +676,23 @@ void disk_proxy_destroy(struct disk_proxy *proxy)
 	if (proxy->written)
 		munmap(proxy->written, SLOTS * (size_t)SLOT_BYTES);
 	free(proxy);
+}
+
+void disk_proxy_forked(struct disk_proxy *proxy)
+{
+	pthread_mutex_init(&proxy->lock, NULL);
+	port_window_forked(proxy->window);
+	storage_forked(proxy->storage);
+	fail_pending(proxy);
+	reset_slots(proxy);
+	proxy->client->doorbell_fd = proxy->client->answer_fd = -1;
+	slot_restart(proxy->client);
+	proxy->generation = proxy->peer_word = 0;
+	proxy->cut_off = proxy->peer_is_there = proxy->submitted = false;
+	proxy->is_asked = proxy->asks_anew = proxy->arrived = false;
+	proxy->state = NOBODY;
+	proxy->is_lost = true;
+	CHECK(check_disk_proxy(proxy));
 }
 
 size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes)
@@ -687,6 +713,7 @@ size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t 
 }
 
 static void unit_destroy(void *self) { disk_proxy_destroy(self); }
+static void unit_forked(void *self) { disk_proxy_forked(self); }
 /* A refusal may have been taken back, or a permission, of which nobody tells: invariant 4. */
 static void unit_tick(void *self, unsigned seconds)
 {
@@ -714,6 +741,7 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 const struct unit_ops disk_proxy_unit = {
 	.name = "disk-proxy",
 	.tick = unit_tick,
+	.forked = unit_forked,
 	.destroy = unit_destroy,
 	.statistics = unit_statistics,
 };

@@ -29,8 +29,11 @@
  *  5. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
  *     pending does nothing. Of this machine they reach the window, and nothing else.
  *
+ *  6. In what was forked the port is nobody's: what is pending fails (-EIO; the other machine has
+ *     it from this one), and the disk is taken out of its controller.
+ *
  * Left out: pages of the guest's own in the window instead of copies, which cost more
- * (docs/sharing.md); a machine that has such a disk is not saved or forked.
+ * (docs/sharing.md); a machine that has such a disk is not saved.
  */
 #pragma once
 
@@ -58,6 +61,8 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 void disk_proxy_destroy(struct disk_proxy *proxy);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void disk_proxy_collect(struct disk_proxy *proxy);
+/* Its port's memory is its own, and empty; while there is one thread. */
+void disk_proxy_forked(struct disk_proxy *proxy);
 /* Invariant 1. With its lock, or while nothing runs. */
 void check_disk_proxy(const struct disk_proxy *proxy);
 size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes);

@@ -103,7 +103,7 @@ static void give_back(struct lend_table *table, const struct lend *lend)
 		abort();
 }
 
-static void forget(struct lend_table *table, struct lend *lend)
+void lend_forget(struct lend_table *table, struct lend *lend)
 {
 	mark(table, lend, false);
 	*lend = (struct lend){ .state = LEND_FREE };
@@ -117,7 +117,7 @@ int lend_begin(struct lend_table *table, struct lend *lend)
 	error = lender_lend(table->lender, lend_frames(table, lend), lend->pages,
 			    half_of(table, lend)->page[lend->first]);
 	if (error)
-		forget(table, lend);
+		lend_forget(table, lend);
 	else
 		lend->state = LEND_LENT;
 	return error;
@@ -144,5 +144,5 @@ void lend_end(struct lend_table *table, struct lend *lend)
 	assert(lend->state != LEND_FREE);
 	if (lend->state != LEND_ASKED)
 		give_back(table, lend);
-	forget(table, lend);
+	lend_forget(table, lend);
 }

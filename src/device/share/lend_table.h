@@ -62,4 +62,6 @@ bool lend_use(struct lend *lend);
 bool lend_release(struct lend *lend);
 /* At once: the pages are this machine's alone when it returns. Asked: only forgotten. */
 void lend_end(struct lend_table *table, struct lend *lend);
+/* In what was forked, where nothing is lent (lender_forked()). */
+void lend_forget(struct lend_table *table, struct lend *lend);
 void check_lends(const struct lend_table *table);

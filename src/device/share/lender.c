@@ -191,13 +191,20 @@ static int lend_run(struct lender *lender, const uint64_t *gfn, uint32_t most, u
 	return (int)pages;
 }
 
-static int end_run(const struct lender *lender, struct held *held, uint8_t *window)
+static uint8_t *place_of(const struct lender *lender, const struct held *held)
 {
 	uint8_t *place = guest_ram_hva(lender->memory, held->gfn * GUEST_PAGE_BYTES);
+
+	assert(place);
+	return place;
+}
+
+static int end_run(const struct lender *lender, struct held *held, uint8_t *window)
+{
+	uint8_t *place = place_of(lender, held);
 	const size_t bytes = run_bytes(held->pages);
 	int error;
 
-	assert(place);
 	memcpy(held->hva, window, bytes);
 	error = take_place(held->hva, bytes, place, bytes);
 	if (error)
@@ -205,6 +212,39 @@ static int end_run(const struct lender *lender, struct held *held, uint8_t *wind
 	memset(window, 0, bytes);
 	*held = (struct held){ .gfn = NO_FRAME };
 	return 0;
+}
+
+void lender_stand(struct lender *lender)
+{
+	pthread_mutex_lock(&lender->lock);
+	for (unsigned n = 0; n < LENDER_RUNS; n++) {
+		const struct held *held = &lender->held[n];
+
+		if (held->gfn != NO_FRAME)
+			memcpy(held->hva, place_of(lender, held), run_bytes(held->pages));
+	}
+	pthread_mutex_unlock(&lender->lock);
+}
+
+/* By no call that changes places: who was just forked may not (ipc/role.c). */
+void lender_forked(struct lender *lender)
+{
+	pthread_mutex_init(&lender->lock, NULL);
+	for (unsigned n = 0; n < LENDER_RUNS; n++) {
+		struct held *held = &lender->held[n];
+		uint8_t *place = held->gfn == NO_FRAME ? NULL : place_of(lender, held);
+		const size_t bytes = run_bytes(held->pages);
+
+		if (!place)
+			continue;
+		if (mmap(place, bytes, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != place)
+			abort();
+		memcpy(place, held->hva, bytes);
+		munmap(held->hva, bytes);
+		*held = (struct held){ .gfn = NO_FRAME };
+	}
+	CHECK(check_lender(lender));
 }
 
 static int end(struct lender *lender, const uint64_t *gfn, uint32_t pages, uint8_t *window)

@@ -23,6 +23,9 @@
  *  5. Pages that lie behind one another, and are lent together, change places together: by one step
  *     each way, however many they are.
  *
+ *  6. What is forked has of a page that was lent its bytes of lender_stand(), in its own place: the
+ *     window's page is not inherited (ipc/port_window.h).
+ *
  * Lock: its own, under a channel's.
  */
 #pragma once
@@ -45,6 +48,10 @@ uint64_t lender_window_gpa(unsigned number);
 uint64_t lender_read_only_gpa(const struct lender *lender, unsigned number);
 /* Other memory lies here, which is no RAM, than before. */
 void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes);
+/* The machine stands still, and may be forked: what is lent is had in memory of its own, too. */
+void lender_stand(struct lender *lender);
+/* In what was forked: nothing is lent. */
+void lender_forked(struct lender *lender);
 void lender_destroy(struct lender *lender);
 /*
  * The pages of these frames, into as many pages of a window, all or none. 0; -EFAULT: one is not

@@ -50,7 +50,7 @@ struct share {
 	bool cut_off, peer_is_there; /* peer_word: another each time that the other end opens */
 
 	/* the guest's */
-	bool is_open;
+	bool is_open, is_renewed; /* is_renewed: it is to be taken away, and offered again */
 	uint32_t openings, told_word; /* what it was told of peer_word; 0: that nobody is there */
 	uint32_t version; /* 0: none */
 
@@ -522,10 +522,13 @@ static int dispatch(struct share *share, const struct bus_packet *packet)
 	return take_about_pages(share, packet, head.kind);
 }
 
+/* In what was forked there is nobody whom that would wake. */
 static void ring(const struct share *share)
 {
-	ssize_t written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
+	ssize_t written = 0;
 
+	if (share->client->doorbell_fd >= 0)
+		written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -614,6 +617,16 @@ static void free_send_slot(struct share *share, unsigned slot)
 	share->send_stack[share->send_free++] = (uint8_t)slot;
 }
 
+/* By which the guest knows what such a packet completes. */
+static enum share_kind message_of(enum share_packet_kind kind)
+{
+	switch (kind) {
+	case SHARE_PACKET_ASK: return SHARE_LEND;
+	case SHARE_PACKET_RELEASE: return SHARE_RELEASE;
+	default: return SHARE_DATA;
+	}
+}
+
 static void take_sent(struct share *share, unsigned slot, int32_t result)
 {
 	const struct share_packet packet = share->packet[slot];
@@ -629,8 +642,7 @@ static void take_sent(struct share *share, unsigned slot, int32_t result)
 	}
 	share->counters.refused += result != 0;
 	if (sent.wants_completion && share->is_open)
-		owe(share, sent.transaction,
-		    packet.kind == SHARE_PACKET_RELEASE ? SHARE_RELEASE : SHARE_DATA, status);
+		owe(share, sent.transaction, message_of(packet.kind), status);
 }
 
 static void take_received(struct share *share, unsigned slot)
@@ -807,13 +819,68 @@ void share_pause(struct share *share)
 
 void share_resume(struct share *share)
 {
+	bool is_renewed;
+
 	bus_channel_lock(share->channel);
 	share->paused = false;
 	guest_memory_begin();
 	deliver(share);
 	kick(share);
+	is_renewed = share->is_renewed;
+	share->is_renewed = false;
 	bus_channel_unlock(share->channel);
+	if (is_renewed)
+		bus_renew(share->channel);
 	bus_channel_run(share->channel);
+}
+
+/* ---- in what was forked ---- */
+
+static void forget_sent(struct share *share)
+{
+	for (unsigned n = 0; n < share->ordered; n++) {
+		const unsigned slot = share->order[(share->order_first + n) % SHARE_SEND_SLOTS];
+		const enum share_packet_kind kind = share->packet[slot].kind;
+
+		if (share->sent[slot].wants_completion && share->is_open)
+			owe(share, share->sent[slot].transaction, message_of(kind), SHARE_NO_PEER);
+	}
+}
+
+static void forget_lends(struct share *share)
+{
+	for (unsigned n = 0; n < LENDS; n++) {
+		struct lend *lend = &share->lends.lend[n];
+
+		if (lend->state == LEND_FREE)
+			continue;
+		if (lend->wants_completion && share->is_open)
+			owe(share, lend->transaction, SHARE_END, SHARE_DONE);
+		lend_forget(&share->lends, lend);
+	}
+}
+
+static void reset_slots(struct share *share)
+{
+	memset(share->slot, SLOT_FREE, sizeof(share->slot));
+	share->waiting = share->waiting_first = share->ordered = share->order_first = 0;
+	share->send_free = 0;
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
+		share->send_stack[share->send_free++] = (uint8_t)n;
+}
+
+void share_forked(struct share *share)
+{
+	port_window_forked(share->window);
+	forget_sent(share);
+	forget_lends(share);
+	reset_slots(share);
+	share->client->doorbell_fd = share->client->answer_fd = -1;
+	slot_restart(share->client);
+	share->generation = share->serving = share->peer_word = 0;
+	share->cut_off = share->peer_is_there = share->submitted = false;
+	share->is_renewed = true;
+	CHECK(check_share(share));
 }
 
 static const struct guid packet_type = SHARE_PACKET_TYPE;
@@ -843,8 +910,7 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 		.is_monitored = true,
 		.context = share,
 	};
-	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
-		share->send_stack[share->send_free++] = (uint8_t)n;
+	reset_slots(share);
 	share->channel = bus_offer(bus, &share->service);
 	if (!share->channel) {
 		free(share);
@@ -875,6 +941,7 @@ size_t share_statistics(const struct share *share, char *text, size_t bytes)
 
 static void unit_pause(void *self) { share_pause(self); }
 static void unit_resume(void *self) { share_resume(self); }
+static void unit_forked(void *self) { share_forked(self); }
 static void unit_destroy(void *self) { share_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
 {
@@ -885,6 +952,7 @@ const struct unit_ops share_unit = {
 	.name = "share",
 	.pause = unit_pause,
 	.resume = unit_resume,
+	.forked = unit_forked,
 	.destroy = unit_destroy,
 	.statistics = unit_statistics,
 };

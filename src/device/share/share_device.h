@@ -21,6 +21,10 @@
  *     window is exchanged: the pages are then this machine's alone. Nothing is lent before the hub
  *     has been asked, and unless the window is shared.
  *
+ *  7. In what was forked the port is nobody's: what was under way there completes as SHARE_NO_PEER
+ *     (the other machine has it from this one), what was lent is its own, and the channel is taken
+ *     away and offered again. Nobody is at its other end.
+ *
  * Left out: saving a machine that has such a channel (machine_save() refuses).
  */
 #pragma once
@@ -47,6 +51,8 @@ void share_destroy(struct share *share);
 void share_collect(struct share *share);
 void share_pause(struct share *share);
 void share_resume(struct share *share);
+/* Its memory is its own, and empty; while there is one thread. */
+void share_forked(struct share *share);
 /* Invariants 1 and 2. With the channel's lock, or while nothing runs. */
 void check_share(const struct share *share);
 /* Counters as text; the length without the NUL. */

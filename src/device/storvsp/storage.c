@@ -820,6 +820,17 @@ int storage_attach(struct storage *storage, unsigned number, const struct block_
 	return error;
 }
 
+void storage_lose(struct storage *storage)
+{
+	bus_channel_lock(storage->channel);
+	storage->awaited = storage->away = false;
+	storage->luns = 0;
+	changed(storage);
+	go_on(storage);
+	bus_channel_unlock(storage->channel);
+	bus_channel_run(storage->channel);
+}
+
 /* A disc that the guest has locked stays: it is asked to let go. */
 static int take_disc(struct storage *storage, unsigned number)
 {
@@ -928,14 +939,13 @@ void storage_resume(struct storage *storage)
 	bus_channel_run(storage->channel); /* what the guest has asked for meanwhile */
 }
 
+void storage_forked(struct storage *storage) { pthread_cond_init(&storage->drained, NULL); }
+
 /* ---- the unit ---- */
 
 static void unit_pause(void *self) { storage_pause(self); }
 static void unit_resume(void *self) { storage_resume(self); }
-static void unit_forked(void *self)
-{
-	pthread_cond_init(&((struct storage *)self)->drained, NULL);
-}
+static void unit_forked(void *self) { storage_forked(self); }
 static void unit_archive(struct archive *archive, void *self) { storage_archive(archive, self); }
 static void unit_destroy(void *self) { storage_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)

@@ -51,6 +51,8 @@ void storage_arrive(struct storage *storage, const struct block_disk *disk);
  * leave the guest's memory; what is under way stays so. Its channel's lock may not be held.
  */
 void storage_serve(struct storage *storage, bool is_served);
+/* That disk is gone, for good, or never comes: what waits for it is answered so. */
+void storage_lose(struct storage *storage);
 /*
  * Disks that come and go (block.h). Attaching: into a number that nothing has, or a disc into a
  * drive without one. Detaching: of a drive with a disc that, else the unit; released() follows
@@ -68,6 +70,8 @@ int storage_resize(struct storage *storage, unsigned number, uint64_t size_bytes
  * held.
  */
 void storage_hold(struct storage *storage, bool holds);
+/* In what was forked, of one that is no unit of its own. */
+void storage_forked(struct storage *storage);
 void storage_destroy(struct storage *storage);
 /*
  * Whatever has been answered, and what could not be taken before; on the thread that collects.
