@@ -1,12 +1,14 @@
 /*
- * umbra-share-disk [-r] [-n NUMBER] FILE
+ * umbra-share-disk [-r] [-n NUMBER] [-s RECORD] FILE
  *
  * A driver domain: a program in a Linux guest that serves a file or block device of its own as a
  * disk to another machine (abi/share_disk.h, docs/sharing.md). An example to write others by.
  *
  *   - What was asked is checked before it is done: places in the file, and pages of the window.
  *   - Of the last numbers of a proxy it is known what came of them: nothing is done twice, also
- *     when this end or the other one goes and comes back, as long as this program lives.
+ *     when this end or the other one goes and comes back, or this program is started again
+ *     (share_record.h). It is done once more only where it ends between doing and recording that,
+ *     with the same bytes, and nobody was told.
  *   - What is in the window is copied, and then the window's word looked at, before it is written;
  *     what was read counts as done only if the window is still there (abi/share_disk.h).
  *
@@ -19,35 +21,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "abi/share_disk.h"
 #include "abi/vmbus_layout.h"
+#include "share_record.h"
 #include "uio_channel.h"
 
 enum { SECTOR_BYTES = 512, PHYSICAL_BYTES = 4096, PAGE_BYTES = 4096, FOREVER = -1 };
-
-/* What came of a request; number 0: nothing is known. */
-struct outcome { uint64_t number, window; uint32_t act, status; };
 
 struct server {
 	struct uio_channel channel;
 	int fd;
 	bool is_read_only;
 	uint64_t size_bytes;
-	uint8_t id[16];
-	uint64_t session, window; /* window: of the round */
+	struct share_record *record;
+	uint64_t window; /* of the round */
 	uint32_t round, version;
-	struct outcome outcome[SHARE_DISK_SPAN];
 	uint64_t done, again, left;
 	uint8_t *copy;
 };
 
 static void usage(void)
 {
-	fputs("umbra-share-disk [-r] [-n NUMBER] FILE\n", stderr);
+	fputs("umbra-share-disk [-r] [-n NUMBER] [-s RECORD] FILE\n", stderr);
 	exit(64);
 }
 
@@ -59,9 +57,10 @@ static void fail(const char *what, int error)
 
 /* ---- the file ---- */
 
-static void open_file(struct server *server, const char *path)
+static void open_file(struct server *server, const char *path, const char *record)
 {
 	struct stat st;
+	int error;
 
 	server->fd = open(path, (server->is_read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
 	if (server->fd < 0 || fstat(server->fd, &st))
@@ -72,8 +71,9 @@ static void open_file(struct server *server, const char *path)
 	server->size_bytes -= server->size_bytes % SECTOR_BYTES;
 	if (!server->size_bytes)
 		fail(path, -ENODATA);
-	if (getrandom(server->id, sizeof(server->id), 0) != sizeof(server->id))
-		fail("getrandom", -errno);
+	error = share_record_open(path, &st, server->size_bytes, record, &server->record);
+	if (error)
+		fail("the record of what was done (-s)", error);
 }
 
 /* All of it, or a status. */
@@ -192,18 +192,21 @@ static void say(struct server *server, const void *message, uint32_t bytes)
 static void take_request(struct server *server, const struct share_disk_request *asked)
 {
 	struct share_disk_done done = { .kind = SHARE_DISK_DONE, .number = asked->number };
-	struct outcome *outcome = &server->outcome[asked->number % SHARE_DISK_SPAN];
-	const bool is_known = asked->number && outcome->number == asked->number;
+	const struct share_outcome *outcome = share_record_find(server->record, asked->number);
 
-	if (asked->round != server->round || !asked->number || asked->number < outcome->number)
+	if (asked->round != server->round || !asked->number ||
+	    (outcome && outcome->number > asked->number))
 		return;
-	if (is_known && (outcome->act != SHARE_DISK_READ || outcome->window == server->window)) {
+	if (outcome && (outcome->act != SHARE_DISK_READ || outcome->window == server->window)) {
 		server->again++;
 		done.status = outcome->status;
 	} else if (execute(server, asked, &done.status)) {
 		server->done++;
-		*outcome = (struct outcome){ .number = asked->number, .window = server->window,
-					     .act = asked->act, .status = done.status };
+		share_record_put(server->record,
+				 &(struct share_outcome){ .number = asked->number,
+							  .window = server->window,
+							  .act = asked->act,
+							  .status = done.status });
 	} else {
 		server->left++;
 		return; /* it is asked again, in another round */
@@ -225,10 +228,8 @@ static void take_hello(struct server *server, const struct share_disk_hello *hel
 	if (hello->least <= most && hello->most >= SHARE_DISK_1_1)
 		welcome.version = hello->most < most ? hello->most : most;
 	server->version = welcome.version;
-	memcpy(welcome.id, server->id, sizeof(welcome.id));
-	if (hello->session != server->session)
-		memset(server->outcome, 0, sizeof(server->outcome));
-	server->session = hello->session;
+	memcpy(welcome.id, server->record->id, sizeof(welcome.id));
+	share_record_begin(server->record, hello->session);
 	server->round = welcome.version ? hello->round : 0;
 	server->window = uio_channel_window_number(&server->channel);
 	say(server, &welcome, sizeof(welcome));
@@ -283,21 +284,24 @@ static void serve(struct server *server)
 int main(int argc, char **argv)
 {
 	static struct server server;
+	const char *record = NULL;
 	unsigned number = 0;
 	int option;
 	int error;
 
-	while ((option = getopt(argc, argv, "rn:")) != -1) {
+	while ((option = getopt(argc, argv, "rn:s:")) != -1) {
 		if (option == 'r')
 			server.is_read_only = true;
 		else if (option == 'n')
 			number = (unsigned)strtoul(optarg, NULL, 0);
+		else if (option == 's')
+			record = optarg;
 		else
 			usage();
 	}
 	if (optind + 1 != argc)
 		usage();
-	open_file(&server, argv[optind]);
+	open_file(&server, argv[optind], record);
 	server.copy = malloc(SHARE_DISK_MAX_BYTES);
 	if (!server.copy)
 		fail("memory", -ENOMEM);
