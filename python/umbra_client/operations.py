@@ -8,11 +8,11 @@ class Operations:
 
     def create_machine(self, name, start=None, kernel=None, initrd=None, append=None, memory=None, memory_min=None, cpus=None,
                        cpu_model=None, mitigations=None, hv=None, no_bus=None, overhead=None, console=None, socket=None, disks=None,
-                       parents=None, override=None, networks=None, ports=None, serve=None, bind=None, time_limit=None, restore=None,
-                       image=None, idempotency_key=None):
+                       parents=None, override=None, networks=None, ports=None, serve=None, bind=None, time_limit=None, guest_forks=None,
+                       restore=None, image=None, idempotency_key=None):
         """Describes a machine, and may start it."""
         return self._call("POST", "/v1/machines", {}, {},
-                          {"name": name, "start": start, "kernel": kernel, "initrd": initrd, "append": append, "memory": memory, "memory-min": memory_min, "cpus": cpus, "cpu-model": cpu_model, "mitigations": mitigations, "hv": hv, "no-bus": no_bus, "overhead": overhead, "console": console, "socket": socket, "disks": disks, "parents": parents, "override": override, "networks": networks, "ports": ports, "serve": serve, "bind": bind, "time-limit": time_limit, "restore": restore, "image": image},
+                          {"name": name, "start": start, "kernel": kernel, "initrd": initrd, "append": append, "memory": memory, "memory-min": memory_min, "cpus": cpus, "cpu-model": cpu_model, "mitigations": mitigations, "hv": hv, "no-bus": no_bus, "overhead": overhead, "console": console, "socket": socket, "disks": disks, "parents": parents, "override": override, "networks": networks, "ports": ports, "serve": serve, "bind": bind, "time-limit": time_limit, "guest-forks": guest_forks, "restore": restore, "image": image},
                           idempotency_key)
 
     def get_machine(self, machine):

@@ -71,6 +71,7 @@ struct umbra_create_machine {
 	const char *const *serve; /* Channels of which it is one end: NAME[=packet] */
 	const char *const *bind; /* The other ends: MACHINE/NAME[=packet] */
 	const char *time_limit; /* Seconds after which it is ended */
+	const char *guest_forks; /* Its guest may: COUNT[,PER-MINUTE] */
 	const char *restore; /* What it goes on from: a saved machine */
 	const char *image; /* A disk that brings its kernel */
 };

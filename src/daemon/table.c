@@ -54,6 +54,7 @@ static const struct api_member create_members[] = {
 	MEMBER("serve", API_TEXTS, "--serve", "Channels of which it is one end: NAME[=packet]"),
 	MEMBER("bind", API_TEXTS, "--bind", "The other ends: MACHINE/NAME[=packet]"),
 	MEMBER("time-limit", API_TEXT, "--time-limit", "Seconds after which it is ended"),
+	MEMBER("guest-forks", API_TEXT, "--guest-forks", "Its guest may: COUNT[,PER-MINUTE]"),
 	MEMBER("restore", API_PATH, "--restore", "What it goes on from: a saved machine"),
 	MEMBER("image", API_PATH, "", "A disk that brings its kernel"),
 	{ 0 },

@@ -120,6 +120,52 @@ static int good_machine(struct client *client) { return serve(client, 0); }
 static int machine_that_cannot(struct client *client) { return serve(client, -ECANCELED); }
 static int deaf_machine(struct client *client) { (void)client; pause(); return 0; }
 
+static void say_fork_ended(struct client *client, const uint8_t *data, uint32_t bytes)
+{
+	struct record_fork_ended ended = { .error = 1 };
+	char text[48];
+
+	memcpy(&ended, data, bytes == sizeof(ended) ? bytes : 0);
+	snprintf(text, sizeof(text), "ended %d %u ", ended.error, ended.child);
+	say(client, text);
+}
+
+/* Wants to be forked when it is told 1 as its memory, and no longer when 2. */
+static int machine_that_wishes(struct client *client)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	const int32_t ended[2] = { 1, 0 };
+	uint32_t kind, bytes, wanted;
+	uint64_t count;
+
+	while (read(client->event_in, &count, 8) == 8)
+		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0)
+			switch (kind) {
+			case RECORD_MEMORY:
+				wanted = data[0] == 1;
+				put(client, RECORD_WANT_FORK, &wanted, sizeof(wanted));
+				break;
+			case RECORD_FORK_ENDED: say_fork_ended(client, data, bytes); break;
+			case RECORD_STOP: put(client, RECORD_ENDED, ended, sizeof(ended)); return 0;
+			default: break;
+			}
+	return 1;
+}
+
+static int wishes_half(struct client *client)
+{
+	put(client, RECORD_WANT_FORK, "x", 1);
+	pause();
+	return 0;
+}
+
+static int wishes_what_is_none(struct client *client)
+{
+	put(client, RECORD_WANT_FORK, "\2\0\0\0", 4);
+	pause();
+	return 0;
+}
+
 static int unasked_data(struct client *client)
 {
 	put(client, RECORD_SAVED, "x", 1);
@@ -692,6 +738,67 @@ static void not_reading(void)
 	finish("killed", running, BROKER_STOPPED, "");
 }
 
+static bool hears(FILE *peer, const char *want)
+{
+	char line[128] = "";
+
+	return fgets(line, sizeof(line), peer) && !strcmp(line, want);
+}
+
+/* Forks that a guest asks for: each wish is answered once, whoever says what when. */
+static void wishes(void)
+{
+	struct running running = start(machine_that_wishes);
+	FILE *peer = connect_to();
+	FILE *door = connect_to();
+
+	expect("a wish", answers(peer, "memory 1", "ok"));
+	expect("that nobody may grant", has_said(running, "ended -1 0 "));
+	expect("somebody may", answers(door, "forks", "ok"));
+	expect("nobody else", answers(peer, "forks", "error -16"));
+	expect("another wish", answers(peer, "memory 1", "ok"));
+	expect("which he hears", hears(door, "{\"id\":7,\"wanted\":1}\n"));
+	expect("no other grants it",
+	       answers(peer, "{\"do\":\"forked\",\"number\":1}\n", "error -22"));
+	expect("nor he one that nobody has",
+	       answers(door, "{\"do\":\"forked\",\"number\":2,\"child\":3}\n", "error -125"));
+	expect("nor with what is no error",
+	       answers(door, "{\"do\":\"forked\",\"number\":1,\"errno\":4096}\n", "error -22"));
+	expect("granted",
+	       answers(door, "{\"do\":\"forked\",\"number\":1,\"child\":3}\n", "ok"));
+	expect("its machine hears which", has_said(running, "ended -1 0 ended 0 3 "));
+	expect("once",
+	       answers(door, "{\"do\":\"forked\",\"number\":1,\"child\":3}\n", "error -125"));
+	expect("one that is not wanted long", answers(peer, "memory 1", "ok") &&
+		       hears(door, "{\"id\":7,\"wanted\":2}\n") &&
+		       answers(peer, "memory 2", "ok") &&
+		       hears(door, "{\"id\":7,\"unwanted\":2}\n"));
+	expect("is cancelled", has_said(running, "ended -1 0 ended 0 3 ended -125 0 "));
+	expect("and granted no more",
+	       answers(door, "{\"do\":\"forked\",\"number\":2,\"child\":4}\n", "error -125"));
+	expect("what is not wanted any more already", answers(peer, "memory 2", "ok"));
+	expect("one more", answers(peer, "memory 1", "ok") &&
+				   hears(door, "{\"id\":7,\"wanted\":3}\n"));
+	fclose(door);
+	expect("who may is gone",
+	       has_said(running, "ended -1 0 ended 0 3 ended -125 0 ended -5 0 "));
+	expect("stop", answers(peer, "stop", "ok"));
+	fclose(peer);
+	finish("a machine that wishes to be forked", running, BROKER_ENDED,
+	       "ended -1 0 ended 0 3 ended -125 0 ended -5 0 ");
+	finish("half a wish", start(wishes_half), BROKER_RUBBISH, "");
+	finish("a wish of no kind", start(wishes_what_is_none), BROKER_RUBBISH, "");
+	running = start(machine_that_wishes);
+	peer = connect_to();
+	door = connect_to();
+	expect("two at once", answers(door, "forks", "ok") && answers(peer, "memory 1", "ok") &&
+				      hears(door, "{\"id\":7,\"wanted\":1}\n"));
+	ask(peer, "memory 1");
+	finish("are one too many", running, BROKER_RUBBISH, "");
+	fclose(door);
+	fclose(peer);
+}
+
 static void lying_machines(void)
 {
 	struct running running;
@@ -914,6 +1021,7 @@ int main(void)
 	many_peers();
 	not_reading();
 	lying_machines();
+	wishes();
 	trace_overflows();
 	traced();
 	lying_traces();

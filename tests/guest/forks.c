@@ -1,12 +1,19 @@
 /*
- * A guest that has itself forked (guest_forks.py): by a call that waits, and through a ring, each
- * completed once in the machine that has asked and once in its child. Requests that are malformed,
- * one while another is under way, one that is not wanted any more, one more than is permitted. A
- * child checks that it is one, and ends; the parent goes on.
+ * A guest that has itself forked (guest_forks.py): by a call that waits, through a ring, by a
+ * packet, each completed once in the machine that has asked and once in its child. Requests that
+ * are malformed, one while another is under way, one that is not wanted any more, one more than is
+ * permitted. A child checks that it is one, and ends; the parent goes on.
  */
 #include "hv.h"
 
 enum { ENTRIES = 8, TRIES = 40, QUIET_TURNS = 20000 };
+enum { REPLY_SINT = 5, REPLY_VECTOR = 0x61, REPLY = 0x80554d01u, SLOT_BYTES = 256 };
+struct reply {
+	uint32_t type, bytes;
+	uint64_t sender, id;
+	uint32_t status, reserved;
+	uint64_t result, done_bytes;
+};
 static uint8_t *ring_memory;
 static uint64_t *in, *out;
 static struct umbra_ring ring;
@@ -148,6 +155,48 @@ static bool by_call(uint64_t want)
 	return false;
 }
 
+/* ---- by a packet ---- */
+
+static uint64_t post_fork(uint64_t id)
+{
+	in[0] = 0x554d01;
+	in[1] = 1 | 48ull << 32;
+	in[2] = id;
+	in[3] = UMBRA_FORK;
+	in[4] = in[5] = in[6] = 0;
+	in[7] = REPLY_SINT;
+	return umbra_call(&hv, 0x5c, gpa(in), 0);
+}
+
+static bool by_packet(void)
+{
+	uint8_t *simp = new_page();
+	volatile struct reply *reply = (volatile struct reply *)(simp + REPLY_SINT * SLOT_BYTES);
+	const uint64_t id = next_id++;
+
+	wrmsr(MSR_SIMP, gpa(simp) | 1);
+	wrmsr(MSR_SINT0 + REPLY_SINT, REPLY_VECTOR);
+	wrmsr(MSR_SCONTROL, 1);
+	check_equal("a packet", post_fork(id), 0);
+	while (reply->type != REPLY)
+		cpu_relax();
+	check_equal("the reply's request", reply->id, id);
+	check_equal("its status", reply->status, UMBRA_OK);
+	check("another number than before, or the child",
+	      !reply->result || reply->result > children);
+	if (!reply->result) {
+		say_child("packet");
+		return true;
+	}
+	children = reply->result;
+	reply->type = 0;
+	wrmsr(MSR_EOM, 0);
+	for (unsigned n = 0; n < QUIET_TURNS; n++)
+		cpu_relax();
+	check("one reply", !reply->type);
+	return false;
+}
+
 /* As many as it may have were made, or too many in a minute. */
 static void one_too_many(void)
 {
@@ -173,7 +222,7 @@ void test_main(void)
 				    gpa(in)),
 		    0);
 	malformed();
-	if (cancelled() || by_call(UMBRA_OK) || by_ring())
+	if (cancelled() || by_call(UMBRA_OK) || by_ring() || by_packet())
 		return;
 	one_too_many();
 	print("PARENT\n");
