@@ -13,7 +13,7 @@
 
 #include "disk_cli.h"
 
-enum { FILES_MAX = 4096 };
+enum { FILES_MAX = 65536 };
 
 /* ---- children ---- */
 
@@ -45,28 +45,44 @@ static bool is_child(const struct arguments *arguments, const char *path, enum d
 	return found;
 }
 
-/* 0, or the exit code: a file of this folder is made on `parent`. */
+/* 0, or the exit code: this file is made on `parent`. */
+static int look_at(const struct arguments *arguments, const char *folder, const char *name,
+		   const char *parent)
+{
+	enum disk_format format;
+	int code = 0;
+	char *path;
+
+	if (!disk_format_of_name(name, &format) || format == DISK_RAW)
+		return 0;
+	if (asprintf(&path, "%s/%s", folder, name) < 0)
+		return complain(EXIT_FAULT, "out of memory", folder, "try again");
+	if (is_child(arguments, path, format, parent))
+		code = complain(EXIT_UNUSABLE, "is made on it, and would not be usable", path,
+				"shrink its own file, or commit it first");
+	free(path);
+	return code;
+}
+
+/* 0, or the exit code: a file of this folder is made on `parent`, or that cannot be known. */
 static int look_for_child(const struct arguments *arguments, const char *folder, const char *parent)
 {
 	DIR *directory = opendir(folder);
 	const struct dirent *entry;
+	unsigned files = 0;
 	int code = 0;
 
-	for (unsigned n = 0; directory && !code && n < FILES_MAX && (entry = readdir(directory));
-	     n++) {
-		enum disk_format format;
-		char *path;
-
-		if (!disk_format_of_name(entry->d_name, &format) || format == DISK_RAW ||
-		    asprintf(&path, "%s/%s", folder, entry->d_name) < 0)
-			continue;
-		if (is_child(arguments, path, format, parent))
-			code = complain(EXIT_UNUSABLE, "is made on it, and would not be usable",
-					path, "shrink its own file, or commit it first");
-		free(path);
+	if (!directory)
+		return complain(EXIT_UNUSABLE, "cannot be searched for children",
+				folder, strerror(errno));
+	while (!code && (entry = readdir(directory))) {
+		if (files++ < FILES_MAX)
+			code = look_at(arguments, folder, entry->d_name, parent);
+		else
+			code = complain(EXIT_UNUSABLE, "has too many files to search",
+					folder, "move it to a folder with fewer");
 	}
-	if (directory)
-		closedir(directory);
+	closedir(directory);
 	return code;
 }
 

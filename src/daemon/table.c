@@ -271,10 +271,10 @@ const struct api_operation api_operations[] = {
 	  .found_code = FAILURE_UNUSABLE, .answer = "Checked" },
 	{ .method = "POST", .path = "/v1/disks", .id = "createDisk", .group = "disks",
 	  .about = "Makes a disk", .members = disk_create_members, .kind = API_COMMAND,
-	  .command = COMMAND("disk", "create"), .status = 201 },
+	  .command = COMMAND("disk", "create", "--json"), .status = 201 },
 	{ .method = "POST", .path = "/v1/disks/convert", .id = "convertDisk", .group = "disks",
 	  .about = "Copies a disk into another format", .members = disk_convert_members,
-	  .kind = API_BEGINS, .command = COMMAND("disk", "convert"), .answer = "Operation",
+	  .kind = API_BEGINS, .command = COMMAND("disk", "convert", "--json"), .answer = "Operation",
 	  .status = 202 },
 	/* ---- images ---- */
 	{ .method = "GET", .path = "/v1/images", .id = "searchImages", .group = "images",

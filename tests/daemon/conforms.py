@@ -166,6 +166,10 @@ for of in ("getDisk", "checkDisk"):
     answer = call(of, file=noise)
     refusal = answer[1].get("refusal", {})
     check(of, answer[0] == 409 and (refusal.get("file"), refusal.get("offset"), refusal.get("structure")) == (noise, 0, "file type identifier"), answer[:2])
+child = call("createDisk", {"file": daemon.path("child.vhdx"), "parent": noise})
+check("a child of it", child[0] == 409 and child[1]["refusal"]["file"] == noise, child[:2])
+unread = daemon.done(call("convertDisk", {"source": noise, "target": daemon.path("none.vhdx")}))
+check("a long operation's refusal", unread["state"] == "failed" and unread["error"]["refusal"]["kind"] == "VHDX_TYPE", unread)
 with open(daemon.path("full.raw"), "wb") as f:
     f.write(os.urandom(8 << 20))
 converted = daemon.done(call("convertDisk", {"source": daemon.path("full.raw"), "from": "raw", "target": daemon.path("full.vhdx")}))

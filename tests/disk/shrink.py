@@ -220,6 +220,9 @@ def of_ext():
     done = run(umbra, 'disk', 'shrink', 'p.vhdx', ok=False)
     if done.returncode != 65 or 'is made on it' not in done.stdout or open('p.vhdx', 'rb').read() != parent:
         fault(f'a parent: {done.stdout}')
+    done = run(umbra, 'disk', 'shrink', 'c.vhdx', '--parents', 'nowhere', ok=False)
+    if done.returncode != 65 or 'cannot be searched for children' not in done.stdout:
+        fault(f'a place that cannot be read: {done.stdout}')
     said = json.loads(run(umbra, 'disk', 'shrink', 'c.vhdx', '--json').stdout)
     run(umbra, 'disk', 'convert', 'c.vhdx', 'after.raw', '--to', 'raw')
     if said['freed'] < len(garbage) - 8192 or get('after.raw', at + 4096, MIB - 8192).strip(b'\0'):
