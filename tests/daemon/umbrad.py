@@ -24,6 +24,7 @@ class Daemon:
         self.socket = self.path("run/umbra/.daemon")
         self.process = self.kept = None
         self.options = []
+        atexit.register(self.end_machines)  # also of a test that gives up
 
     def path(self, name):
         return os.path.join(self.folder.name, name)
@@ -86,9 +87,12 @@ class Daemon:
     def run(self, *words, **more):
         return subprocess.run([self.umbra, *words], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, **more)
 
-    def close(self):
-        for row in json.loads(self.run("ps", "--json").stdout or "[]"):
+    def end_machines(self):
+        for row in json.loads(self.run("ps", "--json").stdout or "[]") if os.path.exists(self.umbra) else ():
             self.run("kill", row["name"])
+
+    def close(self):
+        self.end_machines()
         if self.process and self.process.poll() is None:
             self.stop()
 
