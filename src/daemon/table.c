@@ -274,8 +274,8 @@ const struct api_operation api_operations[] = {
 	  .command = COMMAND("disk", "create", "--json"), .status = 201 },
 	{ .method = "POST", .path = "/v1/disks/convert", .id = "convertDisk", .group = "disks",
 	  .about = "Copies a disk into another format", .members = disk_convert_members,
-	  .kind = API_BEGINS, .command = COMMAND("disk", "convert", "--json"), .answer = "Operation",
-	  .status = 202 },
+	  .kind = API_BEGINS, .command = COMMAND("disk", "convert", "--json"),
+	  .answer = "Operation", .status = 202 },
 	/* ---- images ---- */
 	{ .method = "GET", .path = "/v1/images", .id = "searchImages", .group = "images",
 	  .about = "Images of the catalog (docs/image.md has the language)",

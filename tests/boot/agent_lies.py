@@ -135,10 +135,12 @@ ran = subprocess.run([umbra, "cp", "liar:/x", target], env=env, stdin=subprocess
 check("a file", ran.returncode == 0 and open(target).read() == "four" and os.stat(target).st_mode & 0o7777 == 0o777, ran, oct(os.stat(target).st_mode))
 
 # a terminal: titles, questions that type their answers, clipboard; what is harmless is there
+liar.lie = b"".join([
+    frame(OUTPUT, b"\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[c\x1b[6n\x1b[21t\x1bPq#0\x1b\\\x9b6nred \x1b[31mred\x1b[0m"),
+    frame(ERRORS, b"\x1b]2;t\x07err"), frame(EXITED, struct.pack("<I", 7))])
 pid, terminal = pty.fork()
 if not pid:
     os.execve(umbra, [umbra, "exec", "liar", "--", "sh"], env)
-liar.lie = frame(OUTPUT, b"\x1b]0;title\x07\x1b]52;c;aGk=\x07\x1b[c\x1b[6n\x1b[21t\x1bPq#0\x1b\\\x9b6nred \x1b[31mred\x1b[0m") + frame(ERRORS, b"\x1b]2;t\x07err") + frame(EXITED, struct.pack("<I", 7))
 shown, end = b"", time.time() + 100
 while time.time() < end and select.select([terminal], [], [], 5)[0]:
     try:
