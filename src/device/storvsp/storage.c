@@ -176,7 +176,7 @@ static void count_bulk(struct storage *storage, struct request *request, uint64_
 
 bool storage_has_bulk(const struct storage *storage)
 {
-	return __atomic_load_n(&storage->bulk, __ATOMIC_RELAXED);
+	return __atomic_load_n(&storage->bulk, __ATOMIC_RELAXED) > 1;
 }
 
 static void submit(struct storage *storage, struct request *io, enum block_kind kind,

@@ -79,8 +79,8 @@ void storage_destroy(struct storage *storage);
  */
 int storage_collect(struct storage *storage);
 /*
- * Whether much is read or written: who copies that has it in his processor's cache, where another
- * one would have to fetch it from. From any thread.
+ * Whether several large requests are under way: a processor that copied them would have others wait
+ * for what it has to do besides. From any thread.
  */
 bool storage_has_bulk(const struct storage *storage);
 /*
