@@ -62,28 +62,23 @@ static char *meta_data(const struct seed *seed)
 	return text;
 }
 
+/* A script, which nothing that the user's data say takes the place of. */
 static char *vendor_data(const struct seed *seed)
 {
-	static const char install[] =
-		"mkdir -p /run/umbra-seed && mount -o ro LABEL=cidata /run/umbra-seed && "
+	static const char script[] =
+		"#!/bin/sh\n"
+		"cat >/etc/systemd/system/umbra-agent.service <<'END'\n"
+		"%sEND\n"
+		"mkdir -p /run/umbra-seed && "
+		"mount -o ro \"$(findfs LABEL=cidata || findfs LABEL=CIDATA)\" /run/umbra-seed && "
 		"install -D /run/umbra-seed/umbra-agent /usr/local/sbin/umbra-agent && "
 		"ln -sf ../sbin/umbra-agent /usr/local/bin/umbra-guest && "
-		"umount /run/umbra-seed; systemctl enable --now umbra-agent";
-	json_t *vendor;
-	char *json;
+		"umount /run/umbra-seed; systemctl enable --now umbra-agent\n";
 	char *text = NULL;
 
 	if (seed->agent_fd < 0)
 		return strdup("");
-	vendor = json_pack("{s:[{s:s, s:s}], s:[[s, s, s]]}", "write_files", "path",
-			   "/etc/systemd/system/umbra-agent.service", "content", agent_unit_text,
-			   "runcmd", "sh", "-c", install);
-	json = vendor ? json_dumps(vendor, JSON_INDENT(1)) : NULL;
-	if (json && asprintf(&text, "#cloud-config\n%s\n", json) < 0)
-		text = NULL;
-	json_decref(vendor);
-	free(json);
-	return text;
+	return asprintf(&text, script, agent_unit_text) < 0 ? NULL : text;
 }
 
 /* ---- the file system ---- */

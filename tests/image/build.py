@@ -174,7 +174,7 @@ def boots():
         time.sleep(0.1)
     r = run("exec", "-T", "built", "--", "sh", "-c", "cat /etc/os-release; mkdir -p /mnt; mount -t iso9660 -o ro $(findfs LABEL=CIDATA || findfs LABEL=cidata) /mnt && cat /mnt/*-data && cmp /mnt/umbra-agent /usr/local/sbin/umbra-agent && cmp /etc/long-link /sbin/init && echo SAME")
     said = r.stdout.decode()
-    for text in ("ID=test", "hostname: given", "AAAAC3Nz somebody", '"local-hostname": "built"', "instance-id", "umbra-seed", "SAME"):
+    for text in ("ID=test", "hostname: given", "AAAAC3Nz somebody", '"local-hostname": "built"', "instance-id", "#!/bin/sh\n", "umbra-seed", "SAME"):
         check("the guest sees " + text, text in said, r, run("console", "--once", "built").stdout[-1000:])
     check("stop", run("stop", "built").returncode == 0)
     until = time.time() + 60 # who looks for a machine that is gone removes what it has left
