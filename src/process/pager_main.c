@@ -47,6 +47,7 @@ enum {
 	EMPTY_RANGES_MOST = 1024,
 	ZEROS_AT_ONCE = 16,
 	AHEAD_ENTRIES = 16, /* at once while nobody waits, after a while in which nobody did */
+	AHEAD_PACKED = 1, /* of those that have to be unpacked: who misses one waits for that */
 };
 #define MEMORY_MOST_BYTES (1ull << 44)
 
@@ -331,9 +332,10 @@ static void bring_next(struct pager *pager)
 {
 	const uint32_t left = left_from(pager, pager->cursor, pager->ahead);
 	const uint32_t done = left ? bring_entries(pager, pager->cursor, left) : 1;
+	const uint32_t most = pager->pages.unpacker ? AHEAD_PACKED : AHEAD_ENTRIES;
 
 	pager->cursor = (pager->cursor + done) % pager->pages.entries;
-	pager->ahead = 2 * pager->ahead < AHEAD_ENTRIES ? 2 * pager->ahead : AHEAD_ENTRIES;
+	pager->ahead = 2 * pager->ahead < most ? 2 * pager->ahead : most;
 }
 
 /* The first entry that ends behind this place. */
