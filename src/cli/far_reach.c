@@ -32,11 +32,11 @@
 #include "abi/share.h"
 #include "cli.h"
 #include "control/names.h"
+#include "far_port.h"
 #include "far_verb.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
 #include "place.h"
-#include "process/meeting.h"
 #include "share/far.h"
 #include "share/hub_line.h"
 #include "share_option.h"
@@ -46,7 +46,6 @@ enum {
 	OUT_BYTES = 2 * SHARE_DISK_REQUESTS * FRAME_MAX_BYTES,
 	ASKED = 2 * SHARE_DISK_REQUESTS,
 	SOCKET_BYTES = 108,
-	RULES_BYTES = 4096,
 	FIRST_DELAY_MS = 100,
 	MOST_DELAY_MS = 5000,
 	PAGE_BYTES = SLOT_PAGE_BYTES
@@ -399,33 +398,6 @@ static void take_connection(struct reach *reach)
 
 /* ---- the hub ---- */
 
-static void bring_rules(const struct reach *reach)
-{
-	const struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_RULES };
-	char path[RULES_BYTES];
-	int file = -1;
-
-	if (!share_rules_path(path, sizeof(path)))
-		file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	line_send(reach->line, &message, &file, file >= 0);
-	if (file >= 0)
-		close(file);
-}
-
-static int reach_hub(const struct reach *reach)
-{
-	int line = line_connect(reach->hub);
-	int program;
-
-	if (line != -ENOENT && line != -ECONNREFUSED)
-		return line;
-	program = spawn_open_program();
-	line = program < 0 ? program : meeting_start(reach->hub, ROLE_HUB, program);
-	if (program >= 0)
-		close(program);
-	return line ? line : line_connect(reach->hub);
-}
-
 static bool make_port(struct reach *reach)
 {
 	reach->memory_fd = spawn_share("umbra-port", sizeof(struct share_memory));
@@ -498,10 +470,10 @@ static int join_hub(struct reach *reach)
 {
 	int error;
 
-	reach->line = reach_hub(reach);
+	reach->line = far_port_reach_hub(reach->hub);
 	if (reach->line < 0)
 		return reach->line;
-	bring_rules(reach);
+	far_port_bring_rules(reach->line);
 	error = make_port(reach) ? ask_to_join(reach) : -ENOMEM;
 	if (error) {
 		leave_hub(reach);

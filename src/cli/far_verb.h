@@ -7,12 +7,13 @@
 #include "wire_line.h"
 
 struct far_choice {
-	/* serve: the disk, its format, and where; reach: MACHINE/NAME, and where */
+	/* serve: the disk, its format, and where; reach, and packets: MACHINE/NAME, and where */
 	const char *what, *format, *place;
-	bool read_only;
+	bool read_only, packets;
 	uint8_t key[WIRE_KEY_BYTES];
 };
 
-/* Until a signal ends it; the exit code. */
+/* Until a signal ends it; the exit code. packets: a channel's, in place of a disk. */
 int far_serve(const struct far_choice *choice);
 int far_reach(const struct far_choice *choice);
+int far_packets(const struct far_choice *choice, bool reaches);

@@ -73,7 +73,7 @@ static const struct verb verbs[] = {
 	  .operand = OPERAND_WORD,
 	  .words = "block",
 	  .about = "lists what code a machine executes" },
-	{ .name = "far", .run = verb_far, .about = "shares a disk with another host" },
+	{ .name = "far", .run = verb_far, .about = "shares a disk or a channel with another host" },
 	{ .name = "bus",
 	  .run = verb_bus,
 	  .operand = OPERAND_MACHINE,

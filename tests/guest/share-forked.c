@@ -2,7 +2,8 @@
  * The end that binds a channel to another machine (abi/share.h), which is forked meanwhile: the
  * machine that was forked goes on as if nothing had been, each packet once and in order; in what
  * was forked what is under way completes, once, as nobody's, what was lent is its own, and the
- * channel is taken away and offered again. sharing-forked.sh runs it beside guest-share.
+ * channel is taken away and offered again. sharing-forked.sh runs it beside guest-share, and
+ * sharing-packets.py, where it may lend nothing, with one of another host.
  */
 #include "abi/share.h"
 #include "vmbus.h"
@@ -145,6 +146,7 @@ void test_main(void)
 	const uint64_t until = rdtsc() + 2 * PATIENCE_TSC;
 	struct share_lend end = { .head.kind = SHARE_END };
 	unsigned sent = 0;
+	uint32_t status;
 
 	hv_open();
 	born[0] = GENERATION[0];
@@ -157,8 +159,8 @@ void test_main(void)
 		hear();
 	page = new_pages(1);
 	set_words(9000);
-	check_equal("a page is lent", ask(&lend, sizeof(lend), page, PAGE_BYTES, SHARE_LEND),
-		    SHARE_DONE);
+	status = ask(&lend, sizeof(lend), page, PAGE_BYTES, SHARE_LEND);
+	check("a page is lent, or may not be", status == SHARE_DONE || status == SHARE_REFUSED);
 	end.id = ((const struct share_lent *)(void *)got)->id;
 	while ((echoes < PACKETS || under_way) && rdtsc() < until) {
 		if (sent < PACKETS && sent - echoes < AHEAD)
@@ -169,7 +171,9 @@ void test_main(void)
 	}
 	check_equal("echoes, each once and in order", echoes, PACKETS);
 	check_equal("completions", done, PACKETS);
-	check_equal("the page comes back", ask(&end, sizeof(end), NULL, 0, SHARE_END), SHARE_DONE);
+	if (status == SHARE_DONE)
+		check_equal("the page comes back", ask(&end, sizeof(end), NULL, 0, SHARE_END),
+			    SHARE_DONE);
 	check("as it was", words_are(9000));
 	put(LAST);
 	while (peer_is_there && rdtsc() < until)

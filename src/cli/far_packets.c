@@ -1,0 +1,763 @@
+/*
+ * umbra far serve and reach with --packets: a channel of the class `packet` between machines of two
+ * hosts (share/far_stream.h).
+ *
+ *   guest --- hub --- port [umbra far serve] --- TCP --- [umbra far reach] port --- hub --- guest
+ *
+ * Each is one end of a channel at its own hub: `serve` binds it there, as a machine `far`, and
+ * `reach` serves it here under the other machine's name. One thread does all of it but connecting.
+ *
+ *   - A packet that has come from the hub stays in its slot until the other side has acknowledged
+ *     it: so it waits while there is no connection, and is said again on the next.
+ *   - One that comes from the other side is taken as far as there are slots for the hub, which
+ *     delivers in order. What its rules say of rates is the hub's, on each host.
+ *   - A hub that dies is joined again with the same memory, as a machine's device does
+ *     (device/share/share_device.h).
+ *   - `reach` is open while the guest that serves is there, and `serve` from the first connection
+ *     on: before that neither hub could say who is there. A guest that has gone and come is seen to
+ *     by the other one, and what was on its way to it is dropped.
+ *   - A connection that says what makes no sense is closed, and another one waited for.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "abi/share.h"
+#include "cli.h"
+#include "control/names.h"
+#include "far_port.h"
+#include "far_verb.h"
+#include "ipc/share_port.h"
+#include "ipc/spawn.h"
+#include "place.h"
+#include "share/far_stream.h"
+#include "share/hub_line.h"
+#include "share_option.h"
+
+enum {
+	FRAME_MAX_BYTES = FAR_FRAME_HEAD_BYTES + SHARE_DATA_MAX_BYTES,
+	IN_BYTES = 16 * FRAME_MAX_BYTES,
+	OUT_BYTES = 2 * SHARE_RECEIVE_SLOTS * FRAME_MAX_BYTES,
+	SOCKET_BYTES = 108,
+	HANDSHAKES = 8,
+	FIRST_DELAY_MS = 100,
+	MOST_DELAY_MS = 5000
+};
+static const char default_port[] = "4642";
+static const char own_name[] = "far";
+
+enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_HELD };
+
+/* A packet of the guest's here that the other side has not acknowledged. */
+struct held { uint8_t slot; uint32_t bytes; uint64_t word; };
+
+struct link {
+	const struct far_choice *choice;
+	struct place place;
+	uint32_t side; /* at the hub here */
+	char hub[SOCKET_BYTES], machine[WIRE_MACHINE_BYTES];
+
+	/* the other host */
+	struct wire_line far;
+	bool is_connected, is_greeted;
+	int connected[2];    /* a pipe: connections that other threads have made */
+	int wanted[2];	     /* and of `reach` bytes that ask for the next */
+	unsigned handshakes; /* atomic, of `serve` */
+	uint8_t *in, *out;
+	size_t in_bytes, out_bytes;
+	struct far_stream stream;
+	bool owes_state, owes_ack;
+	uint64_t far_word, last_word; /* of the other side's guest; the last that was not 0 */
+
+	/* the hub; line -1: none */
+	int line, memory_fd, bell, answer;
+	struct share_memory *memory;
+	struct slot_client client;
+	uint64_t epoch, number_sent, peer_epoch, had;
+	uint32_t openings, peer_word;
+	uint8_t slot[SHARE_SLOTS];
+	unsigned order_first, ordered;
+	uint8_t order[SHARE_SEND_SLOTS];
+	unsigned held_first, held_count, held_said;
+	struct held held[SHARE_RECEIVE_SLOTS];
+	uint64_t lost;
+};
+
+static void pause_ms(int timeout_ms) { poll(NULL, 0, timeout_ms); }
+
+/* ---- connecting: threads of its own ---- */
+
+static bool give_connection(const struct link *link, const struct wire_line *line)
+{
+	return write(link->connected[1], line, sizeof(*line)) == sizeof(*line);
+}
+
+static void *connect_always(void *context)
+{
+	const struct link *link = context;
+	struct wire_line line;
+	bool is_said = false;
+	uint8_t word;
+
+	while (read(link->wanted[0], &word, 1) == 1) {
+		int delay_ms = FIRST_DELAY_MS;
+		int error;
+
+		do {
+			const int fd = place_connect(link->place.host, link->place.port);
+
+			if (fd >= 0)
+				wire_line_tune(fd);
+			error = fd < 0 ? fd : wire_line_open(fd, false, link->choice->key, &line);
+			if (error == -EACCES && !is_said)
+				complain(0, "the far side has another key", link->choice->place,
+					 "give both sides the same one");
+			is_said |= error == -EACCES;
+			if (error)
+				pause_ms(delay_ms);
+			delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
+		} while (error);
+		if (!give_connection(link, &line))
+			break;
+	}
+	return NULL;
+}
+
+struct handshake { struct link *link; int fd; };
+
+static void *shake_hands(void *context)
+{
+	struct handshake *hands = context;
+	struct link *link = hands->link;
+	struct wire_line line;
+
+	if (!wire_line_open(hands->fd, true, link->choice->key, &line) &&
+	    !give_connection(link, &line))
+		wire_line_close(&line);
+	__atomic_fetch_sub(&link->handshakes, 1, __ATOMIC_RELAXED);
+	free(hands);
+	return NULL;
+}
+
+/* The descriptor is a thread's, or closed. */
+static void accept_one(struct link *link, int fd)
+{
+	struct handshake *hands = malloc(sizeof(*hands));
+	pthread_t thread;
+
+	wire_line_tune(fd);
+	if (hands && __atomic_fetch_add(&link->handshakes, 1, __ATOMIC_RELAXED) < HANDSHAKES) {
+		*hands = (struct handshake){ .link = link, .fd = fd };
+		if (!pthread_create(&thread, NULL, shake_hands, hands)) {
+			pthread_detach(thread);
+			return;
+		}
+	}
+	if (hands)
+		__atomic_fetch_sub(&link->handshakes, 1, __ATOMIC_RELAXED);
+	free(hands);
+	close(fd);
+}
+
+static void *accept_always(void *context)
+{
+	struct link *link = context;
+
+	for (;;) {
+		const int fd = accept4(link->wanted[0], NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd >= 0)
+			accept_one(link, fd);
+	}
+	return NULL;
+}
+
+static bool is_reach(const struct link *link) { return link->side == SHARE_SIDE_SERVES; }
+
+static void want_connection(const struct link *link)
+{
+	if (is_reach(link) && write(link->wanted[1], "", 1) != 1)
+		abort();
+}
+
+/* ---- to the hub ---- */
+
+static void ring(const struct link *link)
+{
+	ssize_t written = write(link->bell, &(uint64_t){ 1 }, 8);
+
+	(void)written; /* a counter that is full wakes, too */
+}
+
+static void submit(struct link *link, unsigned slot, enum share_request_kind kind)
+{
+	link->slot[slot] = SLOT_HUBS;
+	slot_submit(&link->client,
+		    &(struct slot_request){ .slot = (uint16_t)slot, .kind = (uint16_t)kind });
+}
+
+/* The hub's packets are only taken for a guest that is there. */
+static void submit_empty(struct link *link)
+{
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS && link->line >= 0; n++)
+		if (link->slot[n] == SLOT_FREE && (link->far_word || is_reach(link)))
+			submit(link, n, SHARE_RECEIVE);
+}
+
+static void say_open(const struct link *link)
+{
+	const bool is_open = is_reach(link) ? link->far_word != 0 : link->stream.other != 0;
+
+	__atomic_store_n(&link->memory->is_open, is_open ? link->openings : 0, __ATOMIC_RELEASE);
+	ring(link);
+}
+
+/* NULL: all are with the hub. */
+static uint8_t *find_send_slot(const struct link *link, unsigned *ret)
+{
+	for (unsigned n = SHARE_RECEIVE_SLOTS; n < SHARE_SLOTS; n++)
+		if (link->slot[n] == SLOT_FREE) {
+			*ret = n;
+			return link->memory->data[n];
+		}
+	return NULL;
+}
+
+static void send_to_hub(struct link *link, unsigned slot, const uint8_t *data, uint32_t bytes)
+{
+	const struct share_packet packet = { .epoch = link->epoch, .number = ++link->number_sent,
+					     .bytes = bytes };
+	uint8_t *to = link->memory->data[slot];
+
+	memcpy(to, &packet, sizeof(packet));
+	memcpy(to + sizeof(packet), data, bytes);
+	link->order[(link->order_first + link->ordered++) % SHARE_SEND_SLOTS] = (uint8_t)slot;
+	submit(link, slot, SHARE_SEND);
+}
+
+/* ---- to the other host ---- */
+
+static void lose_far(struct link *link)
+{
+	wire_line_close(&link->far);
+	link->is_connected = link->is_greeted = false;
+	link->in_bytes = link->out_bytes = 0;
+	want_connection(link);
+}
+
+static void send_what_fits(struct link *link)
+{
+	ssize_t sent = send(link->far.socket, link->out, link->out_bytes,
+			    MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+		lose_far(link);
+	} else if (sent > 0) {
+		link->out_bytes -= (size_t)sent;
+		memmove(link->out, link->out + sent, link->out_bytes);
+	}
+}
+
+static void put_frame(struct link *link, const struct far_frame *frame, const uint8_t *data)
+{
+	memcpy(link->out + link->out_bytes, frame, FAR_FRAME_HEAD_BYTES);
+	link->out_bytes += FAR_FRAME_HEAD_BYTES;
+	if (frame->bytes)
+		memcpy(link->out + link->out_bytes, data, frame->bytes);
+	link->out_bytes += frame->bytes;
+}
+
+static bool has_room(const struct link *link)
+{
+	return OUT_BYTES - link->out_bytes >= FRAME_MAX_BYTES;
+}
+
+static void say_hello(struct link *link)
+{
+	const struct far_frame hello = far_frame_make(&link->stream, FAR_HELLO, 0);
+
+	put_frame(link, &hello, NULL);
+}
+
+static void say_word(struct link *link, enum far_frame_kind kind, bool *owes)
+{
+	struct far_frame frame = far_frame_make(&link->stream, kind, 0);
+
+	if (!*owes || !has_room(link))
+		return;
+	frame.word = kind == FAR_STATE ? link->peer_word : 0;
+	put_frame(link, &frame, NULL);
+	*owes = false;
+}
+
+static struct held *held_at(struct link *link, unsigned n)
+{
+	return &link->held[(link->held_first + n) % SHARE_RECEIVE_SLOTS];
+}
+
+/* All that the other side has not had on this connection. */
+static void say_all(struct link *link)
+{
+	if (!link->is_greeted)
+		return;
+	say_word(link, FAR_STATE, &link->owes_state);
+	say_word(link, FAR_ACK, &link->owes_ack);
+	while (link->held_said < link->held_count && has_room(link)) {
+		const struct held *held = held_at(link, link->held_said++);
+		struct far_frame data = far_frame_make(&link->stream, FAR_DATA, held->bytes);
+
+		data.number = link->stream.acked + link->held_said;
+		data.word = held->word;
+		put_frame(link, &data,
+			  link->memory->data[held->slot] + sizeof(struct share_packet));
+	}
+}
+
+/* ---- from the other host ---- */
+
+static void follow_far_word(struct link *link, uint64_t word)
+{
+	const bool is_another = word && link->last_word && word != link->last_word;
+
+	link->far_word = word;
+	if (is_another)
+		link->openings++;
+	if (word)
+		link->last_word = word;
+	say_open(link);
+	submit_empty(link);
+}
+
+static void free_held(struct link *link, int64_t count)
+{
+	for (; count > 0; count--) {
+		link->slot[held_at(link, 0)->slot] = SLOT_FREE;
+		link->held_first = (link->held_first + 1) % SHARE_RECEIVE_SLOTS;
+		link->held_count--;
+		link->held_said -= link->held_said > 0;
+	}
+	submit_empty(link);
+}
+
+static int take_hello(struct link *link, const struct far_frame *hello)
+{
+	const bool was_known = link->stream.other;
+	bool is_new;
+	int error = far_stream_greet(&link->stream, hello, &is_new);
+
+	if (error || link->is_greeted)
+		return -EBADMSG;
+	if (hello->known == link->stream.session)
+		free_held(link, far_stream_acked(&link->stream, hello->number));
+	link->held_said = 0;
+	link->is_greeted = link->owes_state = true;
+	if (is_new) { /* whoever was there is not any more */
+		link->openings += was_known;
+		link->last_word = 0;
+		follow_far_word(link, 0);
+	}
+	return 0;
+}
+
+/* 1: taken; 0: there is no room for it now; -EBADMSG. */
+static int take_data(struct link *link, const struct far_frame *frame, const uint8_t *data)
+{
+	unsigned slot;
+	int got;
+
+	if (!find_send_slot(link, &slot))
+		return 0;
+	got = far_stream_take(&link->stream, frame);
+	if (got < 0)
+		return got;
+	link->owes_ack = true;
+	if (got && link->peer_word && frame->word == link->peer_word)
+		send_to_hub(link, slot, data, frame->bytes);
+	else
+		link->lost += got != 0;
+	return 1;
+}
+
+static int take_frame(struct link *link, const struct far_frame *frame, const uint8_t *data)
+{
+	int64_t acked;
+
+	if (frame->kind == FAR_HELLO)
+		return take_hello(link, frame) ? -EBADMSG : 1;
+	if (!link->is_greeted || frame->session != link->stream.other)
+		return -EBADMSG;
+	if (frame->kind == FAR_DATA)
+		return take_data(link, frame, data);
+	if (frame->kind == FAR_STATE) {
+		follow_far_word(link, frame->word);
+		return 1;
+	}
+	acked = far_stream_acked(&link->stream, frame->number);
+	if (acked > link->held_said)
+		return -EBADMSG; /* of what was not said here */
+	free_held(link, acked);
+	return acked < 0 ? -EBADMSG : 1;
+}
+
+/* As far as they are there and have room. False: it makes no sense. */
+static bool take_frames(struct link *link)
+{
+	size_t at = 0;
+	int got = 1;
+
+	while (got > 0 && link->in_bytes - at >= FAR_FRAME_HEAD_BYTES) {
+		struct far_frame frame;
+
+		memcpy(&frame, link->in + at, sizeof(frame));
+		if (far_frame_check(&frame, SHARE_DATA_MAX_BYTES))
+			return false;
+		if (link->in_bytes - at < FAR_FRAME_HEAD_BYTES + frame.bytes)
+			break;
+		got = take_frame(link, &frame, link->in + at + FAR_FRAME_HEAD_BYTES);
+		if (got > 0)
+			at += FAR_FRAME_HEAD_BYTES + frame.bytes;
+	}
+	link->in_bytes -= at;
+	memmove(link->in, link->in + at, link->in_bytes);
+	return got >= 0;
+}
+
+static void hear_far(struct link *link)
+{
+	ssize_t got = recv(link->far.socket, link->in + link->in_bytes, IN_BYTES - link->in_bytes,
+			   MSG_DONTWAIT);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	link->in_bytes += got > 0 ? (size_t)got : 0;
+	if (got <= 0 || !take_frames(link))
+		lose_far(link);
+}
+
+/* The newest is used: one before it may be lost without anybody having heard. */
+static void take_connection(struct link *link)
+{
+	struct wire_line line;
+
+	if (read(link->connected[0], &line, sizeof(line)) != sizeof(line))
+		abort();
+	if (link->is_connected)
+		wire_line_close(&link->far);
+	link->far = line;
+	link->is_connected = true;
+	link->is_greeted = false;
+	link->in_bytes = link->out_bytes = 0;
+	say_hello(link);
+}
+
+/* ---- from the hub ---- */
+
+static void free_send_slot(struct link *link, unsigned slot)
+{
+	unsigned at = 0;
+
+	while (link->order[(link->order_first + at) % SHARE_SEND_SLOTS] != slot)
+		at++;
+	for (; at; at--)
+		link->order[(link->order_first + at) % SHARE_SEND_SLOTS] =
+			link->order[(link->order_first + at - 1) % SHARE_SEND_SLOTS];
+	link->order_first = (link->order_first + 1) % SHARE_SEND_SLOTS;
+	link->ordered--;
+	link->slot[slot] = SLOT_FREE;
+}
+
+static void take_packet(struct link *link, unsigned slot)
+{
+	struct share_packet packet;
+	bool is_known;
+
+	memcpy(&packet, link->memory->data[slot], sizeof(packet));
+	/* what is checked is this copy: no compiler reads the original again */
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (packet.epoch != link->peer_epoch) {
+		link->peer_epoch = packet.epoch;
+		link->had = 0;
+	}
+	is_known = packet.number <= link->had;
+	if (!is_known)
+		link->had = packet.number;
+	if (is_known || packet.kind != SHARE_PACKET_DATA || packet.id ||
+	    packet.bytes > SHARE_DATA_MAX_BYTES) {
+		submit(link, slot, SHARE_RECEIVE);
+		return;
+	}
+	link->slot[slot] = SLOT_HELD;
+	*held_at(link, link->held_count++) = (struct held){ .slot = (uint8_t)slot,
+							     .bytes = packet.bytes,
+							     .word = link->far_word };
+	far_stream_put(&link->stream);
+}
+
+/* False: the hub has failed. */
+static bool take_replies(struct link *link)
+{
+	struct slot_reply reply;
+	int got;
+
+	while ((got = slot_collect(&link->client, &reply)) > 0) {
+		if (link->slot[reply.slot] != SLOT_HUBS)
+			return false;
+		if (reply.slot >= SHARE_RECEIVE_SLOTS) {
+			link->lost += reply.result != 0;
+			free_send_slot(link, reply.slot);
+		} else if (reply.result > 0) {
+			take_packet(link, reply.slot);
+		} else {
+			submit(link, reply.slot, SHARE_RECEIVE);
+		}
+	}
+	return !got;
+}
+
+static bool hear_port(struct link *link)
+{
+	const uint32_t word = __atomic_load_n(&link->memory->peer_is_there, __ATOMIC_ACQUIRE);
+	uint64_t rung;
+	bool good;
+
+	if (read(link->answer, &rung, sizeof(rung)) < 0)
+		errno = 0; /* it does not wait */
+	__atomic_store_n(&link->memory->queue.replies.sleeps, 1, __ATOMIC_SEQ_CST);
+	good = take_replies(link);
+	link->owes_state |= word != link->peer_word;
+	link->peer_word = word;
+	return good;
+}
+
+/* ---- joining ---- */
+
+static bool make_port(struct link *link)
+{
+	link->memory_fd = spawn_share("umbra-port", sizeof(struct share_memory));
+	link->memory = mmap(NULL, sizeof(struct share_memory), PROT_READ | PROT_WRITE, MAP_SHARED,
+			    link->memory_fd, 0);
+	if (link->memory == MAP_FAILED ||
+	    getrandom(&link->epoch, sizeof(link->epoch), 0) != sizeof(link->epoch) ||
+	    getrandom(&link->stream.session, sizeof(link->stream.session), 0) !=
+		    sizeof(link->stream.session))
+		return false;
+	link->memory->side = link->side;
+	link->memory->class = SHARE_CLASS_PACKET;
+	link->memory->epoch = link->epoch;
+	link->client = (struct slot_client){ .queue = &link->memory->queue, .slots = SHARE_SLOTS,
+					     .doorbell_fd = link->bell,
+					     .answer_fd = link->answer };
+	link->openings = 1;
+	return true;
+}
+
+/* What the hub before has brought was taken; what it has not answered is asked again, in order. */
+static void begin_anew(struct link *link)
+{
+	slot_restart(&link->client);
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
+		if (link->slot[n] == SLOT_HUBS)
+			link->slot[n] = SLOT_FREE;
+	submit_empty(link);
+	for (unsigned n = 0; n < link->ordered; n++)
+		submit(link, link->order[(link->order_first + n) % SHARE_SEND_SLOTS], SHARE_SEND);
+	__atomic_store_n(&link->memory->accepted, link->memory->generation, __ATOMIC_RELEASE);
+	say_open(link);
+}
+
+/* No window: what a guest lends is of its own host. */
+static int ask_to_join(const struct link *link)
+{
+	const int fds[] = { link->memory_fd, link->bell, link->answer };
+	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN };
+	int none[WIRE_FDS];
+	int error;
+
+	message.join = (struct wire_join){ .least = WIRE_VERSION_LEAST, .most = WIRE_VERSION,
+					   .side = link->side, .class = "packet" };
+	snprintf(message.join.machine, sizeof(message.join.machine), "%s", link->machine);
+	snprintf(message.join.instance, sizeof(message.join.instance), "%s", link->choice->what);
+	error = line_send(link->line, &message, fds, sizeof(fds) / sizeof(fds[0]));
+	if (!error)
+		error = line_receive(link->line, &message, none, true);
+	if (error < 0)
+		return error;
+	return message.kind == WIRE_JOINED && message.version ? 0 : -EPERM;
+}
+
+static void leave_hub(struct link *link)
+{
+	if (link->line >= 0)
+		close(link->line);
+	link->line = -1;
+}
+
+static int join_hub(struct link *link)
+{
+	int error;
+
+	link->line = far_port_reach_hub(link->hub);
+	if (link->line < 0)
+		return link->line;
+	far_port_bring_rules(link->line);
+	__atomic_fetch_add(&link->memory->generation, 1, __ATOMIC_SEQ_CST);
+	error = ask_to_join(link);
+	if (error)
+		leave_hub(link);
+	else
+		begin_anew(link);
+	return error;
+}
+
+/* False: the hub is gone. */
+static bool hear_line(struct link *link)
+{
+	struct wire_message message;
+	int fds[WIRE_FDS];
+	int got = line_receive(link->line, &message, fds, false);
+
+	for (unsigned n = 0; got > 0 && n < WIRE_FDS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	return got >= 0;
+}
+
+/* ---- all of it ---- */
+
+static void serve_far(struct link *link, short events)
+{
+	if (events & ~POLLOUT && link->is_connected)
+		hear_far(link);
+	/* what found no slot before */
+	else if (link->is_connected && link->in_bytes && !take_frames(link))
+		lose_far(link);
+	say_all(link);
+	if (link->out_bytes && link->is_connected)
+		send_what_fits(link);
+}
+
+/* Until the hub is gone; without one, so many milliseconds. */
+static void stay(struct link *link, int timeout_ms)
+{
+	bool goes_on = true;
+
+	while (goes_on) {
+		struct pollfd polls[] = {
+			{ .fd = link->line, .events = POLLIN },
+			{ .fd = link->answer, .events = POLLIN },
+			{ .fd = link->connected[0], .events = POLLIN },
+			{ .fd = link->is_connected ? link->far.socket : -1,
+			  .events = link->in_bytes < IN_BYTES ? POLLIN : 0 },
+		};
+
+		if (link->out_bytes)
+			polls[3].events |= POLLOUT;
+		if (poll(polls, sizeof(polls) / sizeof(polls[0]), timeout_ms) < 0)
+			continue;
+		if (polls[0].revents)
+			goes_on = hear_line(link);
+		if (goes_on && link->line >= 0)
+			goes_on = hear_port(link);
+		if (polls[2].revents)
+			take_connection(link);
+		else
+			serve_far(link, polls[3].revents);
+		say_all(link);
+		if (link->line >= 0)
+			slot_kick(&link->client);
+		goes_on &= link->line >= 0;
+	}
+}
+
+static int keep_joined(struct link *link)
+{
+	int delay_ms = FIRST_DELAY_MS;
+
+	for (bool is_first = true;; is_first = false) {
+		int error = join_hub(link);
+
+		if (error && is_first)
+			return complain(EXIT_FAULT, strerror(-error), "joining the hub",
+					"see umbra doctor");
+		if (!error) {
+			delay_ms = FIRST_DELAY_MS;
+			stay(link, -1);
+			take_replies(link);
+			leave_hub(link);
+		}
+		stay(link, delay_ms);
+		delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
+	}
+}
+
+static int take_names(struct link *link)
+{
+	struct share_plan plan = { .count = 0 };
+	int code = share_option_bind(&plan, link->choice->what);
+	const char *slash = strchr(link->choice->what, '/');
+
+	if (code)
+		return code;
+	if (is_reach(link))
+		snprintf(link->machine, sizeof(link->machine), "%.*s",
+			 (int)(slash - link->choice->what), link->choice->what);
+	else
+		snprintf(link->machine, sizeof(link->machine), "%s", own_name);
+	if (place_parse(link->choice->place, default_port, &link->place))
+		return complain(EXIT_USAGE, "not HOST:PORT", link->choice->place,
+				"say for example store.example:4642");
+	return name_hub_path(link->hub, sizeof(link->hub))
+		       ? complain(EXIT_USAGE, "no folder for the hub's socket", link->hub,
+				  "set XDG_RUNTIME_DIR to a folder that is yours")
+		       : 0;
+}
+
+static int begin_connecting(struct link *link)
+{
+	pthread_t thread;
+
+	if (is_reach(link)) {
+		if (pipe2(link->wanted, O_CLOEXEC))
+			return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
+	} else {
+		link->wanted[0] = place_listen(&link->place);
+		if (link->wanted[0] < 0)
+			return complain(EXIT_USAGE, strerror(-link->wanted[0]),
+					link->choice->place, "name a port where nobody listens");
+		place_say(link->wanted[0]);
+	}
+	if (pthread_create(&thread, NULL, is_reach(link) ? connect_always : accept_always, link))
+		return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
+	want_connection(link);
+	return 0;
+}
+
+int far_packets(const struct far_choice *choice, bool reaches)
+{
+	static struct link link;
+	int code;
+
+	link = (struct link){ .choice = choice, .line = -1, .memory_fd = -1,
+			      .side = reaches ? SHARE_SIDE_SERVES : SHARE_SIDE_BINDS };
+	code = take_names(&link);
+	if (code)
+		return code;
+	link.in = malloc(IN_BYTES);
+	link.out = malloc(OUT_BYTES);
+	link.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	link.answer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!link.in || !link.out || link.bell < 0 || link.answer < 0 ||
+	    pipe2(link.connected, O_CLOEXEC) || !make_port(&link))
+		return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
+	code = begin_connecting(&link);
+	return code ? code : keep_joined(&link);
+}
