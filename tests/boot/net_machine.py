@@ -31,7 +31,7 @@ def guest(name, text):
 
 
 def until(what, good, *more):
-    end = time.time() + 60
+    end = time.time() + 120
     while time.time() < end:
         if good():
             return True

@@ -45,12 +45,14 @@ net_machine.end_flow("that of the one that was saved goes on to its end")
 running.kill()
 running.wait()
 
-# what was restored is saved again, and ends
+# what was restored is saved again, and ends; what it is renewed from has an address that was new once
+until("the new card of three", lambda: mac("three", 1) not in ("", mac("one", 1)))
+before = mac("three", 1)
 again = save("three", "--stop")
 check("it ends", restored.wait(60) == 0, restored.returncode)
 restore(again, "four")
 for n, name in enumerate(["two", "four"], 2):
-    until("the new card of " + name, lambda: mac(name, 1) not in ("", mac("one", 1)))
+    until("the new card of " + name, lambda: mac(name, 1) not in ("", mac("one", 1), before))
     until("it is up", lambda: guest(name, "ifconfig eth1 10.9.0.%d up && cat /sys/class/net/eth1/carrier" % n) == "1")
 for n in 1, 2:
     until("four reaches 10.9.0.%d" % n, lambda: "1 packets received" in guest("four", "ping -c 1 -W 2 10.9.0.%d" % n))
