@@ -20,12 +20,13 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "landing.h"
 #include "spare.h"
 #include "vm/saved_blocks.h"
 #include "wire/parcel.h"
 
 enum { PATH_BYTES = 4096, NAME_BYTES = 64, OLD_S = 3600, OUTPUT_BYTES = 4096 };
-enum { BACKLOG = 4, PAGES_FD = 200 };
+enum { BACKLOG = 4, PAGES_FD = 200, DISK_NEWS_BLOCKS = 64 };
 static const char prefix[] = "umbra-parcel-";
 
 enum stage { ARRIVES, BEGINS, RUNS };
@@ -35,11 +36,19 @@ struct arrival {
 	struct wire_line line;
 	bool is_connected;
 	struct parcel_head head;
+	struct parcel_space space;
+	uint64_t machine_blocks;
+	struct landing landing; /* line -1: nobody reads disks that arrive */
+	bool has_landing;
+	uint64_t disk_blocks; /* of them that have come */
+	bool reader_waits; /* something has come that was wanted of them */
+	uint64_t told_disk_blocks; /* to the pager: so many were still to come */
 	struct parcel_answer answer;
 	enum stage stage;
 	int folder, file, listener;
 	char name[NAME_BYTES], line_name[NAME_BYTES]; /* in the folder */
-	struct saved_blocks has, told, asked;
+	struct saved_blocks has, told, asked; /* told: of the machine alone */
+	uint64_t machine_has;
 	int pager;       /* its line; -1 */
 	bool pager_asks; /* it has said that it is there */
 	pid_t child;     /* who starts the machine */
@@ -71,7 +80,6 @@ static void lose_connection(struct arrival *arrival)
 		close(arrival->line.socket);
 	arrival->is_connected = false;
 	arrival->lost_s = now_s();
-	saved_blocks_clear(&arrival->asked);
 }
 
 static void send_or_lose(struct arrival *arrival, const void *from, size_t bytes)
@@ -121,10 +129,16 @@ static void leave_liar(struct arrival *arrival)
 	lose_connection(arrival);
 }
 
-/* The pager has had all that it needs, or its machine has ended. */
+static uint64_t disk_blocks_left(const struct arrival *arrival)
+{
+	return arrival->has_landing ? arrival->landing.blocks - arrival->disk_blocks : 0;
+}
+
+/* The pager has had all that it needs, or its machine has ended; and disks are whole. */
 static bool is_served(const struct arrival *arrival)
 {
-	return arrival->stage == RUNS && arrival->pager < 0;
+	return arrival->stage == RUNS && arrival->pager < 0 &&
+	       (!arrival->has_landing || arrival->landing.is_whole);
 }
 
 /*
@@ -243,6 +257,10 @@ static void greet(struct arrival *arrival)
 	send_or_lose(arrival, arrival->has.bits, saved_blocks_bytes(&arrival->has));
 	if (arrival->stage == RUNS)
 		answer(arrival, 0, "");
+	for (uint64_t block = 0; arrival->is_connected && block < arrival->has.blocks; block++)
+		if (saved_blocks_has(&arrival->asked, block) &&
+		    !saved_blocks_has(&arrival->has, block))
+			say(arrival, PARCEL_WANT, block); /* by a connection that was lost */
 	end_if_served(arrival);
 }
 
@@ -282,7 +300,10 @@ static void run_machine(struct arrival *arrival, int pages)
 	dup2(pages, PAGES_FD);
 	close(pages);
 	close(arrival->pager);
-	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD));
+	if (arrival->has_landing)
+		close(arrival->landing.line);
+	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD,
+			    arrival->has_landing ? &arrival->landing : NULL));
 }
 
 static void begin_machine(struct arrival *arrival)
@@ -302,6 +323,8 @@ static void begin_machine(struct arrival *arrival)
 		run_machine(arrival, pair[1]);
 	early_end(&arrival->spare.broker);
 	close(pair[1]);
+	if (arrival->has_landing)
+		close(arrival->landing.there);
 	arrival->child_fd = (int)syscall(SYS_pidfd_open, arrival->child, 0);
 	arrival->stage = BEGINS;
 	if (arrival->child < 0 || arrival->child_fd < 0)
@@ -336,22 +359,52 @@ static void hear_child(struct arrival *arrival)
 
 /* ---- what comes ---- */
 
-/* What was written is there, or the file cannot be filled. */
-static void take_block(struct arrival *arrival, const struct parcel_piece *piece,
-		       const uint8_t *data)
+/* It is not said to be whole before disks are durable and have their names. */
+static void finish_disks(struct arrival *arrival)
 {
-	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
-	const ssize_t written = pwrite(arrival->file, data, piece->bytes, (off_t)piece->at);
+	const int error = landing_finish(&arrival->landing);
 
-	if (written != (ssize_t)piece->bytes) {
-		answer(arrival, written < 0 ? -errno : -ENOSPC, "");
+	if (error) {
+		answer(arrival, error, "the files of its disks could not be kept");
+		arrival->is_over = true;
+	}
+}
+
+static int write_block(struct arrival *arrival, uint64_t block, const uint8_t *data)
+{
+	const uint32_t used = parcel_used_bytes(&arrival->space, block);
+	ssize_t written = used;
+
+	if (block >= arrival->machine_blocks) {
+		arrival->disk_blocks++;
+		arrival->reader_waits |= saved_blocks_has(&arrival->asked, block);
+		return landing_write(&arrival->landing, block, data);
+	}
+	if (data)
+		written = pwrite(arrival->file, data, used, (off_t)(block * PARCEL_PIECE_BYTES));
+	if (written == (ssize_t)used)
+		return 0;
+	return written < 0 ? -errno : -ENOSPC;
+}
+
+/* What was written is there, or the file cannot be filled. data: NULL: zeros. */
+static void take_block(struct arrival *arrival, uint64_t block, const uint8_t *data)
+{
+	const int error = write_block(arrival, block, data);
+
+	if (error) {
+		answer(arrival, error, "");
 		arrival->is_over = true;
 		return;
 	}
 	saved_blocks_set(&arrival->has, block);
+	arrival->machine_has += block < arrival->machine_blocks;
 	say(arrival, PARCEL_GOT, block);
-	if (arrival->has.count == arrival->has.blocks)
+	if (block >= arrival->machine_blocks && !disk_blocks_left(arrival))
+		finish_disks(arrival);
+	if (arrival->has.count == arrival->has.blocks && !arrival->is_over)
 		say(arrival, PARCEL_WHOLE, 0);
+	end_if_served(arrival);
 }
 
 /* The pager may still be reading. */
@@ -374,7 +427,7 @@ static void hear_sender(struct arrival *arrival)
 		lose_connection(arrival);
 		return;
 	}
-	if (parcel_take_piece(head, arrival->head.bytes, &piece)) {
+	if (parcel_take_piece(head, arrival->space.bytes, &piece)) {
 		leave_liar(arrival);
 		return;
 	}
@@ -392,7 +445,30 @@ static void hear_sender(struct arrival *arrival)
 		 parcel_checksum(0, data, piece.bytes) != piece.crc)
 		leave_liar(arrival);
 	else
-		take_block(arrival, &piece, data);
+		take_block(arrival, piece.at / PARCEL_PIECE_BYTES, piece.bytes ? data : NULL);
+}
+
+/* ---- what is wanted here ---- */
+
+/* Of `blocks` from `first` on. Whether some of that is there already. */
+static bool ask_for(struct arrival *arrival, uint64_t first, uint64_t blocks,
+		    const struct saved_blocks_word *word)
+{
+	bool is_there = false;
+
+	for (uint64_t n = 0; n < word->count && n < SAVED_BLOCKS_WANTED; n++) {
+		const uint64_t block = first + word->block + n;
+
+		if (word->block + n >= blocks)
+			continue;
+		if (saved_blocks_has(&arrival->has, block)) {
+			is_there = true;
+		} else if (!saved_blocks_has(&arrival->asked, block)) {
+			saved_blocks_set(&arrival->asked, block);
+			say(arrival, PARCEL_WANT, block);
+		}
+	}
+	return is_there;
 }
 
 /* ---- the pager ---- */
@@ -416,15 +492,25 @@ static void hear_pager(struct arrival *arrival)
 		return;
 	}
 	arrival->pager_asks = true;
-	for (uint64_t n = 0; n < word.count && n < SAVED_BLOCKS_WANTED; n++) {
-		const uint64_t block = word.block + n;
+	ask_for(arrival, 0, arrival->machine_blocks, &word);
+}
 
-		if (block >= arrival->has.blocks || saved_blocks_has(&arrival->has, block) ||
-		    saved_blocks_has(&arrival->asked, block))
-			continue;
-		saved_blocks_set(&arrival->asked, block);
-		say(arrival, PARCEL_WANT, block);
-	}
+/* So that it does not end before they have come, and says how much that is. */
+static bool has_disk_news(const struct arrival *arrival)
+{
+	const uint64_t left = disk_blocks_left(arrival);
+
+	return arrival->has_landing && arrival->told_disk_blocks != left &&
+	       (!left || arrival->told_disk_blocks - left >= DISK_NEWS_BLOCKS);
+}
+
+static void tell_of_disks(struct arrival *arrival)
+{
+	const uint64_t left = disk_blocks_left(arrival);
+	const struct saved_blocks_word word = { .block = SAVED_BLOCKS_OF_DISKS, .count = left };
+
+	if (send(arrival->pager, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(word))
+		arrival->told_disk_blocks = left;
 }
 
 /* Blocks that it has not heard of, as many as follow each other. */
@@ -432,11 +518,15 @@ static void tell_pager(struct arrival *arrival)
 {
 	struct saved_blocks_word word = { .block = 0 };
 
-	while (word.block < arrival->has.blocks &&
+	if (has_disk_news(arrival)) {
+		tell_of_disks(arrival);
+		return;
+	}
+	while (word.block < arrival->machine_blocks &&
 	       (!saved_blocks_has(&arrival->has, word.block) ||
 		saved_blocks_has(&arrival->told, word.block)))
 		word.block++;
-	while (word.block + word.count < arrival->has.blocks &&
+	while (word.block + word.count < arrival->machine_blocks &&
 	       saved_blocks_has(&arrival->has, word.block + word.count) &&
 	       !saved_blocks_has(&arrival->told, word.block + word.count))
 		word.count++;
@@ -449,7 +539,36 @@ static void tell_pager(struct arrival *arrival)
 static bool has_news(const struct arrival *arrival)
 {
 	return arrival->pager >= 0 && arrival->pager_asks &&
-	       arrival->told.count < arrival->has.count;
+	       (arrival->told.count < arrival->machine_has || has_disk_news(arrival));
+}
+
+/* ---- who reads disks ---- */
+
+static void hear_reader(struct arrival *arrival)
+{
+	struct landing *landing = &arrival->landing;
+	struct saved_blocks_word word;
+	const ssize_t got = recv(landing->line, &word, sizeof(word), MSG_DONTWAIT);
+
+	if (got < 0 && errno == EAGAIN)
+		return;
+	if (got != sizeof(word)) { /* it has ended, and its machine; the files come all the same */
+		close(landing->line);
+		landing->line = -1;
+		return;
+	}
+	arrival->reader_waits |=
+		ask_for(arrival, landing->first, landing->blocks, &word);
+}
+
+/* It looks then whether it was what it waits for: one word stands for all that has come. */
+static void wake_reader(struct arrival *arrival)
+{
+	const struct saved_blocks_word word = { .block = 0 };
+
+	if (send(arrival->landing.line, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+	    sizeof(word))
+		arrival->reader_waits = false;
 }
 
 /* ---- until it is there ---- */
@@ -467,15 +586,18 @@ static int patience_ms(const struct arrival *arrival)
 
 static void turn(struct arrival *arrival)
 {
+	const bool wakes = arrival->has_landing && arrival->reader_waits;
 	struct pollfd fds[] = {
 		{ .fd = arrival->is_connected ? arrival->line.socket : -1, .events = POLLIN },
 		{ .fd = arrival->pager,
 		  .events = (short)(POLLIN | (has_news(arrival) ? POLLOUT : 0)) },
 		{ .fd = arrival->listener, .events = POLLIN },
 		{ .fd = arrival->child_fd, .events = POLLIN },
+		{ .fd = arrival->has_landing ? arrival->landing.line : -1,
+		  .events = (short)(POLLIN | (wakes ? POLLOUT : 0)) },
 	};
 
-	if (poll(fds, 4, patience_ms(arrival)) <= 0) {
+	if (poll(fds, 5, patience_ms(arrival)) <= 0) {
 		arrival->is_over |= !patience_ms(arrival);
 		return;
 	}
@@ -489,8 +611,33 @@ static void turn(struct arrival *arrival)
 		hear_child(arrival);
 		end_if_served(arrival);
 	}
+	if (fds[4].revents & (POLLIN | POLLHUP))
+		hear_reader(arrival);
 	if (has_news(arrival))
 		tell_pager(arrival);
+	if (arrival->reader_waits && arrival->landing.line >= 0)
+		wake_reader(arrival);
+}
+
+/* Which files its disks lie in, there. */
+static int take_files(struct arrival *arrival)
+{
+	uint8_t files[PARCEL_FILES * PARCEL_FILE_BYTES];
+
+	if (!wire_line_receive(&arrival->line, files,
+			       (size_t)arrival->head.files * PARCEL_FILE_BYTES))
+		return -ECONNRESET;
+	arrival->machine_blocks = parcel_blocks(arrival->head.bytes);
+	return parcel_take_files(&arrival->head, files, &arrival->space);
+}
+
+static int begin_landing(struct arrival *arrival)
+{
+	if (!arrival->place->disks || !arrival->space.files)
+		return 0;
+	arrival->has_landing = true;
+	return landing_begin(&arrival->landing, arrival->place->disks, arrival->head.name,
+			     arrival->name + strlen(prefix), &arrival->space);
 }
 
 static int take_head(struct arrival *arrival)
@@ -503,6 +650,8 @@ static int take_head(struct arrival *arrival)
 	error = parcel_take_head(bytes, &arrival->head);
 	if (!error && arrival->head.bytes > arrival->place->most_bytes)
 		error = -EFBIG;
+	if (!error)
+		error = take_files(arrival);
 	if (error)
 		return error;
 	name_files(arrival);
@@ -514,7 +663,9 @@ static int take_head(struct arrival *arrival)
 		return error;
 	if (runs_here(arrival->head.name))
 		error = -EADDRINUSE;
-	return error ? error : begin_file(arrival);
+	if (!error)
+		error = begin_file(arrival);
+	return error ? error : begin_landing(arrival);
 }
 
 static const char *text_of(int error)
@@ -522,15 +673,25 @@ static const char *text_of(int error)
 	switch (error) {
 	case -EADDRINUSE: return "a machine of that name runs there";
 	case -ESRCH: return "the machine is not there any more";
+	case -ENOSPC: return "there is no room for its disks";
+	case -EPERM: return "the policy of one of its disks does not let it be sent";
+	case -EOPNOTSUPP:
+		return "only disks of VHDX files are sent, and those that are read: convert it";
 	default: return "";
 	}
 }
 
+/* What nobody wants here is as if it had come. */
 static bool make_blocks(struct arrival *arrival)
 {
-	return saved_blocks_make(&arrival->has, arrival->head.bytes) &&
-	       saved_blocks_make(&arrival->told, arrival->head.bytes) &&
-	       saved_blocks_make(&arrival->asked, arrival->head.bytes);
+	if (!saved_blocks_make(&arrival->has, arrival->space.bytes) ||
+	    !saved_blocks_make(&arrival->told, arrival->head.bytes) ||
+	    !saved_blocks_make(&arrival->asked, arrival->space.bytes))
+		return false;
+	for (uint64_t block = arrival->machine_blocks;
+	     !arrival->has_landing && block < arrival->has.blocks; block++)
+		saved_blocks_set(&arrival->has, block);
+	return true;
 }
 
 static void fill(struct arrival *arrival)
@@ -566,6 +727,8 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 		unlinkat(arrival.folder, arrival.name, 0);
 		unlinkat(arrival.folder, arrival.line_name, 0);
 	}
+	if (arrival.has_landing)
+		landing_end(&arrival.landing);
 	lose_connection(&arrival);
 }
 

@@ -11,6 +11,10 @@
  * once what it begins with has come, and tells its pager (process/pager_main.c) which blocks there
  * are; what that wants he asks for.
  *
+ * With a folder for them the files of its disks come as well, behind that; who reads these asks for
+ * blocks as the pager does (process/extents.h). When the machine ends before they are all there,
+ * they come nevertheless: what it has flushed is made on them.
+ *
  *   - What comes is hostile, and so is what the pager says: a block is written where nothing was
  *     yet, at its place, when it is what its checksum says.
  *   - A connection that is lost is waited for. Then the pager's line ends, and so does the machine,
@@ -27,6 +31,7 @@
 
 struct arrival_place {
 	const char *folder;
+	const char *disks; /* where disks land, absolute (landing.h); NULL: they are here already */
 	uint64_t most_bytes; /* of one file */
 	unsigned wait_s;
 	int begun; /* closed once a machine has begun, or will not */

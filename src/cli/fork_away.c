@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "fork_extents.h"
 #include "fork_source.h"
 #include "fork_wanted.h"
 #include "place.h"
@@ -42,6 +43,8 @@ enum { BEGINS_NS = 200000000 };
 struct sending {
 	const struct fork_away *away;
 	struct fork_source *source;
+	const struct fork_extents *extents;
+	uint64_t machine_blocks, bytes; /* of the machine; of all that is sent */
 	uint8_t key[WIRE_KEY_BYTES];
 	char host[HOST_BYTES];
 	const char *port;
@@ -52,6 +55,7 @@ struct sending {
 	bool is_connected, is_greeted;
 	struct saved_blocks sent; /* what is there, or on its way */
 	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
+	uint64_t rest, rest_disks; /* none behind, none before these is still to be sent */
 	uint64_t next, ahead; /* the one that was wanted; how many more to send behind it */
 	unsigned unheard;     /* blocks of which nothing was heard yet */
 	uint64_t wanted_ns;   /* when one was wanted */
@@ -104,7 +108,7 @@ static void show_progress(struct sending *sending)
 	if (percent == sending->shown_percent || !isatty(STDERR_FILENO))
 		return;
 	sending->shown_percent = percent;
-	fprintf(stderr, "\r%lu %% of %lu MiB%s%s", percent, sending->head.bytes >> 20,
+	fprintf(stderr, "\r%lu %% of %lu MiB%s%s", percent, sending->bytes >> 20,
 		sending->runs ? ", it runs there" : "", percent == PERCENT ? "\n" : "");
 }
 
@@ -121,16 +125,46 @@ static void keep_to_limit(struct sending *sending, uint32_t bytes)
 	sending->due_ns += bytes * 1000000000ull / limit;
 }
 
-/* 0; -ECONNRESET; -ENODATA: what was forked here cannot be read any more. */
+static bool is_due(const struct sending *sending, uint64_t block)
+{
+	return sending->dues && block < sending->machine_blocks &&
+	       saved_blocks_has(&sending->is_due, block);
+}
+
+/* 0; -ENODATA: what was forked here cannot be read any more; -EIO: a disk cannot. */
+static int read_block(const struct sending *sending, uint64_t block,
+		      uint8_t data[PARCEL_PIECE_BYTES])
+{
+	const uint32_t used = parcel_used_bytes(&sending->extents->space, block);
+
+	if (block >= sending->machine_blocks)
+		return fork_extents_read(sending->extents, block, data) ? -EIO : 0;
+	memset(data + used, 0, PARCEL_PIECE_BYTES - used);
+	return fork_source_read(sending->source, block * PARCEL_PIECE_BYTES, data, used)
+		       ? -ENODATA
+		       : 0;
+}
+
+/* Of disks one of zeros goes without them. */
+static bool is_hole(const struct sending *sending, uint64_t block, const uint8_t *data)
+{
+	return block >= sending->machine_blocks && !data[0] &&
+	       !memcmp(data, data + 1, PARCEL_PIECE_BYTES - 1);
+}
+
+/* 0; -ECONNRESET; as above. */
 static int send_block(struct sending *sending, uint64_t block)
 {
 	static uint8_t data[PARCEL_PIECE_BYTES];
 	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 	struct parcel_piece piece = { .at = block * PARCEL_PIECE_BYTES,
-				      .bytes = parcel_block_bytes(sending->head.bytes, block) };
+				      .bytes = parcel_block_bytes(sending->bytes, block) };
+	const int error = read_block(sending, block, data);
 
-	if (fork_source_read(sending->source, piece.at, data, piece.bytes))
-		return -ENODATA;
+	if (error)
+		return error;
+	if (is_hole(sending, block, data))
+		piece.bytes = 0;
 	piece.crc = parcel_checksum(0, data, piece.bytes);
 	parcel_put_piece(&piece, head);
 	if (!wire_line_send(&sending->line, head, sizeof(head)) ||
@@ -138,7 +172,7 @@ static int send_block(struct sending *sending, uint64_t block)
 		return -ECONNRESET;
 	saved_blocks_set(&sending->sent, block);
 	sending->unheard++;
-	if (!sending->dues || !saved_blocks_has(&sending->is_due, block))
+	if (!is_due(sending, block))
 		keep_to_limit(sending, piece.bytes);
 	show_progress(sending);
 	return 0;
@@ -182,16 +216,33 @@ static bool is_beginning(const struct sending *sending)
 	return !sending->runs && now_ns() - sending->begun_ns < BEGINS_NS;
 }
 
+/* Memory from its end on, then disks from their beginning. */
+static bool find_rest(struct sending *sending, uint64_t *ret)
+{
+	for (; sending->rest; sending->rest--) {
+		*ret = sending->rest - 1;
+		if (is_unsent(sending, *ret))
+			return true;
+	}
+	for (; sending->rest_disks < sending->sent.blocks; sending->rest_disks++) {
+		*ret = sending->rest_disks;
+		if (is_unsent(sending, *ret))
+			return true;
+	}
+	return false;
+}
+
 /*
  * What nobody asked for: first what the machine begins with, with what was asked for the last time,
- * then what lies behind the last that was wanted, then the rest, from the end on.
+ * then what lies behind the last that was wanted, then the rest.
  */
 static bool find_next(struct sending *sending, uint64_t *ret)
 {
 	*ret = 0;
 	if (is_unsent(sending, 0))
 		return true;
-	for (*ret = sending->front_from; !sending->is_begun && *ret < sending->sent.blocks; ++*ret)
+	for (*ret = sending->front_from; !sending->is_begun && *ret < sending->machine_blocks;
+	     ++*ret)
 		if (is_unsent(sending, *ret))
 			return true;
 	if ((sending->is_begun || sending->next_due < DUES_FIRST) && find_due(sending, ret))
@@ -204,10 +255,7 @@ static bool find_next(struct sending *sending, uint64_t *ret)
 		if (is_unsent(sending, *ret))
 			return true;
 	}
-	for (*ret = sending->sent.blocks; *ret && !is_beginning(sending);)
-		if (is_unsent(sending, --*ret))
-			return true;
-	return false;
+	return !is_beginning(sending) && find_rest(sending, ret);
 }
 
 /* While somebody waits there, what nobody asked for is not to stand before what he asks for. */
@@ -244,16 +292,16 @@ static bool receive_answer(struct sending *sending)
 	uint8_t bytes[PARCEL_ANSWER_BYTES];
 
 	return wire_line_receive(&sending->line, bytes, sizeof(bytes)) &&
-	       !parcel_take_answer(bytes, sending->head.bytes, &sending->answer);
+	       !parcel_take_answer(bytes, sending->bytes, &sending->answer);
 }
 
 /* What was sent already comes by itself. */
 static int take_want(struct sending *sending, uint64_t block)
 {
 	sending->wants++;
-	if (sending->knows_wanted)
+	if (sending->knows_wanted && block < sending->machine_blocks)
 		fork_wanted_add(&sending->now, block * PARCEL_PIECE_BYTES,
-				parcel_block_bytes(sending->head.bytes, block));
+				parcel_used_bytes(&sending->extents->space, block));
 	if (!is_unsent(sending, block))
 		return 0;
 	sending->wanted_ns = now_ns();
@@ -275,7 +323,7 @@ static int hear_word(struct sending *sending)
 	struct parcel_word word;
 
 	if (!wire_line_receive(&sending->line, bytes, sizeof(bytes)) ||
-	    parcel_take_word(bytes, sending->head.bytes, &word))
+	    parcel_take_word(bytes, sending->bytes, &word))
 		return -ECONNRESET;
 	switch (word.kind) {
 	case PARCEL_GOT:
@@ -327,14 +375,25 @@ static int talk(struct sending *sending, bool to_end)
 	return 0;
 }
 
+static bool send_head(struct sending *sending)
+{
+	const struct parcel_space *space = &sending->extents->space;
+	uint8_t head[PARCEL_HEAD_BYTES];
+	uint8_t files[PARCEL_FILES][PARCEL_FILE_BYTES];
+
+	sending->head.runs = sending->runs;
+	sending->head.files = space->files;
+	parcel_put_head(&sending->head, head);
+	for (uint32_t n = 0; n < space->files; n++)
+		parcel_put_file(&space->file[n], files[n]);
+	return wire_line_send(&sending->line, head, sizeof(head)) &&
+	       wire_line_send(&sending->line, files, space->files * sizeof(files[0]));
+}
+
 /* What is there is believed: a lie is one about a machine there. */
 static int greet(struct sending *sending)
 {
-	uint8_t head[PARCEL_HEAD_BYTES];
-
-	sending->head.runs = sending->runs;
-	parcel_put_head(&sending->head, head);
-	if (!wire_line_send(&sending->line, head, sizeof(head)) || !receive_answer(sending))
+	if (!send_head(sending) || !receive_answer(sending))
 		return -ECONNRESET;
 	if (sending->answer.error == -EBUSY) {
 		sending->answer.error = 0;
@@ -346,6 +405,7 @@ static int greet(struct sending *sending)
 			       saved_blocks_bytes(&sending->sent)))
 		return -ECONNRESET;
 	saved_blocks_recount(&sending->sent);
+	sending->rest = sending->rest_disks = sending->machine_blocks;
 	sending->unheard = 0;
 	sending->is_greeted = true;
 	sending->is_begun = sending->runs;
@@ -436,6 +496,9 @@ static int say_failure(const struct sending *sending, int error)
 	case -ENODATA:
 		return complain(EXIT_UNUSABLE, "what was forked of it here has ended", to,
 				sending->runs ? "it ends there" : "the machine goes on here");
+	case -EIO:
+		return complain(EXIT_UNUSABLE, "a file of its disks cannot be read", to,
+				sending->runs ? "it ends there" : "the machine goes on here");
 	default:
 		return complain(EXIT_UNUSABLE, strerror(-error), to,
 				"see that umbra listen runs there");
@@ -514,7 +577,7 @@ static void add_due(void *context, const struct saved_entry *entry)
 /* Without memory, or an index, nothing is known of it. */
 static void learn_wanted(struct sending *sending, const char *machine, const json_t *info)
 {
-	sending->due = calloc(sending->sent.blocks, sizeof(*sending->due));
+	sending->due = calloc(sending->machine_blocks, sizeof(*sending->due));
 	if (!sending->due || !saved_blocks_make(&sending->is_due, sending->head.bytes) ||
 	    fork_wanted_open(&sending->before, sending->source))
 		return;
@@ -534,7 +597,7 @@ void fork_away_keep_wanted(struct sending *sending, const char *machine, const j
 
 struct fork_away_counts fork_away_count(const struct sending *sending)
 {
-	return (struct fork_away_counts){ .bytes = sending->head.bytes,
+	return (struct fork_away_counts){ .bytes = sending->bytes,
 					  .wants = sending->wants,
 					  .ahead = sending->dues,
 					  .bytes_before = sending->blocks_before *
@@ -542,13 +605,16 @@ struct fork_away_counts fork_away_count(const struct sending *sending)
 					  .until_it_ran_ns = sending->runs_ns - sending->began_ns };
 }
 
-int fork_away_deliver(struct sending *sending, struct fork_source *source, const char *machine,
-		      const json_t *info)
+int fork_away_deliver(struct sending *sending, struct fork_source *source,
+		      const struct fork_extents *extents, const char *machine, const json_t *info)
 {
 	sending->source = source;
+	sending->extents = extents;
 	sending->head.bytes = source->bytes;
+	sending->machine_blocks = parcel_blocks(source->bytes);
+	sending->bytes = extents->space.bytes;
 	sending->front_from = source->parts_at / PARCEL_PIECE_BYTES;
-	if (!saved_blocks_make(&sending->sent, source->bytes))
+	if (!saved_blocks_make(&sending->sent, sending->bytes))
 		return say_failure(sending, -ENOMEM);
 	learn_wanted(sending, machine, info);
 	return say_end(sending, try_until_done(sending, false));

@@ -16,6 +16,7 @@ enum { FORK_AWAY_WAIT_S = 60 };
 
 struct sending;
 struct fork_source;
+struct fork_extents;
 
 /* Of a machine that is called `child` there: NULL, with the exit code; or as *ret_code 0. */
 struct sending *fork_away_begin(const struct fork_away *away, const char *child, int *ret_code);
@@ -25,9 +26,9 @@ void fork_away_connect(struct sending *sending);
  * Until it runs there; 0 or the exit code: it does not. Of which machine it is, and what that says
  * of itself: what others of it have asked for goes ahead (fork_wanted.h).
  */
-int fork_away_deliver(struct sending *sending, struct fork_source *source, const char *machine,
-		      const json_t *info);
-/* The rest of its memory, while it runs there. 0 or the exit code. */
+int fork_away_deliver(struct sending *sending, struct fork_source *source,
+		      const struct fork_extents *extents, const char *machine, const json_t *info);
+/* The rest of its memory and of its disks, while it runs there. 0 or the exit code. */
 int fork_away_send_rest(struct sending *sending);
 /* For the next one. */
 void fork_away_keep_wanted(struct sending *sending, const char *machine, const json_t *info);

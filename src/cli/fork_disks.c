@@ -30,6 +30,16 @@ static json_t *describe_nothing(const struct disk_choice *choice)
 			 "read-only", true, "direct", false, "dvd", true);
 }
 
+void fork_disks_describe_id(struct guid id, json_t *disk)
+{
+	char text[GUID_TEXT_BYTES];
+
+	if (guid_is_zero(id))
+		return;
+	guid_print(id, text);
+	json_object_set_new(disk, "id", json_string(text));
+}
+
 static json_t *describe_disk(const struct disk_choice *choice)
 {
 	char *path = choice->path[0] ? realpath(choice->path, NULL) : NULL;
@@ -43,6 +53,7 @@ static json_t *describe_disk(const struct disk_choice *choice)
 				 "direct", choice->direct);
 	if (disk && choice->is_dvd)
 		json_object_set_new(disk, "dvd", json_true());
+	fork_disks_describe_id(choice->id, disk);
 	free(path);
 	return disk;
 }
@@ -114,8 +125,11 @@ static void take_stem(const json_t *about, struct fork_disk *disk)
 
 static int learn_disk(const json_t *about, struct fork_disk *disk)
 {
+	const char *id = json_string_value(json_object_get(about, "id"));
 	char format[16];
 
+	if (id && !guid_parse(id, &disk->choice.id))
+		return -EINVAL;
 	disk->choice.is_dvd = json_is_true(json_object_get(about, "dvd"));
 	if (json_is_null(about) || (disk->choice.is_dvd && !json_object_get(about, "file"))) {
 		disk->choice.read_only = true;
@@ -149,6 +163,12 @@ static void add_folder_of(struct disk_place *place, const char *path)
 	add_place(place, dirname(copy));
 }
 
+static int wrong_disks(const char *machine)
+{
+	return complain(EXIT_UNUSABLE, "what it says of its disks is wrong", machine,
+			"see umbra info");
+}
+
 int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t *info)
 {
 	const json_t *all = json_object_get(info, "disks");
@@ -167,14 +187,50 @@ int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t
 		struct fork_disk *disk = &disks->disk[n];
 
 		if (learn_disk(json_array_get(all, n), disk))
-			return complain(EXIT_UNUSABLE, "what it says of its disks is wrong",
-					machine, "see umbra info");
+			return wrong_disks(machine);
 		if (!disk->choice.read_only && disk->choice.format != DISK_VHDX)
 			return complain(EXIT_UNUSABLE,
 					"a disk that is written has to be VHDX for that",
 					disk->choice.path, "make one with umbra disk convert");
 		if (disk->choice.path[0])
 			add_folder_of(&disks->place, disk->choice.path);
+	}
+	return 0;
+}
+
+static int land_disk(const json_t *about, const char *path, struct fork_disk *disk)
+{
+	size_t bytes;
+
+	if (learn_disk(about, disk) || !disk->choice.path[0] != !path)
+		return -EINVAL;
+	if (!path)
+		return 0;
+	bytes = strlen(path);
+	if (plan_set_text(disk->choice.path, sizeof(disk->choice.path), path))
+		return -ENAMETOOLONG;
+	memcpy(disk->stem, disk->choice.path, bytes + 1);
+	disk->stem[bytes - strlen(strrchr(path, '.'))] = 0;
+	return disk->choice.read_only || disk->choice.format == DISK_VHDX ? 0 : -EINVAL;
+}
+
+int fork_disks_land(struct fork_disks *disks, const char *machine, const json_t *info,
+		    const char *folder, char *const path[BLOCK_DISKS])
+{
+	const json_t *all = json_object_get(info, "disks");
+
+	disks->count = (unsigned)json_array_size(all);
+	if (disks->count > BLOCK_DISKS)
+		return wrong_disks(machine);
+	disks->folder = folder;
+	disk_option_take_places(&disks->place);
+	add_place(&disks->place, folder);
+	for (unsigned n = 0; n < BLOCK_DISKS; n++) {
+		disks->disk[n].layer_file = -1;
+		if (n >= disks->count ? path[n] != NULL
+				      : land_disk(json_array_get(all, n), path[n],
+						  &disks->disk[n]))
+			return wrong_disks(machine);
 	}
 	return 0;
 }
@@ -342,9 +398,13 @@ static int make_child_disk(const struct fork_disks *disks, const struct fork_dis
 			   const char *child, char ret[PLAN_PATH_BYTES])
 {
 	struct disk_search search;
+	/* what still arrives is not read for its digests; of both the names are as they will be */
 	struct disk_create what = { .format = DISK_VHDX,
 				    .parent = disk->choice.path,
-				    .parent_format = DISK_VHDX };
+				    .parent_format = DISK_VHDX,
+				    .opened_parent = disk->opened,
+				    .no_digests = disk->opened,
+				    .resolved = disk->opened };
 	struct disk_error why = { .kind = REFUSAL_NONE };
 	int error = -EEXIST;
 

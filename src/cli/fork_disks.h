@@ -23,6 +23,7 @@ struct fork_disk {
 	char stem[PLAN_PATH_BYTES]; /* what its layers' names begin with */
 	char layer[PLAN_PATH_BYTES]; /* what the machine goes on in; "": nothing */
 	int layer_file;
+	struct disk *opened; /* what a child is made on, where that still arrives; NULL: its path */
 };
 
 struct fork_disks {
@@ -34,10 +35,18 @@ struct fork_disks {
 
 /* What umbra info says of a machine's disks, for machines that start. 0 or -errno. */
 int fork_disks_describe(const struct disk_plan *plan, json_t *machine);
+/* Adds by what the guest knows a disk whose format does not say; zero: nothing. */
+void fork_disks_describe_id(struct guid id, json_t *disk);
 int fork_disks_describe_child(const struct fork_disks *disks, const struct disk_plan *plan,
 			      json_t *child);
 /* From what info has said. 0 or the exit code. */
 int fork_disks_learn(struct fork_disks *disks, const char *machine, const json_t *info);
+/*
+ * The same of a machine whose disks land in `folder` (landing.h), where disk n is called path[n]
+ * (NULL: none of this number lands). Of what info says no path is used. 0 or the exit code.
+ */
+int fork_disks_land(struct fork_disks *disks, const char *machine, const json_t *info,
+		    const char *folder, char *const path[BLOCK_DISKS]);
 bool fork_disks_are_written(const struct fork_disks *disks);
 /* A layer for each disk that is written, yet empty. 0 or the exit code. */
 int fork_disks_make_layers(struct fork_disks *disks, const char *machine);

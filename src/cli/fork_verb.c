@@ -21,6 +21,7 @@
 #include "cli.h"
 #include "fork_away.h"
 #include "fork_disks.h"
+#include "fork_extents.h"
 #include "fork_nets.h"
 #include "fork_renew.h"
 #include "fork_snapshot.h"
@@ -64,9 +65,10 @@ static const char fork_help[] =
 	"Connections and ports of the host stay NAME's; -p gives the child some. On a switch or a\n"
 	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n"
 	"--to sends CHILD (NAME) to where umbra listen waits for it, which has the same key, and\n"
-	"where its disks are reached by the same names. It runs there once its processors and\n"
-	"devices are there, and its memory comes while it runs: what it asks for at once, the\n"
-	"rest at most RATE bytes a second (also --bandwidth RATE). What those have asked for\n"
+	"a folder for its disks (umbra listen --disks), or these are reached by the same names.\n"
+	"It runs there once its processors and devices are there; memory and disks come while\n"
+	"it runs: what it asks for at once, the rest at most RATE bytes a second (also\n"
+	"--bandwidth RATE). What those have asked for\n"
 	"that were sent before goes ahead; --json says how much. This ends when all is there. A\n"
 	"connection that is lost is made again, for SECONDS (60).\n";
 
@@ -809,11 +811,15 @@ static void print_counts(const struct fork_command *command, struct fork_away_co
 static int send_image(struct fork_command *command, struct sending *sending)
 {
 	const bool ends = !strcmp(command->parent, "hold");
+	static struct fork_extents extents;
 	struct fork_source source = { .memory = NULL };
 	int code = open_source(command, &source);
 
 	if (!code)
-		code = fork_away_deliver(sending, &source, command->name, command->machine);
+		code = fork_extents_open(&extents, &command->disks, source.bytes);
+	if (!code)
+		code = fork_away_deliver(sending, &source, &extents, command->name,
+					 command->machine);
 	if (!code && ends)
 		code = end_here(command);
 	if (!code)
@@ -822,6 +828,7 @@ static int send_image(struct fork_command *command, struct sending *sending)
 		fork_away_keep_wanted(sending, command->name, command->machine);
 	if (!code && command->json)
 		print_counts(command, fork_away_count(sending));
+	fork_extents_close(&extents);
 	fork_source_close(&source);
 	return code;
 }

@@ -26,6 +26,7 @@
 #include "arrival.h"
 #include "cli.h"
 #include "helper_program.h"
+#include "landing.h"
 #include "place.h"
 #include "spare.h"
 #include "wire_line.h"
@@ -35,17 +36,20 @@ enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000, BEGINS_MS = 250 };
 static const char default_port[] = "4640";
 
 static const char listen_help[] =
-	"usage: umbra listen [ADDRESS:PORT|PORT] --key FILE [--folder FOLDER] [--wait SECONDS]\n"
+	"usage: umbra listen [ADDRESS:PORT|PORT] --key FILE [--folder FOLDER] [--disks FOLDER]\n"
+	"                    [--wait SECONDS]\n"
 	"       umbra listen --make-key FILE\n"
 	"Machines that umbra fork NAME --to HOST:PORT sends arrive here, and go on. It listens at\n"
 	"127.0.0.1 unless an ADDRESS is given, at PORT (4640; 0: any, which it says). FILE has\n"
 	"the key that both sides have; --make-key makes one. What arrives lies in FOLDER\n"
 	"(/var/tmp) until all of it is there; the machine runs before. A connection that is lost\n"
-	"is waited for, for SECONDS (60): then the machine ends. Its disks have to be here, where\n"
-	"and what they were.\n";
+	"is waited for, for SECONDS (60): then the machine ends. With --disks the files of its\n"
+	"disks come as well, into that FOLDER, while it runs, and it goes on in files of its own\n"
+	"there; without, its disks have to be here, where and what they were.\n";
 
 struct listen {
 	const char *place, *folder;
+	char *disks; /* NULL: none */
 	uint8_t key[WIRE_KEY_BYTES];
 	int socket;
 	unsigned wait_s;
@@ -59,6 +63,7 @@ struct listen {
 static int serve(const struct listen *listen, int taken)
 {
 	const struct arrival_place place = { .folder = listen->folder,
+					     .disks = listen->disks,
 					     .most_bytes = listen->most_bytes,
 					     .wait_s = listen->wait_s,
 					     .begun = taken };
@@ -167,6 +172,8 @@ static _Noreturn void serve_all(const struct listen *listen)
 		if (!wait_for_one(listen, &running))
 			usleep(AGAIN_US);
 		arrival_remove_old(listen->folder);
+		if (listen->disks)
+			landing_remove_old(listen->disks);
 		count_ends(&running);
 	}
 }
@@ -185,6 +192,7 @@ int verb_listen(int argc, char **argv)
 	static const struct option longs[] = { { "key", 1, 0, 'k' },
 					       { "make-key", 1, 0, 'm' },
 					       { "folder", 1, 0, 'f' },
+					       { "disks", 1, 0, 'd' },
 					       { "wait", 1, 0, 'w' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
@@ -198,6 +206,13 @@ int verb_listen(int argc, char **argv)
 		case 'k': key = optarg; break;
 		case 'm': return wire_key_make(optarg);
 		case 'f': listen.folder = optarg; break;
+		case 'd':
+			free(listen.disks);
+			listen.disks = realpath(optarg, NULL);
+			if (!listen.disks)
+				return complain(EXIT_USAGE, strerror(errno), optarg,
+						"name a folder for disks");
+			break;
 		case 'w':
 			if (!parse_wait(optarg, &listen.wait_s))
 				return complain(EXIT_USAGE, "not a number of seconds", optarg,

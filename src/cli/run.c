@@ -21,6 +21,7 @@
 #include "fork_door.h"
 #include "fork_nets.h"
 #include "ipc/spawn.h"
+#include "landing.h"
 #include "memory_option.h"
 #include "control/names.h"
 #include "run_internal.h"
@@ -401,13 +402,18 @@ static int take_saved(struct run *run)
 	plan->restores = true;
 	if (!code)
 		code = take_pages_line(run);
+	if (run->landing) {
+		run->grants.fd[GRANT_EXTENTS] = run->landing->there;
+		run->grants.fd[GRANT_EXTENT_BITS] = run->landing->memory;
+	}
 	if (!code)
 		code = take_host(run);
 	if (!code)
 		read_saved(&plan->machine, &cards, run->grants.fd[GRANT_SAVED]);
 	if (!code && plan->machine.has_bus)
 		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
-				       run->options.name, &run->nets, plan);
+				       run->options.name, run->landing, &run->nets, plan);
+	run->has_layers = !code;
 	if (!code && plan->nets.count != cards)
 		code = complain(EXIT_USAGE, "it was saved with another number of network cards",
 				run->options.restore, "say --net once for each of them");

@@ -18,6 +18,8 @@ struct run_options {
 	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies, perf_map;
 };
 
+struct landing;
+
 struct run {
 	struct run_options options;
 	struct plan *plan;
@@ -28,6 +30,8 @@ struct run {
 	char own_console[PLAN_SOCKET_BYTES];
 	struct detach detach;
 	const struct cpu_host *host; /* NULL: it is still to be found */
+	const struct landing *landing; /* where its disks land (landing.h); NULL: they are here */
+	bool has_layers; /* that were made for it alone */
 	pid_t broker; /* this process, or one that was begun before (spare.h) */
 };
 

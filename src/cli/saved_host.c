@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "cli.h"
+#include "landing.h"
+#include "process/block_server.h"
 #include "process/disk_access.h"
+#include "process/extents.h"
 #include "vm/saved_file.h"
 
 enum { NS_PER_S = 1000000000 };
@@ -116,6 +119,8 @@ static json_t *describe_disk(const struct fork_disks *disks, const struct fork_d
 			  choice->read_only, "direct", choice->direct, "identity", identity);
 	if (choice->is_dvd)
 		json_object_set_new(about, "dvd", json_true());
+	fork_disks_describe_id(guid_is_zero(choice->id) ? block_place_id(choice->path) : choice->id,
+			       about);
 	return about;
 }
 
@@ -178,6 +183,76 @@ static int take_disks(const json_t *host, const char *file, const char *name, st
 	return code;
 }
 
+/* ---- disks that land ---- */
+
+/* The first of each disk's: what the machine has, or is made on. */
+static void find_first(const struct landing *landing, char *const paths[PARCEL_FILES],
+		       char *ret[BLOCK_DISKS])
+{
+	for (uint32_t n = 0; n < landing->space->files; n++)
+		if (!landing->space->file[n].level)
+			ret[landing->space->file[n].disk] = paths[n];
+}
+
+/* What has the identifier that its sender has said. What is known by its time is not, here. */
+static int open_landing(struct extents *extents, unsigned number, char *const *paths,
+			const json_t *about, struct fork_disk *disk)
+{
+	struct disk_error why;
+	json_t *now;
+	bool same;
+	int error = extents_open_chain(extents, number, paths, &disk->opened, &why);
+
+	if (error)
+		return disk_access_refused(error, &why);
+	if (disk->choice.format != disk_format_of(disk->opened))
+		return complain(EXIT_UNUSABLE, "it is of another format than was said",
+				disk->choice.path, "send the machine again");
+	now = identity_of(disk->opened);
+	same = disk->choice.format != DISK_VHDX ||
+	       json_equal(json_object_get(about, "identity"), now);
+	json_decref(now);
+	return same ? 0
+		    : complain(EXIT_UNUSABLE, "what arrives is not the disk that was announced",
+			       disk->choice.path, "send the machine again");
+}
+
+static int open_landings(struct fork_disks *disks, const struct landing *landing,
+			 const struct arriving_plan *plan, char *const *paths, const json_t *host)
+{
+	const json_t *all = json_object_get(host, "disks");
+	struct extents extents;
+	int error = extents_open(&extents, plan, landing->there, landing->memory);
+	int code = error ? complain(EXIT_FAULT, strerror(-error), landing->root, "see umbra doctor")
+			 : 0;
+
+	for (unsigned n = 0; n < disks->count && !code; n++)
+		if (disks->disk[n].choice.path[0])
+			code = open_landing(&extents, n, paths, json_array_get(all, n),
+					    &disks->disk[n]);
+	return code;
+}
+
+/* What is open of them is until this process ends, which it soon does. */
+static int land_disks(const json_t *host, const char *file, const char *name,
+		      const struct landing *landing, struct plan *plan)
+{
+	static struct fork_disks disks;
+	char *paths[PARCEL_FILES] = { NULL };
+	char *first[BLOCK_DISKS] = { NULL };
+	int code = landing_plan(landing, &plan->disks.arriving) || !landing_paths(landing, paths)
+			   ? complain(EXIT_USAGE, "a folder of too long a name", landing->root,
+				      "name a shorter one with --disks")
+			   : 0;
+
+	find_first(landing, paths, first);
+	if (!code)
+		code = fork_disks_land(&disks, file, host, landing->root, first);
+	if (!code)
+		code = open_landings(&disks, landing, &plan->disks.arriving, paths, host);
+	return code ? code : fork_disks_of_child(&disks, name, &plan->disks);
+}
+
 static int take_nets(const json_t *host, const char *file, struct net_options *options,
 		     struct plan *plan)
 {
@@ -212,8 +287,8 @@ static int damaged(const char *file, int error)
 			file, "name a file that umbra save has written");
 }
 
-int saved_host_take(const char *file, int fd, const char *name, struct net_options *options,
-		    struct plan *plan)
+int saved_host_take(const char *file, int fd, const char *name, const struct landing *landing,
+		    struct net_options *options, struct plan *plan)
 {
 	char *text;
 	int error = saved_file_read_host(fd, &text);
@@ -226,7 +301,9 @@ int saved_host_take(const char *file, int fd, const char *name, struct net_optio
 		return is_bad ? damaged(file, error) : 0;
 	take_memory(host, &plan->machine);
 	code = take_nets(host, file, options, plan);
-	if (!code)
+	if (!code && landing)
+		code = land_disks(host, file, name, landing, plan);
+	else if (!code)
 		code = take_disks(host, file, name, plan);
 	json_decref(host);
 	return code;

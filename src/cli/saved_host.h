@@ -17,6 +17,8 @@
 #include "fork_nets.h"
 #include "process/plan.h"
 
+struct landing;
+
 /*
  * What `info` says of a machine with these disks, which stand still: JSON text, to be freed. 0 or
  * the exit code.
@@ -25,7 +27,8 @@ int saved_host_text(const struct fork_disks *disks, const json_t *info, char **r
 /*
  * The host part of a file into the plan of a machine that is called `name` (NULL: it has no name):
  * its disks are checked, and files of its own made; its networks are `options`, or where those name
- * none the saved ones. 0 or the exit code.
+ * none the saved ones. landing: where its disks land, of which no path in the file is used; NULL:
+ * they are here. 0 or the exit code.
  */
-int saved_host_take(const char *file, int fd, const char *name, struct net_options *options,
-		    struct plan *plan);
+int saved_host_take(const char *file, int fd, const char *name, const struct landing *landing,
+		    struct net_options *options, struct plan *plan);

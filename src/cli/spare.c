@@ -76,13 +76,22 @@ static int give(struct spare *spare, struct run *run)
 		     : 0;
 }
 
-int spare_restore(struct spare *spare, const char *file, const char *name, int pages)
+/* What was made on disks that do not stay, either. */
+static void remove_layers(const struct disk_plan *disks)
+{
+	for (uint32_t n = 0; n < disks->count; n++)
+		if (!disks->disk[n].read_only && disks->disk[n].path[0])
+			unlink(disks->disk[n].path);
+}
+
+int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
+		  const struct landing *landing)
 {
 	char number[16];
 	struct run run = { .options = { .console = "stdio", .restore = file, .name = name,
 					.pages_from = number, .detach = true },
 			   .plan = plan_new(), .broker = spare->broker.process.pid,
-			   .host = &spare->host };
+			   .host = &spare->host, .landing = landing };
 	int code = run.plan ? 0
 			    : complain(EXIT_FAULT, strerror(ENOMEM), name, "see umbra doctor");
 
@@ -92,5 +101,9 @@ int spare_restore(struct spare *spare, const char *file, const char *name, int p
 		code = run_prepare(&run);
 	if (!code)
 		code = give(spare, &run);
-	return code ? code : detach_wait(name, spare->broker.process.pidfd);
+	if (!code)
+		code = detach_wait(name, spare->broker.process.pidfd);
+	if (code && landing && run.has_layers)
+		remove_layers(&run.plan->disks);
+	return code;
 }

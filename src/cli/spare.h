@@ -8,13 +8,16 @@
 #include "process/plan.h"
 
 /* line: -1: it has not begun, or is given away. */
+struct landing;
+
 struct spare { struct early broker; struct cpu_host host; };
 
 /* A session of its own, as of umbra run --detach. 0 or -errno. */
 int spare_begin(struct spare *ret);
 /*
  * In a process of its own, as umbra run --restore FILE --name NAME --detach, with the line by which
- * is said what there is of the file: the machine goes on in them. Once it runs, or has said on
- * standard error why not: 0 or the exit code.
+ * is said what there is of the file: the machine goes on in them. landing: where its disks land;
+ * NULL: they are here. Once it runs, or has said on standard error why not: 0 or the exit code.
  */
-int spare_restore(struct spare *spare, const char *file, const char *name, int pages);
+int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
+		  const struct landing *landing);

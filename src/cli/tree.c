@@ -69,6 +69,16 @@ static void print_bytes(const json_t *machine, const char *key)
 		printf(" %12s", "-");
 }
 
+/* Of few machines: no column. */
+static void print_disks(const json_t *machine)
+{
+	const json_int_t bytes = json_integer_value(json_object_get(machine, "remote-disks"));
+
+	if (bytes)
+		printf("%.1f MiB of disks to come", (double)bytes / (1 << 20));
+	puts("");
+}
+
 static void print_machine(const json_t *machine, int depth)
 {
 	printf("%*s%-*s %8lld", depth * INDENT, "", NAME_COLUMNS - depth * INDENT,
@@ -77,7 +87,8 @@ static void print_machine(const json_t *machine, int depth)
 	print_bytes(machine, "unique");
 	print_bytes(machine, "shared");
 	print_bytes(machine, "remote");
-	printf("  %s\n", json_object_get(machine, "suspended") ? "suspended" : "");
+	printf("  %s", json_object_get(machine, "suspended") ? "suspended" : "");
+	print_disks(machine);
 }
 
 /* `shown`: names come again, so that what is said of parents may go round in a circle. */

@@ -3,7 +3,7 @@
  * folder is his alone), ask by the control protocol (protocol.h, umbra-control(7)):
  *
  *   info     "machine": what the machine is, with what it says of itself; of one whose memory is
- *            still coming how many bytes of it, "remote"
+ *            still coming how many bytes of it, "remote", and of its disks, "remote-disks"
  *   stop     as SIGTERM, so that it may take half a minute, and a second one does not wait; the
  *            connection ends with the machine
  *   kill     at once
@@ -213,7 +213,8 @@ struct control {
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */
 	struct control_peer *adviser;
-	const _Atomic uint64_t *remote_bytes; /* of memory, still to come; NULL: nothing */
+	/* of memory, and of disks, still to come; NULL: nothing */
+	const _Atomic uint64_t *remote_bytes, *remote_disk_bytes;
 	int occupied_fd[CONTROL_OCCUPIED_FDS]; /* for who watches; the first -1: there are none */
 	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
 	unsigned looks; /* how often the machine was asked for registers, and has not answered */

@@ -45,6 +45,7 @@ static void add_growth(json_t *machine, const struct record_state *state)
  * room for: the machine process says what it likes.
  */
 enum { KEYS_MOST = 64, KEYS_MOST_BYTES = 4096 };
+#define REMOTE_MOST_BYTES (16ll << 40) /* more disks do not come (wire/parcel.h) */
 
 /* Nothing that takes two characters in JSON. */
 static json_t *plain_text(const char *text, size_t bytes)
@@ -86,17 +87,21 @@ void control_set_keys(struct control *control, const char *text)
 }
 
 /* Who says it may be lost: no more than there is. */
-static void add_remote(json_t *machine, const struct control *control)
+static void add_left(json_t *machine, const char *key, const _Atomic uint64_t *bytes,
+		     json_int_t most)
 {
-	const json_int_t most = json_integer_value(json_object_get(machine, "memory"));
-	const uint64_t left = control->remote_bytes
-				      ? atomic_load_explicit(control->remote_bytes,
-							     memory_order_relaxed)
-				      : 0;
+	const uint64_t left = bytes ? atomic_load_explicit(bytes, memory_order_relaxed) : 0;
 
 	if (left)
-		json_object_set_new(machine, "remote",
+		json_object_set_new(machine, key,
 				    json_integer(left < (uint64_t)most ? (json_int_t)left : most));
+}
+
+static void add_remote(json_t *machine, const struct control *control)
+{
+	add_left(machine, "remote", control->remote_bytes,
+		 json_integer_value(json_object_get(machine, "memory")));
+	add_left(machine, "remote-disks", control->remote_disk_bytes, REMOTE_MOST_BYTES);
 }
 
 json_t *machine_describe(const struct control *control)

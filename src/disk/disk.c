@@ -295,14 +295,14 @@ static int (*const create_format[DISK_FORMATS])(struct disk_file *file, const ch
 
 int disk_create(const char *path, const struct disk_create *what, struct disk_error *error)
 {
-	struct disk *parent = NULL;
+	struct disk *parent = what->opened_parent;
 	struct disk_file file;
 	int result = 0;
 
 	if (!create_format[what->format])
 		return disk_refuse(error, REFUSAL_CANNOT_MAKE, path, DISK_NOWHERE,
 				   "%s cannot be made", disk_format_name(what->format));
-	if (what->parent)
+	if (what->parent && !parent)
 		result = disk_open(what->parent,
 				   &(struct disk_options){ .format = what->parent_format,
 							   .parents = what->parents },
@@ -320,7 +320,7 @@ int disk_create(const char *path, const struct disk_create *what, struct disk_er
 		if (result)
 			remove(path);
 	}
-	if (parent)
+	if (parent && parent != what->opened_parent)
 		disk_close(parent);
 	return result;
 }

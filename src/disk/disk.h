@@ -105,6 +105,9 @@ struct disk_create {
 	const char *parent; /* a file; then the size is its */
 	enum disk_format parent_format;
 	const char *const *parents; /* where its own may lie, as disk_options.parents */
+	/* the parent, already open, which stays the caller's; `parent` is not looked at. The child
+	 * names it by its path */
+	struct disk *opened_parent;
 	bool no_digests;
 	/* of disk_snapshot(): the parent is being written, so what it holds is not noted; the file
 	 * is as if it was open */

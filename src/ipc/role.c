@@ -641,7 +641,7 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_PAGES) |
-			  GRANT(GRANT_EARLY),
+			  GRANT(GRANT_EXTENTS) | GRANT(GRANT_EXTENT_BITS) | GRANT(GRANT_EARLY),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,
@@ -652,7 +652,7 @@ static const struct role_description roles[ROLES] = {
 		.grants = GRANT(GRANT_PLAN) | GRANT(GRANT_SLOTS) | GRANT(GRANT_DOORBELL) |
 			  GRANT(GRANT_ANSWER) | GRANT(GRANT_READY) | GRANT(GRANT_END) |
 			  GRANT(GRANT_SIDE) | GRANT(GRANT_ASK_OUT) | GRANT(GRANT_TOLD_IN) |
-			  GRANT(GRANT_LAYERS),
+			  GRANT(GRANT_LAYERS) | GRANT(GRANT_EXTENTS) | GRANT(GRANT_EXTENT_BITS),
 		.stdio = 1,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,

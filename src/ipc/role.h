@@ -126,6 +126,8 @@ enum grant {
 	GRANT_WINDOW_LINE, /* the joiner's end */
 	GRANT_PAGER,       /* socket: a machine process and its pager (vm/demand.h), an end each */
 	GRANT_PAGES,       /* socket: what there is of a file that is being filled */
+	GRANT_EXTENTS,     /* socket: what is wanted of disks that arrive (process/extents.h) */
+	GRANT_EXTENT_BITS, /* memory: what has come of them; read only */
 	GRANT_FOLDER,      /* a folder of the user's, as a path */
 	/* of who starts others, and of these: an empty file system (lockdown_to_start()) */
 	GRANT_ROOT,

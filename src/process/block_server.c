@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk/queue.h"
 #include "layer.h"
@@ -131,6 +132,18 @@ static int serve(struct server *server)
 		fds[2].revents = 0;
 	}
 	return 0;
+}
+
+struct guid block_place_id(const char *path)
+{
+	struct guid id = { 0 };
+	struct stat st;
+
+	if (stat(path, &st))
+		return id;
+	memcpy(id.byte, &st.st_ino, sizeof(id.byte) / 2);
+	memcpy(id.byte + sizeof(id.byte) / 2, &st.st_dev, sizeof(id.byte) / 2);
+	return id;
 }
 
 void block_describe(struct disk *disk, bool write, struct block_disk *ret)

@@ -18,6 +18,9 @@ struct block_service {
 	int layers_fd; /* whose news are layer.h's; -1: no layers come, and no disks */
 };
 
+/* Of a format without an identifier: its file's place, which stays the same while the file does;
+ * zero: it is not there. */
+struct guid block_place_id(const char *path);
 /* What the machine is told of a disk; `write`: whether it was opened for that. */
 void block_describe(struct disk *disk, bool write, struct block_disk *ret);
 /*

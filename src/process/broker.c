@@ -946,6 +946,7 @@ int broker_watch_pager(struct broker *b, int memory_fd)
 	if (left == MAP_FAILED)
 		return -errno;
 	b->control.remote_bytes = &left->bytes;
+	b->control.remote_disk_bytes = &left->disk_bytes;
 	return 0;
 }
 

@@ -234,6 +234,7 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 	options.no_sync = more.no_sync;
 	options.beside_writer = more.beside_writer;
 	options.side_keeper = more.side_keeper;
+	options.parent = more.parent;
 	error = image_open(path, &options, actions, &opener, ret, &refusal, &why);
 	if (error && refusal.rule[0]) {
 		forbid(&why, path, &refusal);
@@ -246,6 +247,26 @@ int disk_access_open(const struct disk_search *search, const char *path, enum di
 		disk_error_add(&why, text);
 	}
 	return error ? refuse_open(search, error, &why) : 0;
+}
+
+int disk_access_admit(const struct disk_search *search, struct disk *disk, const char *path,
+		      unsigned actions)
+{
+	const struct image_policies policies = disk_search_policies(search);
+	struct image_refusal refusal;
+	struct disk_error why;
+	bool overridden;
+	int error = 0;
+
+	for (int action = ACTION_READ; action <= ACTION_INSPECT && !error; action++)
+		if (actions & IMAGE_ACTION(action))
+			error = image_admit(disk, (enum image_action)action, &policies, NULL,
+					    &overridden, &refusal);
+	if (!error)
+		return 0;
+	disk_close(disk);
+	forbid(&why, path, &refusal);
+	return refuse_open(search, -EPERM, &why);
 }
 
 int disk_access_close(struct disk *disk, int code)

@@ -36,10 +36,13 @@ struct disk_options disk_search_options(const struct disk_search *search, enum d
 
 /*
  * Each returns an exit code, and says a line when it is not 0. Of `more`, write, direct,
- * accept_changed, without_parents and thaw count.
+ * accept_changed, without_parents, thaw and parent count.
  */
 int disk_access_open(const struct disk_search *search, const char *path, enum disk_format format,
 		     unsigned actions, struct disk_options more, struct disk **ret);
+/* The same of a disk that is open, for reading; one that is refused is closed. */
+int disk_access_admit(const struct disk_search *search, struct disk *disk, const char *path,
+		      unsigned actions);
 /* The last that is written to it; `code` when that is not 0. */
 int disk_access_close(struct disk *disk, int code);
 int disk_access_refused(int error, const struct disk_error *why);

@@ -19,6 +19,7 @@
 #include "disk/queue.h"
 #include "disk_access.h"
 #include "disk_files.h"
+#include "extents.h"
 #include "ipc/lockdown.h"
 #include "keeper.h"
 #include "mains.h"
@@ -32,24 +33,20 @@ struct process {
 	struct disk *disk[BLOCK_DISKS];
 	struct disk_ring *ring[BLOCK_DISKS];
 	bool writes[BLOCK_DISKS];
+	struct extents extents; /* of those that arrive, if any do */
 	unsigned places; /* of those that it begins with, and that may come */
 	struct keeper_client keeper[BLOCK_DISKS];
 	pthread_mutex_t keeper_lock;
 };
 
-/*
- * A format without an identifier of its own: the file's place, which stays the same while the file
- * does.
- */
-static void identify(const char *path, struct block_disk *disk)
+/* A format without an identifier of its own: as the guest knows it, or by its place. */
+static void identify(const struct disk_choice *choice, struct block_disk *disk)
 {
 	static const uint8_t none[sizeof(disk->id)];
-	struct stat st;
+	const struct guid id = guid_is_zero(choice->id) ? block_place_id(choice->path) : choice->id;
 
-	if (memcmp(disk->id, none, sizeof(none)) || stat(path, &st))
-		return;
-	memcpy(disk->id, &st.st_ino, 8);
-	memcpy(disk->id + 8, &st.st_dev, 8);
+	if (!memcmp(disk->id, none, sizeof(none)))
+		memcpy(disk->id, id.byte, sizeof(disk->id));
 }
 
 /* A number without a disk, or a drive without a disc. */
@@ -58,6 +55,26 @@ static void describe_nothing(const struct disk_choice *choice, struct block_disk
 	*ret = (struct block_disk){ .size_bytes = 0 };
 	if (choice->is_dvd)
 		*ret = block_empty_drive();
+}
+
+/* As image_open() does of a file that is there. */
+static int open_arriving(struct process *process, unsigned n, unsigned actions,
+			 struct disk_options options, struct disk **ret)
+{
+	const struct disk_choice *choice = &process->plan->disk[n];
+	struct disk_error why;
+	struct disk *beneath;
+	int error = extents_open_chain(&process->extents, n, NULL, &beneath, &why);
+
+	if (error)
+		return disk_access_refused(error, &why);
+	if (choice->read_only) {
+		*ret = beneath;
+		return disk_access_admit(&process->search, beneath, choice->path, actions);
+	}
+	options.parent = beneath;
+	return disk_access_open(&process->search, choice->path, choice->format, actions, options,
+				ret);
 }
 
 static int open_one(struct process *process, unsigned n)
@@ -80,8 +97,11 @@ static int open_one(struct process *process, unsigned n)
 		return 0;
 	/* a layer will name it, when no path can be looked up any more */
 	path = realpath(choice->path, NULL);
-	code = disk_access_open(&process->search, path ? path : choice->path, choice->format,
-				actions, options, disk);
+	if (extents_has(&process->plan->arriving, n))
+		code = open_arriving(process, n, actions, options, disk);
+	else
+		code = disk_access_open(&process->search, path ? path : choice->path,
+					choice->format, actions, options, disk);
 	free(path);
 	assert(n < BLOCK_DISKS && (code || *disk));
 	if (code)
@@ -91,7 +111,7 @@ static int open_one(struct process *process, unsigned n)
 		disk_access_note(*disk, "attached", NULL);
 	block_describe(*disk, !choice->read_only, described);
 	described->is_dvd = choice->is_dvd;
-	identify(choice->path, described);
+	identify(choice, described);
 	return 0;
 }
 
@@ -148,6 +168,16 @@ static int use_keeper(struct process *process)
 	return 0;
 }
 
+/* Who asks for what has not come yet. */
+static int use_extents(struct process *process)
+{
+	const struct arriving_plan *arriving = &process->plan->arriving;
+
+	return arriving->count ? extents_open(&process->extents, arriving, grant_fd(GRANT_EXTENTS),
+					      grant_fd(GRANT_EXTENT_BITS))
+			       : 0;
+}
+
 static int make_rings(struct process *process)
 {
 	const struct disk_queue_options options = { .depth = BLOCK_SLOTS };
@@ -166,6 +196,8 @@ static int prepare_to_open(struct process *process, int *ret_root)
 	time_t now = 0;
 	int error = use_keeper(process);
 
+	if (!error)
+		error = use_extents(process);
 	if (!error)
 		error = make_rings(process);
 	if (error)

@@ -15,7 +15,8 @@
  *  4. A file that is still being filled, from another place, has a line by which is said what there
  *     is of it, and wanted (vm/saved_blocks.h). What is missed is asked for; the rest comes by
  *     itself, and is brought as it comes. When the line ends before, so does this process.
- *  5. When all is there nothing is registered any more, and the process ends in order.
+ *  5. When all is there nothing is registered any more, and the process ends in order; of a machine
+ *     whose disks arrive by the same line, when those are, so that it is not forked before.
  *
  * It is one thread, and holds no lock.
  */
@@ -65,6 +66,7 @@ struct pager {
 	unsigned waiters;
 	int line; /* of a file that is being filled; -1: all of it is there */
 	struct saved_blocks here;
+	uint64_t disk_blocks; /* of disks, that are still to come */
 };
 
 /* ---- ends ---- */
@@ -367,6 +369,17 @@ static void bring_blocks(struct pager *pager, const struct saved_blocks_word *wo
 			bring_entries(pager, n, 1);
 }
 
+/* Nothing of the file has come with it. */
+static int take_disk_blocks(struct pager *pager, struct saved_blocks_word *ret)
+{
+	pager->disk_blocks = ret->count;
+	if (pager->told)
+		atomic_store_explicit(&pager->told->disk_bytes, ret->count * SAVED_BLOCK_BYTES,
+				      memory_order_relaxed);
+	*ret = (struct saved_blocks_word){ .block = 0 };
+	return 1;
+}
+
 /* 1: *ret has come; 0: nothing; or the line has ended: all of it is there, or never will be. */
 static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
 {
@@ -375,11 +388,13 @@ static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
 	if (pager->line < 0 || poll(&line, 1, 0) <= 0)
 		return 0;
 	if (read(pager->line, ret, sizeof(*ret)) != sizeof(*ret)) {
-		if (pager->here.count < pager->here.blocks)
+		if (pager->here.count < pager->here.blocks || pager->disk_blocks)
 			give_up(pager, -ENOTCONN);
 		pager->line = -1;
 		return 0;
 	}
+	if (ret->block == SAVED_BLOCKS_OF_DISKS)
+		return take_disk_blocks(pager, ret);
 	if (ret->block > pager->here.blocks || ret->count > pager->here.blocks - ret->block)
 		give_up(pager, -EBADMSG);
 	for (uint64_t n = 0; n < ret->count; n++)
@@ -401,7 +416,8 @@ static void wait_for_file(struct pager *pager)
 {
 	struct saved_blocks_word word;
 
-	while (pager->line >= 0 && pager->here.count < pager->here.blocks) {
+	while (pager->line >= 0 &&
+	       (pager->here.count < pager->here.blocks || pager->disk_blocks)) {
 		struct pollfd fds[] = { { .fd = pager->line, .events = POLLIN },
 					{ .fd = grant_fd(GRANT_END), .events = POLLIN } };
 
@@ -551,13 +567,13 @@ static void serve(struct pager *pager)
 	leave_empty_ranges(pager);
 	pager->cursor = second_pass(&pager->pages);
 	pager->ahead = 1;
-	while (pager->left || pager->waiters) {
+	while (pager->left || pager->waiters || pager->disk_blocks) {
 		tell_left(pager, pager->left);
 		while (pager->waiters) {
 			bring(pager, pager->waiting[--pager->waiters]);
 			pager->ahead = 1;
 		}
-		if (pager->left)
+		if (pager->left || pager->disk_blocks)
 			wait_for_faults(pager);
 		take_events(pager);
 		if (!pager->waiters && pager->line >= 0)

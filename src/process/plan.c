@@ -114,6 +114,19 @@ static bool machine_is_sound(const struct machine_plan *machine)
 	       keys_are_sound(machine->given_keys);
 }
 
+static bool arriving_is_sound(const struct arriving_plan *arriving)
+{
+	if (arriving->count > PLAN_ARRIVING ||
+	    !has_end(arriving->folder, sizeof(arriving->folder)))
+		return false;
+	for (uint32_t n = 0; n < arriving->count; n++)
+		if (arriving->file[n].disk >= BLOCK_DISKS ||
+		    arriving->file[n].format >= DISK_FORMATS ||
+		    arriving->file[n].first >= arriving->blocks)
+			return false;
+	return true;
+}
+
 static bool disks_are_sound(const struct disk_plan *disk)
 {
 	const struct disk_place *place = &disk->place;
@@ -126,7 +139,8 @@ static bool disks_are_sound(const struct disk_plan *disk)
 	for (uint32_t n = 0; n < place->parent_count; n++)
 		if (!has_end(place->parent[n], sizeof(place->parent[n])))
 			return false;
-	return has_end(place->user_policy, sizeof(place->user_policy)) &&
+	return arriving_is_sound(&disk->arriving) &&
+	       has_end(place->user_policy, sizeof(place->user_policy)) &&
 	       has_end(place->catalog, sizeof(place->catalog)) &&
 	       has_end(place->override, sizeof(place->override)) &&
 	       has_end(place->user_name, sizeof(place->user_name));

@@ -24,6 +24,7 @@ enum {
 	PLAN_DESCRIPTION_BYTES = 8192,
 	PLAN_REASON_BYTES = 1024,
 	PLAN_PARENTS = 16,
+	PLAN_ARRIVING = 64,
 	PLAN_FORWARDS = 32,
 	PLAN_NET_NAME_BYTES = 72,
 	PLAN_SOCKET_BYTES = 108,
@@ -47,9 +48,13 @@ struct machine_plan {
 	char given_keys[PLAN_KEYS_BYTES]; /* for the guest, a line KEY=VALUE each */
 };
 
-/* path "": none of this number, or a drive without a disc. */
+/*
+ * path "": none of this number, or a drive without a disc. id: by which the guest has known it at
+ * another place, of a format that has none; zero: by where the file lies.
+ */
 struct disk_choice {
 	char path[PLAN_PATH_BYTES];
+	struct guid id;
 	enum disk_format format;
 	bool read_only, direct, is_dvd;
 };
@@ -65,10 +70,25 @@ struct disk_place {
 	char user_name[64];
 };
 
+/*
+ * Files of disks' chains that are still arriving from another host (extents.h): FOLDER/0 and so on,
+ * in the order of their disks, each the parent of the one before it. What the machine goes on in is
+ * none of them: the disk's own path, made on the first of its files; or, of a disk that is read
+ * alone, what that is going to be called. first: the block that it begins with, of all of them.
+ */
+struct arriving_file { uint64_t bytes, first; uint32_t disk; enum disk_format format; };
+struct arriving_plan {
+	uint32_t count;
+	uint64_t blocks;
+	char folder[PLAN_PATH_BYTES];
+	struct arriving_file file[PLAN_ARRIVING];
+};
+
 struct disk_plan {
 	uint32_t count;
 	struct disk_choice disk[BLOCK_DISKS];
 	struct disk_place place;
+	struct arriving_plan arriving;
 };
 
 /* How many numbers its disks can have while it runs; a machine without disks gets none. */

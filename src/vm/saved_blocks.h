@@ -20,12 +20,17 @@ struct saved_blocks { uint8_t *bits; uint64_t blocks, count; /* those that are s
  */
 struct saved_blocks_word { uint64_t block, count; };
 
+/* As `block`, of none: so many blocks of disks are still to come, and this line goes on until
+ * then. */
+#define SAVED_BLOCKS_OF_DISKS UINT64_MAX
+
 /* None is set. False: no memory. */
 bool saved_blocks_make(struct saved_blocks *blocks, uint64_t file_bytes);
 void saved_blocks_clear(struct saved_blocks *blocks);
+static inline size_t saved_blocks_room(uint64_t blocks) { return (blocks + 7) / 8; }
 static inline size_t saved_blocks_bytes(const struct saved_blocks *blocks)
 {
-	return (blocks->blocks + 7) / 8;
+	return saved_blocks_room(blocks->blocks);
 }
 bool saved_blocks_has(const struct saved_blocks *blocks, uint64_t block);
 void saved_blocks_set(struct saved_blocks *blocks, uint64_t block);

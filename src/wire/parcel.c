@@ -8,7 +8,7 @@
 
 #include "lib/crc32c.h"
 
-enum { PARCEL_VERSION = 2, ERRNO_MAX = 4095 };
+enum { PARCEL_VERSION = 3, ERRNO_MAX = 4095 };
 static const char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'W', 'I', 'R' };
 
 struct head_on_wire {
@@ -17,9 +17,13 @@ struct head_on_wire {
 	uint8_t id[PARCEL_ID_BYTES];
 	uint64_t bytes;
 	char name[72];
+	uint32_t files, zero;
 };
 _Static_assert(sizeof(struct head_on_wire) == PARCEL_HEAD_BYTES, "as it is sent");
 _Static_assert(sizeof(struct parcel_piece) == PARCEL_PIECE_HEAD_BYTES, "as it is sent");
+
+struct file_on_wire { uint64_t bytes; uint32_t format; uint16_t disk, level; };
+_Static_assert(sizeof(struct file_on_wire) == PARCEL_FILE_BYTES, "as it is sent");
 
 struct answer_on_wire {
 	int32_t error;
@@ -37,7 +41,7 @@ uint32_t parcel_checksum(uint32_t crc, const void *data, size_t bytes)
 void parcel_put_head(const struct parcel_head *head, uint8_t to[PARCEL_HEAD_BYTES])
 {
 	struct head_on_wire wire = { .version = PARCEL_VERSION, .runs = head->runs,
-				     .bytes = head->bytes };
+				     .bytes = head->bytes, .files = head->files };
 
 	memcpy(wire.magic, magic, sizeof(magic));
 	memcpy(wire.id, head->id, sizeof(wire.id));
@@ -60,18 +64,95 @@ int parcel_take_head(const uint8_t from[PARCEL_HEAD_BYTES], struct parcel_head *
 	struct head_on_wire wire;
 
 	memcpy(&wire, from, sizeof(wire));
-	*ret = (struct parcel_head){ .bytes = wire.bytes, .runs = wire.runs };
+	*ret = (struct parcel_head){ .bytes = wire.bytes, .runs = wire.runs,
+				     .files = wire.files };
 	if (memcmp(wire.magic, magic, sizeof(magic)) != 0)
 		return -EBADMSG;
 	if (wire.version != PARCEL_VERSION)
 		return -ENOTSUP;
-	if (wire.runs > 1 || !wire.bytes || wire.bytes > INT64_MAX ||
+	if (wire.runs > 1 || !wire.bytes || wire.bytes > INT64_MAX || wire.zero ||
+	    wire.files > PARCEL_FILES ||
 	    !memchr(wire.name, 0, sizeof(ret->name)) || !is_name(wire.name))
 		return -EBADMSG;
 	memcpy(ret->id, wire.id, sizeof(ret->id));
 	memcpy(ret->name, wire.name, sizeof(ret->name));
 	return 0;
 }
+
+/* ---- files ---- */
+
+/* Behind `before`, which is NULL for the first. */
+static bool comes_next(const struct parcel_file *before, const struct parcel_file *file)
+{
+	if (file->disk >= PARCEL_DISKS || file->format >= PARCEL_FORMATS || !file->bytes)
+		return false;
+	if (!before || file->disk != before->disk)
+		return !file->level && (!before || file->disk > before->disk);
+	return file->level == before->level + 1;
+}
+
+int parcel_lay_out(struct parcel_space *space)
+{
+	uint64_t blocks = parcel_blocks(space->machine_bytes);
+
+	assert(space->files <= PARCEL_FILES);
+	space->bytes = space->machine_bytes;
+	for (uint32_t n = 0; n < space->files; n++) {
+		struct parcel_file *file = &space->file[n];
+
+		if (!comes_next(n ? file - 1 : NULL, file))
+			return -EBADMSG;
+		if (file->bytes > PARCEL_MOST_BYTES)
+			return -EFBIG;
+		file->first = blocks;
+		blocks += parcel_blocks(file->bytes);
+		if (blocks > PARCEL_MOST_BYTES / PARCEL_PIECE_BYTES)
+			return -EFBIG;
+		space->bytes = blocks * PARCEL_PIECE_BYTES;
+	}
+	return 0;
+}
+
+void parcel_put_file(const struct parcel_file *file, uint8_t to[PARCEL_FILE_BYTES])
+{
+	const struct file_on_wire wire = { .bytes = file->bytes, .format = file->format,
+					   .disk = file->disk, .level = file->level };
+
+	memcpy(to, &wire, sizeof(wire));
+}
+
+int parcel_take_files(const struct parcel_head *head, const uint8_t *from,
+		      struct parcel_space *ret)
+{
+	*ret = (struct parcel_space){ .machine_bytes = head->bytes, .files = head->files };
+	for (uint32_t n = 0; n < head->files; n++) {
+		struct file_on_wire wire;
+
+		memcpy(&wire, from + n * sizeof(wire), sizeof(wire));
+		ret->file[n] = (struct parcel_file){ .bytes = wire.bytes, .format = wire.format,
+						     .disk = wire.disk, .level = wire.level };
+	}
+	return parcel_lay_out(ret);
+}
+
+const struct parcel_file *parcel_file_of(const struct parcel_space *space, uint64_t block)
+{
+	const struct parcel_file *found = NULL;
+
+	for (uint32_t n = 0; n < space->files && space->file[n].first <= block; n++)
+		found = &space->file[n];
+	return found;
+}
+
+uint32_t parcel_used_bytes(const struct parcel_space *space, uint64_t block)
+{
+	const struct parcel_file *file = parcel_file_of(space, block);
+
+	return file ? parcel_block_bytes(file->bytes, block - file->first)
+		    : parcel_block_bytes(space->machine_bytes, block);
+}
+
+/* ---- pieces ---- */
 
 void parcel_put_piece(const struct parcel_piece *piece, uint8_t to[PARCEL_PIECE_HEAD_BYTES])
 {
@@ -93,10 +174,11 @@ int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t byte
 	memcpy(ret, from, sizeof(*ret));
 	if (ret->at == PARCEL_BEGIN || ret->at == PARCEL_HEARD)
 		return ret->bytes ? -EBADMSG : 0;
-	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes ||
-	    ret->bytes != parcel_block_bytes(bytes, ret->at / PARCEL_PIECE_BYTES))
+	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes)
 		return -EBADMSG;
-	return 0;
+	if (!ret->bytes)
+		return ret->crc ? -EBADMSG : 0;
+	return ret->bytes == parcel_block_bytes(bytes, ret->at / PARCEL_PIECE_BYTES) ? 0 : -EBADMSG;
 }
 
 void parcel_put_word(const struct parcel_word *word, uint8_t to[PARCEL_WORD_BYTES])

@@ -8,7 +8,7 @@
 #include "fuzz.h"
 #include "wire/parcel.h"
 
-enum { KINDS = 4, TOTAL = (1 << 20) + 1000 };
+enum { KINDS = 5, TOTAL = (1 << 20) + 1000 };
 
 static void take_pieces(const uint8_t *data, size_t bytes)
 {
@@ -20,7 +20,8 @@ static void take_pieces(const uint8_t *data, size_t bytes)
 		if (piece.at == PARCEL_BEGIN || piece.at == PARCEL_HEARD) {
 			if (piece.bytes)
 				abort();
-		} else if (piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL || !piece.bytes ||
+		} else if (piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL ||
+			   (!piece.bytes && piece.crc) ||
 			   piece.bytes > TOTAL - piece.at || piece.bytes > PARCEL_PIECE_BYTES) {
 			abort();
 		}
@@ -66,6 +67,39 @@ static void take_answer(const uint8_t *data)
 			abort();
 }
 
+/* Blocks of files lie one behind the other, none in two of them, and none behind the last. */
+static void check_space(const struct parcel_space *space)
+{
+	uint64_t block = parcel_blocks(space->machine_bytes);
+
+	for (uint32_t n = 0; n < space->files; n++) {
+		const struct parcel_file *file = &space->file[n];
+		const uint64_t last = file->first + parcel_blocks(file->bytes) - 1;
+
+		if (file->first != block || file->disk >= PARCEL_DISKS ||
+		    parcel_file_of(space, block) != file || parcel_file_of(space, last) != file ||
+		    parcel_used_bytes(space, last) !=
+			    parcel_block_bytes(file->bytes, last - file->first))
+			abort();
+		block = last + 1;
+	}
+	if (space->files ? space->bytes != block * PARCEL_PIECE_BYTES
+			 : space->bytes != space->machine_bytes)
+		abort();
+}
+
+static void take_files(const uint8_t *data, size_t bytes)
+{
+	const struct parcel_head head = { .bytes = TOTAL,
+					  .files = bytes / PARCEL_FILE_BYTES < PARCEL_FILES
+							   ? (uint32_t)(bytes / PARCEL_FILE_BYTES)
+							   : PARCEL_FILES };
+	struct parcel_space space;
+
+	if (!parcel_take_files(&head, data, &space))
+		check_space(&space);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	uint8_t *exact = malloc(bytes);
@@ -83,6 +117,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		take_answer(exact);
 	else if (data[0] % KINDS == 3 && bytes - 1 >= PARCEL_WORD_BYTES)
 		take_word(exact);
+	else if (data[0] % KINDS == 4)
+		take_files(exact, bytes - 1);
 	free(exact);
 	return 0;
 }
@@ -95,6 +131,7 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	const struct parcel_answer answer = { .error = -5, .have = 1000, .text = "it is so" };
 	const struct parcel_word word = { .kind = PARCEL_WANT, .block = 3 };
 	struct parcel_piece piece = { .bytes = PARCEL_PIECE_BYTES };
+	struct parcel_file file = { .bytes = 3 << 20, .format = PARCEL_VHDX };
 
 	data[0] = (uint8_t)(n % KINDS);
 	if (n % KINDS == 1)
@@ -104,6 +141,11 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 	if (n % KINDS == 3) {
 		parcel_put_word(&word, data + 1);
 		return 1 + PARCEL_WORD_BYTES;
+	}
+	if (n % KINDS == 4) {
+		for (unsigned k = 0; k < 3; k++, file.disk = k / 2, file.level = k % 2)
+			parcel_put_file(&file, data + 1 + k * PARCEL_FILE_BYTES);
+		return 1 + 3 * PARCEL_FILE_BYTES;
 	}
 	if (n % KINDS == 1)
 		return 1 + PARCEL_HEAD_BYTES;

@@ -314,8 +314,10 @@ def line(mode, connection):
 idents = iter(range(1 << 20))
 
 
-def head(bytes, name=b"lie", version=2, magic=b"UMBRAWIR", runs=0):
-    return magic + struct.pack("<II16sQ72s", version, runs, struct.pack("<QQ", 7, next(idents)), bytes, name)
+def head(bytes, name=b"lie", version=3, magic=b"UMBRAWIR", runs=0, files=(), count=None, zero=0):
+    """files: of each (bytes, format, disk, level)."""
+    return magic + struct.pack("<II16sQ72sII", version, runs, struct.pack("<QQ", 7, next(idents)), bytes, name, len(files) if count is None else count, zero) + \
+        b"".join(struct.pack("<QIHH", *f) for f in files)
 
 
 def piece(at, data, crc=None, bytes=None):
@@ -356,7 +358,7 @@ def tell(what, *said_bytes):
             if not more:
                 break
             data += more
-        last = last_answer(data, -(-struct.unpack_from("<Q", said_bytes[0].ljust(112), 32)[0] // BLOCK))
+        last = last_answer(data, -(-struct.unpack_from("<Q", said_bytes[0].ljust(120), 32)[0] // BLOCK))
     except OSError:
         pass
     here.close()
@@ -366,7 +368,7 @@ def tell(what, *said_bytes):
 
 
 data = b"x" * 1000
-lies = [("no head", b"x" * 112), ("another version", head(1000, version=1)), ("no bytes", head(0)), ("too many", head(1 << 62)), ("all bits", head((1 << 64) - 1))]
+lies = [("no head", b"x" * 120), ("another version", head(1000, version=2)), ("no bytes", head(0)), ("too many", head(1 << 62)), ("all bits", head((1 << 64) - 1))]
 lies += [("a name %r" % name, head(1000, name)) for name in (b"", b"../x", b"a/b", b".x", b"a b", b"x" * 72, b"\x1b[2J", b"-x")]
 lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", head(1000), piece(0, data + b"x")), ("a long piece", head(1 << 20), piece(0, data, bytes=1 << 19)),
          ("half a block", head(1 << 20), piece(0, data)), ("a block behind the last", head(1000), piece(BLOCK, data)),
@@ -419,7 +421,7 @@ for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more 
     sender = subprocess.Popen([umbra, "fork", "rests", "--to", "127.0.0.1:%d" % server.getsockname()[1], "--key", key, "--name", "eight", "--wait", "0"], env=places["here"],
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     p, here = line("accept", server.accept()[0])
-    sent = struct.unpack_from("<Q", here.recv(112, socket.MSG_WAITALL), 32)[0]
+    sent = struct.unpack_from("<Q", here.recv(120, socket.MSG_WAITALL), 32)[0]
     here.sendall(reply.replace(bytes(4096), bytes(-(-(-(-sent // BLOCK)) // 8))))
     threading.Thread(target=swallow, args=(here,), daemon=True).start()
     here.shutdown(socket.SHUT_WR)
