@@ -23,12 +23,12 @@ stop_all() {
 	for _ in $(seq 3000); do [ "$("$umbra" ps | wc -l)" = 1 ] && break; sleep 0.02; done
 	[ "$("$umbra" ps | wc -l)" = 1 ] || fail "some are left"
 }
-# look_at NAME LOG: it ended well, and what it says of its files another program finds in its chain
+# look_at NAME LOG [TOP]: it ended well, and what it says of its files another program finds in its chain
 look_at() {
 	local top
 	tr -d '\r' <"$2" >"$work/said"
 	grep -q '^DISK DONE' "$work/said" && ! grep '^BAD' "$work/said" || fail "$1 did not end well"
-	top=$(ls -v "$work"/*."$1".vhdx "$work"/*."$1".*.vhdx 2>/dev/null | tail -n 1)
+	top=${3:-$(ls -v "$work"/*."$1".vhdx "$work"/*."$1".*.vhdx 2>/dev/null | tail -n 1)}
 	"$umbra" disk check "$top" --chain >"$work/out" 2>&1 || fail "$1: $(cat "$work/out")"
 	"$umbra" disk convert "$top" "$work/flat" --to raw >/dev/null && /sbin/e2fsck -fn "$work/flat" >"$work/out" 2>&1 || fail "e2fsck of $1: $(cat "$work/out")"
 	rm -rf "$work/tree"; mkdir "$work/tree"; /sbin/debugfs -R "rdump / $work/tree" "$work/flat" >/dev/null 2>&1
