@@ -633,7 +633,7 @@ static int take_files(struct arrival *arrival)
 
 static int begin_landing(struct arrival *arrival)
 {
-	if (!arrival->place->disks || !arrival->space.files)
+	if (!arrival->place->disks)
 		return 0;
 	arrival->has_landing = true;
 	return landing_begin(&arrival->landing, arrival->place->disks, arrival->head.name,

@@ -21,6 +21,7 @@
 enum { NUMBERS_MOST = 10000, OLD_S = 60 };
 static const char prefix[] = ".umbra-parcel-";
 static const char names_file[] = "names";
+static const char whole_file[] = "whole"; /* on its way to its name */
 
 static const struct { const char *suffix; enum disk_format format;
 } formats[PARCEL_FORMATS] = {
@@ -169,11 +170,13 @@ int landing_begin(struct landing *landing, const char *root, const char *machine
 {
 	int error;
 
-	assert(space->files);
 	*landing = (struct landing){ .root = root, .space = space, .root_fd = -1, .folder_fd = -1,
 				     .memory = -1, .line = -1, .there = -1,
-				     .first = space->file[0].first };
+				     .is_whole = !space->files };
 	memset(landing->file, -1, sizeof(landing->file));
+	if (!space->files)
+		return 0;
+	landing->first = space->file[0].first;
 	landing->blocks = space->bytes / PARCEL_PIECE_BYTES - landing->first;
 	error = make_folder(landing, id);
 	if (!error)
@@ -207,19 +210,28 @@ int landing_write(struct landing *landing, uint64_t block, const uint8_t *data)
 
 /* ---- its end ---- */
 
+/* Who is still to open it finds it where it arrived, too. */
+static int give_name(struct landing *landing, uint32_t number)
+{
+	const int folder = landing->folder_fd;
+	char name[16];
+
+	snprintf(name, sizeof(name), "%u", number);
+	return fsync(landing->file[number]) || fchmod(landing->file[number], 0444) ||
+			       linkat(folder, name, folder, whole_file, 0) ||
+			       renameat(folder, whole_file, landing->root_fd, landing->name[number])
+		       ? -errno
+		       : 0;
+}
+
 int landing_finish(struct landing *landing)
 {
 	int error = 0;
 
 	/* the lowest first: a child is never there without what is beneath it */
 	for (uint32_t n = landing->space->files; n-- && !error;) {
-		char number[16];
-
-		snprintf(number, sizeof(number), "%u", n);
-		if (fsync(landing->file[n]) || fchmod(landing->file[n], 0444) ||
-		    renameat(landing->folder_fd, number, landing->root_fd, landing->name[n]))
-			error = -errno;
-		else
+		error = give_name(landing, n);
+		if (!error)
 			landing->named = n;
 	}
 	if (!error && fsync(landing->root_fd))
@@ -246,6 +258,7 @@ static void remove_files(int root, const char *folder, int folder_fd)
 		unlinkat(folder_fd, number, 0);
 	}
 	unlinkat(folder_fd, names_file, 0);
+	unlinkat(folder_fd, whole_file, 0);
 	unlinkat(root, folder, AT_REMOVEDIR);
 }
 

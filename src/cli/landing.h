@@ -40,7 +40,7 @@ struct landing {
 };
 
 /*
- * Of a machine of that name. 0; -ENOSPC: there is no room for them; -EOPNOTSUPP: of a format that
+ * Of a machine of that name; one without files has no disk here, whatever it says. 0; -ENOSPC: there is no room for them; -EOPNOTSUPP: of a format that
  * cannot land; -EPERM: the sender's policy keeps one there; -EBUSY: somebody fills them; -errno.
  */
 int landing_begin(struct landing *landing, const char *root, const char *machine, const char *id,
