@@ -117,7 +117,8 @@ static void *connect_always(void *context)
 
 			if (fd >= 0)
 				wire_line_tune(fd);
-			error = fd < 0 ? fd : wire_line_open(fd, false, link->choice->key, &line);
+			error = fd < 0 ? fd
+				       : wire_line_open(fd, false, &link->choice->secret, &line);
 			if (error == -EACCES && !is_said)
 				complain(0, "the far side has another key", link->choice->place,
 					 "give both sides the same one");
@@ -140,7 +141,7 @@ static void *shake_hands(void *context)
 	struct link *link = hands->link;
 	struct wire_line line;
 
-	if (!wire_line_open(hands->fd, true, link->choice->key, &line) &&
+	if (!wire_line_open(hands->fd, true, &link->choice->secret, &line) &&
 	    !give_connection(link, &line))
 		wire_line_close(&line);
 	__atomic_fetch_sub(&link->handshakes, 1, __ATOMIC_RELAXED);

@@ -105,7 +105,8 @@ static void *connect_always(void *context)
 
 			if (fd >= 0)
 				wire_line_tune(fd);
-			error = fd < 0 ? fd : wire_line_open(fd, false, reach->choice->key, &line);
+			error = fd < 0 ? fd
+				       : wire_line_open(fd, false, &reach->choice->secret, &line);
 			if (error == -EACCES && !is_said)
 				complain(0, "the far side has another key", reach->choice->place,
 					 "give both sides the same one");

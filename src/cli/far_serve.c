@@ -225,8 +225,8 @@ static void leave(struct connection *connection)
 static void *serve_connection(void *context)
 {
 	struct connection *connection = context;
-	const uint8_t *key = connection->server->choice->key;
-	const bool has_key = !wire_line_open(connection->fd, true, key, &connection->line);
+	const struct wire_secret *secret = &connection->server->choice->secret;
+	const bool has_key = !wire_line_open(connection->fd, true, secret, &connection->line);
 	bool goes_on = enter(connection, has_key);
 
 	if (goes_on) {

@@ -30,7 +30,7 @@ static int run(int count, char **operands, const char *key, struct far_choice *c
 				"see umbra far --help");
 	choice->what = operands[1];
 	choice->place = operands[2];
-	code = wire_key_read(key, choice->key);
+	code = wire_key_read(key, &choice->secret);
 	if (code)
 		return code;
 	if (choice->packets)

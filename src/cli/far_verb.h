@@ -10,7 +10,7 @@ struct far_choice {
 	/* serve: the disk, its format, and where; reach, and packets: MACHINE/NAME, and where */
 	const char *what, *format, *place;
 	bool read_only, packets;
-	uint8_t key[WIRE_KEY_BYTES];
+	struct wire_secret secret;
 };
 
 /* Until a signal ends it; the exit code. packets: a channel's, in place of a disk. */

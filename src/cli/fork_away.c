@@ -45,7 +45,7 @@ struct sending {
 	struct fork_source *source;
 	const struct fork_extents *extents;
 	uint64_t machine_blocks, bytes; /* of the machine; of all that is sent */
-	uint8_t key[WIRE_KEY_BYTES];
+	struct wire_secret secret;
 	char host[HOST_BYTES];
 	const char *port;
 	struct parcel_head head;
@@ -62,6 +62,8 @@ struct sending {
 	bool is_begun, runs, is_whole;
 	uint64_t began_ns, begun_ns, runs_ns; /* this; it was told to begin; it was heard to run */
 	uint64_t blocks_before; /* that were sent by then */
+	uint64_t unwanted; /* blocks of disks that are there already: as if they had been sent */
+	bool knows_unwanted;
 	uint64_t due_ns, shown_percent;
 	/* What was asked for the last time, and now; and the blocks that go ahead for that */
 	struct fork_wanted before, now;
@@ -90,13 +92,16 @@ static void pause_ns(uint64_t nanoseconds)
 
 /* ---- the connection ---- */
 
-static void disconnect(struct sending *sending)
+/* -EACCES: the other side has not believed this one's certificate; or `error`. */
+static int disconnect(struct sending *sending, int error)
 {
 	if (sending->is_begun_line)
 		kill(sending->line.process, SIGKILL); /* it may wait for the other side's key */
-	if (sending->is_connected || sending->is_begun_line)
-		wire_line_close(&sending->line);
+	if ((sending->is_connected || sending->is_begun_line) &&
+	    wire_line_close(&sending->line) == -EACCES)
+		error = -EACCES;
 	sending->is_connected = sending->is_greeted = sending->is_begun_line = false;
+	return error;
 }
 
 /* ---- pieces ---- */
@@ -313,7 +318,7 @@ static int take_want(struct sending *sending, uint64_t block)
 static void note_run(struct sending *sending)
 {
 	sending->runs_ns = now_ns();
-	sending->blocks_before = sending->sent.count;
+	sending->blocks_before = sending->sent.count - sending->unwanted;
 }
 
 /* 0, or -ECONNRESET. */
@@ -405,6 +410,9 @@ static int greet(struct sending *sending)
 			       saved_blocks_bytes(&sending->sent)))
 		return -ECONNRESET;
 	saved_blocks_recount(&sending->sent);
+	if (!sending->knows_unwanted)
+		sending->unwanted = sending->sent.count;
+	sending->knows_unwanted = true;
 	sending->rest = sending->rest_disks = sending->machine_blocks;
 	sending->unheard = 0;
 	sending->is_greeted = true;
@@ -419,7 +427,7 @@ static int begin_line(struct sending *sending)
 
 	if (fd >= 0)
 		wire_line_tune(fd);
-	error = fd < 0 ? fd : wire_line_begin(fd, false, sending->key, &sending->line);
+	error = fd < 0 ? fd : wire_line_begin(fd, false, &sending->secret, &sending->line);
 	sending->is_begun_line = !error;
 	return error;
 }
@@ -445,9 +453,7 @@ static int try_once(struct sending *sending, bool to_end)
 		error = greet(sending);
 	if (!error)
 		error = talk(sending, to_end);
-	if (error || sending->answer.error || to_end)
-		disconnect(sending);
-	return error;
+	return error || sending->answer.error || to_end ? disconnect(sending, error) : error;
 }
 
 static bool can_come_again(int error)
@@ -483,8 +489,11 @@ static int say_failure(const struct sending *sending, int error)
 
 	switch (error) {
 	case -EACCES:
-		return complain(EXIT_UNUSABLE, "it has another key", to,
-				"give both sides the same, with --key");
+		return sending->away->key
+			       ? complain(EXIT_UNUSABLE, "it has another key", to,
+					  "give both sides the same, with --key")
+			       : complain(EXIT_UNUSABLE, "one side does not believe the other", to,
+					  "see --ca, and whom its certificate names");
 	case -ENOENT:
 		return complain(EXIT_UNUSABLE, "not beside this program", "umbra-wire",
 				"build it, or install all of Umbra");
@@ -545,8 +554,8 @@ struct sending *fork_away_begin(const struct fork_away *away, const char *child,
 	sending->shown_percent = UINT64_MAX;
 	*ret_code = parse_place(sending);
 	if (!*ret_code)
-		*ret_code = away->key ? wire_key_read(away->key, sending->key)
-				      : complain(EXIT_USAGE, "no key", "--to", "say --key FILE");
+		*ret_code = wire_secret_read(away->key, &away->certificates, sending->host,
+					     &sending->secret);
 	snprintf(sending->head.name, sizeof(sending->head.name), "%s", child);
 	if (!*ret_code &&
 	    getrandom(sending->head.id, sizeof(sending->head.id), 0) != sizeof(sending->head.id))
@@ -597,7 +606,8 @@ void fork_away_keep_wanted(struct sending *sending, const char *machine, const j
 
 struct fork_away_counts fork_away_count(const struct sending *sending)
 {
-	return (struct fork_away_counts){ .bytes = sending->bytes,
+	return (struct fork_away_counts){ .bytes = sending->bytes -
+					  sending->unwanted * PARCEL_PIECE_BYTES,
 					  .wants = sending->wants,
 					  .ahead = sending->dues,
 					  .bytes_before = sending->blocks_before *
@@ -627,7 +637,7 @@ int fork_away_send_rest(struct sending *sending)
 
 void fork_away_end(struct sending *sending)
 {
-	disconnect(sending);
+	disconnect(sending, 0);
 	if (sending->knows_wanted)
 		fork_wanted_close(&sending->before);
 	free(sending->due);

@@ -5,9 +5,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "wire_line.h"
+
 struct fork_away {
 	const char *to;    /* HOST:PORT; NULL: it stays here */
-	const char *key;   /* the file with the key of both sides */
+	const char *key;   /* the file with the key of both sides; NULL: certificates */
+	struct wire_certificates certificates;
 	uint64_t bytes_per_s; /* at most; 0: as fast as it goes */
 	unsigned wait_s;   /* how long a connection that was lost may stay so */
 };

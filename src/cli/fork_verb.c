@@ -46,6 +46,7 @@ static const char fork_help[] =
 	"                  [--console FILE] [--disks FOLDER] [--net NET]... [-p PORT]...\n"
 	"                  [--mac new|keep] [--renew WHAT] [--with-secrets] [--json]\n"
 	"       umbra fork NAME --to HOST:PORT --key FILE [--name CHILD] [--limit RATE]\n"
+	"                  (or --cert FILE --cert-key FILE --ca FILE)\n"
 	"                  [--wait SECONDS] [--keep-parent|--end-parent] [--disks FOLDER]\n"
 	"                  [--json]\n"
 	"Makes COUNT machines (1) of the running machine NAME, all of one moment. Each has its\n"
@@ -70,7 +71,8 @@ static const char fork_help[] =
 	"it runs: what it asks for at once, the rest at most RATE bytes a second (also\n"
 	"--bandwidth RATE). What those have asked for\n"
 	"that were sent before goes ahead; --json says how much. This ends when all is there. A\n"
-	"connection that is lost is made again, for SECONDS (60).\n";
+	"connection that is lost is made again, for SECONDS (60). In the place of a key each side\n"
+	"may have a certificate of an authority that the other believes; that of HOST names it.\n";
 
 struct child {
 	char name[NAME_MAX_BYTES + 1];
@@ -715,7 +717,7 @@ static int check_away(const struct fork_command *command)
 		return complain(EXIT_USAGE, "a child at another place has none of these", "--to",
 				"leave out -n, --suspend-parent, --console, --net, -p, --mac and "
 				"--renew");
-	if (!away->to && (away->key || away->bytes_per_s))
+	if (!away->to && (away->key || away->certificates.certificate || away->bytes_per_s))
 		return complain(EXIT_USAGE, "the child stays here", "--key, --limit",
 				"say --to HOST:PORT");
 	return 0;
@@ -884,7 +886,8 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "key", 1, 0, 'K' },	       { "limit", 1, 0, 'l' },
 		{ "bandwidth", 1, 0, 'l' },    { "wait", 1, 0, 'w' },
 		{ "asked", 1, 0, 'A' }, /* who forks it for its guest says so */
-		{ "help", 0, 0, 'h' },
+		{ "cert", 1, 0, 'C' },	       { "cert-key", 1, 0, 'P' },
+		{ "ca", 1, 0, 'B' },	       { "help", 0, 0, 'h' },
 		{ 0 },
 	};
 	char *end = NULL;
@@ -908,6 +911,9 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'm': code = parse_mac_rule(command, optarg); break;
 		case 't': command->away.to = optarg; break;
 		case 'K': command->away.key = optarg; break;
+		case 'C': command->away.certificates.certificate = optarg; break;
+		case 'P': command->away.certificates.key = optarg; break;
+		case 'B': command->away.certificates.authority = optarg; break;
 		case 'l': code = parse_limit(command, optarg); break;
 		case 'w': code = parse_wait(command, optarg); break;
 		case 'A': command->asked = strtoul(optarg, NULL, 10); break;

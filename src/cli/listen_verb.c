@@ -39,9 +39,12 @@ static const char listen_help[] =
 	"usage: umbra listen [ADDRESS:PORT|PORT] --key FILE [--folder FOLDER] [--disks FOLDER]\n"
 	"                    [--wait SECONDS]\n"
 	"       umbra listen --make-key FILE\n"
+	"       umbra listen [ADDRESS:PORT|PORT] --cert FILE --cert-key FILE --ca FILE ...\n"
 	"Machines that umbra fork NAME --to HOST:PORT sends arrive here, and go on. It listens at\n"
 	"127.0.0.1 unless an ADDRESS is given, at PORT (4640; 0: any, which it says). FILE has\n"
-	"the key that both sides have; --make-key makes one. What arrives lies in FOLDER\n"
+	"the key that both sides have; --make-key makes one. Or each side has a certificate,\n"
+	"with its key, of an authority that the other believes (--ca, all in PEM).\n"
+	"What arrives lies in FOLDER\n"
 	"(/var/tmp) until all of it is there; the machine runs before. A connection that is lost\n"
 	"is waited for, for SECONDS (60): then the machine ends. With --disks the files of its\n"
 	"disks come as well, into that FOLDER, while it runs, and it goes on in files of its own\n"
@@ -50,7 +53,7 @@ static const char listen_help[] =
 struct listen {
 	const char *place, *folder;
 	char *disks; /* NULL: none */
-	uint8_t key[WIRE_KEY_BYTES];
+	struct wire_secret secret;
 	int socket;
 	unsigned wait_s;
 	uint64_t most_bytes;
@@ -69,7 +72,7 @@ static int serve(const struct listen *listen, int taken)
 					     .begun = taken };
 	struct spare spare = { .broker.line = -1 };
 	struct wire_line line;
-	int error = wire_line_listen(listen->socket, listen->key, &line);
+	int error = wire_line_listen(listen->socket, &listen->secret, &line);
 
 	close(listen->socket);
 	if (!error)
@@ -193,10 +196,14 @@ int verb_listen(int argc, char **argv)
 					       { "make-key", 1, 0, 'm' },
 					       { "folder", 1, 0, 'f' },
 					       { "disks", 1, 0, 'd' },
+					       { "cert", 1, 0, 'C' },
+					       { "cert-key", 1, 0, 'P' },
+					       { "ca", 1, 0, 'A' },
 					       { "wait", 1, 0, 'w' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	struct listen listen = { .folder = "/var/tmp", .wait_s = WAIT_S };
+	struct wire_certificates certificates = { .key = NULL };
 	const char *key = NULL;
 	int option;
 	int code;
@@ -204,6 +211,9 @@ int verb_listen(int argc, char **argv)
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (option) {
 		case 'k': key = optarg; break;
+		case 'C': certificates.certificate = optarg; break;
+		case 'P': certificates.key = optarg; break;
+		case 'A': certificates.authority = optarg; break;
 		case 'm': return wire_key_make(optarg);
 		case 'f': listen.folder = optarg; break;
 		case 'd':
@@ -221,12 +231,11 @@ int verb_listen(int argc, char **argv)
 		case 'h': fputs(listen_help, stdout); return 0;
 		default: return EXIT_USAGE;
 		}
-	if (argc - optind > 1 || !key)
-		return complain(EXIT_USAGE, key ? "unexpected argument" : "no key",
-				key ? argv[optind + 1] : "--key",
+	if (argc - optind > 1)
+		return complain(EXIT_USAGE, "unexpected argument", argv[optind + 1],
 				"see umbra listen --help");
 	listen.place = argv[optind];
-	code = wire_key_read(key, listen.key);
+	code = wire_secret_read(key, &certificates, "", &listen.secret);
 	if (!code)
 		code = begin(&listen);
 	if (!code)

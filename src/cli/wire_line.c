@@ -36,7 +36,7 @@ static bool parse_key(const char *text, uint8_t ret[WIRE_KEY_BYTES])
 	return true;
 }
 
-int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES])
+int wire_key_read(const char *path, struct wire_secret *ret)
 {
 	char text[DIGITS + 2] = "";
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -50,7 +50,8 @@ int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES])
 	close(fd);
 	if (is_read && st.st_mode & (S_IRWXG | S_IRWXO))
 		return complain(EXIT_USAGE, "others can read this key", path, "chmod 600 it");
-	return is_read && parse_key(text, ret)
+	ret->bytes = WIRE_KEY_BYTES;
+	return is_read && parse_key(text, ret->data)
 		       ? 0
 		       : complain(EXIT_USAGE, "not a key of 64 hexadecimal digits", path,
 				  "umbra listen --make-key FILE makes one");
@@ -69,6 +70,67 @@ int wire_key_make(const char *path)
 			fprintf(file, "%02x", key[n]);
 	fputs("\n", file);
 	return fclose(file) ? complain(EXIT_UNUSABLE, strerror(errno), path, "name a new file") : 0;
+}
+
+/* ---- certificates ---- */
+
+static bool put_part(struct wire_secret *secret, const void *data, size_t bytes)
+{
+	const uint32_t length = (uint32_t)bytes;
+
+	if (bytes > sizeof(secret->data) - secret->bytes - sizeof(length))
+		return false;
+	memcpy(secret->data + secret->bytes, &length, sizeof(length));
+	memcpy(secret->data + secret->bytes + sizeof(length), data, bytes);
+	secret->bytes += sizeof(length) + bytes;
+	return true;
+}
+
+static int put_file(struct wire_secret *secret, const char *path, bool is_private)
+{
+	static uint8_t data[WIRE_SECRET_BYTES];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	ssize_t got;
+
+	if (fd < 0)
+		return complain(EXIT_USAGE, strerror(errno), path, "name a file in PEM");
+	got = fstat(fd, &st) ? -1 : read(fd, data, sizeof(data));
+	close(fd);
+	if (got > 0 && is_private && st.st_mode & (S_IRWXG | S_IRWXO))
+		return complain(EXIT_USAGE, "others can read this key", path, "chmod 600 it");
+	return got > 0 && put_part(secret, data, (size_t)got)
+		       ? 0
+		       : complain(EXIT_USAGE, "not a file in PEM, or too long", path,
+				  "name one of at most 50,000 bytes");
+}
+
+int wire_secret_read(const char *key, const struct wire_certificates *certificates,
+		     const char *host, struct wire_secret *ret)
+{
+	const bool has_all = certificates->certificate && certificates->key &&
+			     certificates->authority;
+	const bool has_any = certificates->certificate || certificates->key ||
+			     certificates->authority;
+	int code;
+
+	if (!key == !has_any || has_all != has_any)
+		return complain(EXIT_USAGE, key ? "a key and certificates" : "no key",
+				has_any ? "--cert, --cert-key, --ca" : "--key",
+				"say --key FILE, or all of --cert, --cert-key and --ca");
+	if (key)
+		return wire_key_read(key, ret);
+	ret->data[0] = WIRE_CERTIFICATES;
+	ret->bytes = 1;
+	code = put_file(ret, certificates->certificate, false);
+	if (!code)
+		code = put_file(ret, certificates->key, true);
+	if (!code)
+		code = put_file(ret, certificates->authority, false);
+	if (!code && !put_part(ret, host, strlen(host)))
+		code = complain(EXIT_USAGE, "certificates that are too long", "--cert",
+				"leave out those of the authority");
+	return code;
 }
 
 /* ---- the line ---- */
@@ -93,15 +155,15 @@ static int start(const int fds[FDS], const char *mode, pid_t *ret)
 
 static int above(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_FD); }
 
-/* A pipe that holds the key: in no argument, and in no file but its own. */
-static int give_key(const uint8_t key[WIRE_KEY_BYTES])
+/* A pipe that holds it: in no argument, and in no file but its own. */
+static int give_secret(const struct wire_secret *secret)
 {
 	int ends[2];
 	int fd = -1;
 
 	if (pipe2(ends, O_CLOEXEC))
 		return -errno;
-	if (write(ends[1], key, WIRE_KEY_BYTES) == WIRE_KEY_BYTES)
+	if (write(ends[1], secret->data, secret->bytes) == (ssize_t)secret->bytes)
 		fd = above(ends[0]);
 	close(ends[0]);
 	close(ends[1]);
@@ -145,12 +207,12 @@ void wire_line_tune(int connection)
 }
 
 /* above_connection is closed. */
-static int begin(int above_connection, const char *mode, const uint8_t key[WIRE_KEY_BYTES],
+static int begin(int above_connection, const char *mode, const struct wire_secret *secret,
 		 struct wire_line *ret)
 {
 	int pair[2] = { -1, -1 };
 	int error = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
-	const int fds[FDS] = { above_connection, error ? -1 : above(pair[1]), give_key(key) };
+	const int fds[FDS] = { above_connection, error ? -1 : above(pair[1]), give_secret(secret) };
 
 	if (!error && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0))
 		error = -EMFILE;
@@ -167,18 +229,18 @@ static int begin(int above_connection, const char *mode, const uint8_t key[WIRE_
 	return error;
 }
 
-int wire_line_begin(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+int wire_line_begin(int connection, bool accepts, const struct wire_secret *secret,
 		    struct wire_line *ret)
 {
 	const int up = above(connection);
 
 	close(connection);
-	return begin(up, accepts ? "accept" : "connect", key, ret);
+	return begin(up, accepts ? "accept" : "connect", secret, ret);
 }
 
-int wire_line_listen(int listener, const uint8_t key[WIRE_KEY_BYTES], struct wire_line *ret)
+int wire_line_listen(int listener, const struct wire_secret *secret, struct wire_line *ret)
 {
-	return begin(above(listener), "wait", key, ret);
+	return begin(above(listener), "wait", secret, ret);
 }
 
 int wire_line_finish(const struct wire_line *line)
@@ -188,10 +250,10 @@ int wire_line_finish(const struct wire_line *line)
 	return wire_line_receive(line, &byte, 1) ? 0 : end_of(line);
 }
 
-int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+int wire_line_open(int connection, bool accepts, const struct wire_secret *secret,
 		   struct wire_line *ret)
 {
-	const int error = wire_line_begin(connection, accepts, key, ret);
+	const int error = wire_line_begin(connection, accepts, secret, ret);
 
 	return error ? error : wire_line_finish(ret);
 }
@@ -228,8 +290,8 @@ bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes)
 	return true;
 }
 
-void wire_line_close(struct wire_line *line)
+int wire_line_close(struct wire_line *line)
 {
 	shutdown(line->socket, SHUT_RDWR);
-	end_of(line);
+	return end_of(line);
 }

@@ -1,4 +1,7 @@
-/* A connection to another host's Umbra, which umbra-wire keeps secret and whole (src/wire). */
+/*
+ * A connection to another host's Umbra, which umbra-wire keeps secret and whole (src/wire): with a
+ * key that both sides have, or with certificates of an authority that both believe.
+ */
 #pragma once
 
 #include <stdbool.h>
@@ -6,28 +9,42 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "wire/secret.h"
+
 enum { WIRE_KEY_BYTES = 32, WIRE_PATIENCE_S = 20 };
+
+/* What umbra-wire is given by a pipe (wire/secret.h). */
+struct wire_secret { size_t bytes; uint8_t data[WIRE_SECRET_BYTES]; };
+
+/* Files, in PEM; NULL: not given. key: nobody else's to read. */
+struct wire_certificates { const char *certificate, *key, *authority; };
 
 struct wire_line { int socket; pid_t process; };
 
 /* A key that both sides have: a file of 64 hexadecimal digits, nobody else's to read. */
-int wire_key_read(const char *path, uint8_t ret[WIRE_KEY_BYTES]);
-/* Makes one, where there is no file yet. Both: 0 or the exit code. */
+int wire_key_read(const char *path, struct wire_secret *ret);
+/*
+ * Of a key's file (NULL: none), or of certificates, all three; both or neither is refused. host:
+ * what the other side's certificate has to be of; "": it is a client's.
+ */
+int wire_secret_read(const char *key, const struct wire_certificates *certificates,
+		     const char *host, struct wire_secret *ret);
+/* Makes a key, where there is no file yet. All: 0 or the exit code. */
 int wire_key_make(const char *path);
 /* Of a connection, before it is opened: what is sent does not wait in long queues, and one whose
  * other side is gone ends. */
 void wire_line_tune(int connection);
 /*
- * On a connection, which is closed here in any case. 0; -EACCES: the other side has another key;
- * -ECONNRESET: it is gone; -ENOENT: umbra-wire is not there; -errno.
+ * On a connection, which is closed here in any case. 0; -EACCES: the other side has another key, or
+ * is not believed; -ECONNRESET: it is gone; -ENOENT: umbra-wire is not there; -errno.
  */
-int wire_line_open(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+int wire_line_open(int connection, bool accepts, const struct wire_secret *secret,
 		   struct wire_line *ret);
 /*
  * The same in two steps, between which something else can be done: -ENOENT, -errno; then, of one
  * that was begun: 0, -EACCES, -ECONNRESET, and with an error it is closed.
  */
-int wire_line_begin(int connection, bool accepts, const uint8_t key[WIRE_KEY_BYTES],
+int wire_line_begin(int connection, bool accepts, const struct wire_secret *secret,
 		    struct wire_line *ret);
 int wire_line_finish(const struct wire_line *line);
 /*
@@ -35,10 +52,11 @@ int wire_line_finish(const struct wire_line *line);
  * wire_line_finish() returns when there is one (-ECONNRESET: umbra-wire has ended), and the next
  * time as above. 0 or -errno.
  */
-int wire_line_listen(int listener, const uint8_t key[WIRE_KEY_BYTES], struct wire_line *ret);
+int wire_line_listen(int listener, const struct wire_secret *secret, struct wire_line *ret);
 /* From now on one whose other side takes or says nothing for WIRE_PATIENCE_S is lost. */
 void wire_line_be_patient(const struct wire_line *line);
 /* All of it, or false: the connection is lost. */
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);
-void wire_line_close(struct wire_line *line);
+/* -EACCES: this side was not believed there; else -ECONNRESET. */
+int wire_line_close(struct wire_line *line);

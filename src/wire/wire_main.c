@@ -1,10 +1,12 @@
 /*
- * umbra-wire: one connection to another host's Umbra, by TLS 1.3 with a key that both have. What is
- * said on it comes and goes by a socket here, in the clear; it is not looked at.
+ * umbra-wire: one connection to another host's Umbra, by TLS 1.3 with a key that both have, or with
+ * a certificate of each (secret.h). What is said on it comes and goes by a socket here, in the
+ * clear; it is not looked at.
  *
  *   umbra-wire accept|connect|wait  descriptors: 3 the connection, 4 the socket here, 5 the key
  *
- * On the socket comes one byte first, once the other side has shown that it has the key. One that
+ * On the socket comes one byte first, once the other side has shown that it has the key, or a
+ * certificate of the authority that is believed, which names the host that was meant. One that
  * waits has a socket that listens (and does not block) at 3, is ready but for that, and says
  * another byte before, once it has a connection; it ends when its starter does.
  *
@@ -19,6 +21,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
 #include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -31,16 +34,19 @@
 
 #include "ipc/lockdown.h"
 #include "lib/write_all.h"
+#include "secret.h"
 
 enum {
 	CONNECTION_FD = GRANT_FIRST_FD + GRANT_WIRE_CONNECTION,
 	PLAIN_FD = GRANT_FIRST_FD + GRANT_WIRE_LINE,
 	KEY_FD = GRANT_FIRST_FD + GRANT_WIRE_KEY,
-	KEY_BYTES = 32
+	KEY_BYTES = 32,
+	HOST_BYTES = 256
 };
 enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
 /* Keys are exchanged anew each time: who gets the key later reads nothing of what was said. */
 static const char priority[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK";
+static const char with_certificates[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
 static const char who[] = "umbra";
 
 #ifdef __SANITIZE_ADDRESS__
@@ -55,7 +61,11 @@ const char *__asan_default_options(void)
 struct wire {
 	gnutls_session_t session;
 	bool is_server;
-	uint8_t key[KEY_BYTES];
+	size_t bytes; /* of what it knows the other side by */
+	uint8_t secret[WIRE_SECRET_BYTES];
+	gnutls_datum_t part[WIRE_PARTS];
+	char host[HOST_BYTES];
+	gnutls_typed_vdata_st about[2]; /* what is asked of the other side's certificate */
 };
 
 /* ---- rights ---- */
@@ -103,14 +113,14 @@ static int give_key(gnutls_session_t session, const char *name, gnutls_datum_t *
 	ret->data = gnutls_malloc(KEY_BYTES);
 	if (!ret->data)
 		return GNUTLS_E_MEMORY_ERROR;
-	memcpy(ret->data, wire->key, KEY_BYTES);
+	memcpy(ret->data, wire->secret, KEY_BYTES);
 	ret->size = KEY_BYTES;
 	return 0;
 }
 
 static int set_key(struct wire *wire)
 {
-	const gnutls_datum_t key = { .data = wire->key, .size = KEY_BYTES };
+	const gnutls_datum_t key = { .data = wire->secret, .size = KEY_BYTES };
 	gnutls_psk_server_credentials_t server;
 	gnutls_psk_client_credentials_t client;
 	int error;
@@ -128,17 +138,92 @@ static int set_key(struct wire *wire)
 	return error ? error : gnutls_credentials_set(wire->session, GNUTLS_CRD_PSK, client);
 }
 
+/* ---- certificates ---- */
+
+static bool find_parts(struct wire *wire)
+{
+	size_t at = 1;
+
+	for (unsigned n = 0; n < WIRE_PARTS; n++) {
+		uint32_t length;
+
+		if (wire->bytes - at < sizeof(length))
+			return false;
+		memcpy(&length, wire->secret + at, sizeof(length));
+		at += sizeof(length);
+		if (length > wire->bytes - at)
+			return false;
+		wire->part[n] = (gnutls_datum_t){ .data = wire->secret + at, .size = length };
+		at += length;
+	}
+	return at == wire->bytes && wire->part[WIRE_HOST].size < HOST_BYTES;
+}
+
+static int set_certificates(struct wire *wire)
+{
+	gnutls_certificate_credentials_t own;
+	int error = find_parts(wire) ? gnutls_certificate_allocate_credentials(&own)
+				     : GNUTLS_E_PARSING_ERROR;
+
+	if (error)
+		return error;
+	error = gnutls_certificate_set_x509_trust_mem(own, &wire->part[WIRE_AUTHORITY],
+						      GNUTLS_X509_FMT_PEM);
+	if (error <= 0)
+		return error ? error : GNUTLS_E_PARSING_ERROR;
+	error = gnutls_certificate_set_x509_key_mem(own, &wire->part[WIRE_CERTIFICATE],
+						    &wire->part[WIRE_PRIVATE_KEY],
+						    GNUTLS_X509_FMT_PEM);
+	return error < 0 ? error
+			 : gnutls_credentials_set(wire->session, GNUTLS_CRD_CERTIFICATE, own);
+}
+
+/* Of the authority, for this use, and of the host that is meant; each side asks it of the other. */
+static void ask_for_certificate(struct wire *wire)
+{
+	const char *use = wire->is_server ? GNUTLS_KP_TLS_WWW_CLIENT : GNUTLS_KP_TLS_WWW_SERVER;
+	unsigned asked = 1;
+
+	memcpy(wire->host, wire->part[WIRE_HOST].data, wire->part[WIRE_HOST].size);
+	wire->about[0] = (gnutls_typed_vdata_st){ .type = GNUTLS_DT_KEY_PURPOSE_OID,
+						  .data = (unsigned char *)(uintptr_t)use };
+	if (!wire->is_server)
+		wire->about[asked++] =
+			(gnutls_typed_vdata_st){ .type = GNUTLS_DT_DNS_HOSTNAME,
+						 .data = (unsigned char *)wire->host };
+	if (wire->is_server)
+		gnutls_certificate_server_set_request(wire->session, GNUTLS_CERT_REQUIRE);
+	gnutls_session_set_verify_cert2(wire->session, wire->about, asked, 0);
+}
+
+static int read_secret(struct wire *wire)
+{
+	ssize_t got;
+
+	while ((got = read(KEY_FD, wire->secret + wire->bytes,
+			   sizeof(wire->secret) - wire->bytes)) > 0)
+		wire->bytes += (size_t)got;
+	close(KEY_FD);
+	return wire->bytes == KEY_BYTES || (wire->bytes && *wire->secret == WIRE_CERTIFICATES)
+		       ? 0
+		       : -EBADF;
+}
+
 static int begin(struct wire *wire)
 {
+	const bool has_key = wire->bytes == KEY_BYTES;
 	const unsigned flags = wire->is_server ? GNUTLS_SERVER : GNUTLS_CLIENT;
 	int error = gnutls_init(&wire->session, flags | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL);
 
 	if (error)
 		return error;
 	gnutls_session_set_ptr(wire->session, wire);
-	error = gnutls_priority_set_direct(wire->session, priority, NULL);
+	error = gnutls_priority_set_direct(wire->session, has_key ? priority : with_certificates,
+					   NULL);
 	if (!error)
-		error = set_key(wire);
+		error = has_key ? set_key(wire) : set_certificates(wire);
+	if (!error && !has_key)
+		ask_for_certificate(wire);
 	gnutls_transport_set_int(wire->session, CONNECTION_FD);
 	gnutls_handshake_set_timeout(wire->session, HANDSHAKE_MS);
 	return error;
@@ -158,6 +243,19 @@ static int shake_hands(struct wire *wire)
 
 /* ---- what is said ---- */
 
+/* A client has finished its handshake before its certificate is looked at. */
+static bool was_refused(const struct wire *wire, ssize_t error)
+{
+	if (error != GNUTLS_E_FATAL_ALERT_RECEIVED)
+		return false;
+	switch (gnutls_alert_get(wire->session)) {
+	case GNUTLS_A_BAD_CERTIFICATE: case GNUTLS_A_UNKNOWN_CA:
+	case GNUTLS_A_CERTIFICATE_EXPIRED: case GNUTLS_A_CERTIFICATE_UNKNOWN:
+	case GNUTLS_A_CERTIFICATE_REQUIRED: case GNUTLS_A_UNSUPPORTED_CERTIFICATE: return true;
+	default: return false;
+	}
+}
+
 /* 1: it goes on; 0: the other side has said that no more comes; or the exit code, negative. */
 static int from_connection(struct wire *wire)
 {
@@ -169,7 +267,7 @@ static int from_connection(struct wire *wire)
 	if (!n)
 		return 0;
 	if (n < 0)
-		return -EXIT_LOST;
+		return was_refused(wire, n) ? -EXIT_KEY : -EXIT_LOST;
 	return write_all(PLAIN_FD, bytes, (size_t)n) ? -EXIT_HERE : 1;
 }
 
@@ -253,9 +351,8 @@ int main(int argc, char **argv)
 	}
 	waits = !strcmp(argv[1], "wait");
 	wire.is_server = waits || !strcmp(argv[1], "accept");
-	if (read(KEY_FD, wire.key, KEY_BYTES) != KEY_BYTES)
+	if (read_secret(&wire))
 		return EXIT_HERE;
-	close(KEY_FD);
 	if (begin(&wire) || give_up_rights() || (waits && accept_one()) || lockdown(ROLE_WIRE))
 		return EXIT_HERE;
 	error = shake_hands(&wire);

@@ -344,6 +344,53 @@ check("in a file of another name", "left.0.left.2.vhdx" in os.listdir(disks), os
 until("all of it is there", lambda: "remote" not in (run("there", "info", "left", "--json").stdout or "remote"))
 run("there", "kill", "left")
 
+# ---- certificates in the place of the key ----
+
+
+def openssl(*words):
+    return check("openssl " + words[0], subprocess.run(["openssl", *words], capture_output=True, cwd=work.name).returncode == 0)
+
+
+def certificate(name, authority, san):
+    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name + ".key", "-out", name + ".req", "-subj", "/CN=" + name)
+    with open(os.path.join(work.name, name + ".ext"), "w") as f:
+        f.write("subjectAltName=" + san + "\n")
+    openssl("x509", "-req", "-in", name + ".req", "-CA", authority + ".pem", "-CAkey", authority + ".key", "-CAcreateserial", "-days", "2", "-out", name + ".pem", "-extfile", name + ".ext")
+
+
+def certified(name, authority="believed"):
+    return ["--cert", os.path.join(work.name, name + ".pem"), "--cert-key", os.path.join(work.name, name + ".key"), "--ca", os.path.join(work.name, authority + ".pem")]
+
+
+for authority in "believed", "unknown":
+    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", authority + ".key", "-out", authority + ".pem", "-days", "2", "-subj", "/CN=" + authority)
+for name, authority, san in (("server", "believed", "IP:127.0.0.1"), ("client", "believed", "DNS:client"), ("stranger", "unknown", "IP:127.0.0.1"), ("elsewhere", "believed", "DNS:elsewhere")):
+    certificate(name, authority, san)
+for words, what in ((certified("server")[:4], "no key"), (["--key", key] + certified("server"), "a key and certificates"), ([], "no key")):
+    got = run("there", "listen", "0", *words)
+    check("who listens needs one of both, whole", got.returncode == 64 and what in got.stderr, got.returncode, got.stderr)
+
+
+def send_certified(who, authority, listens, child):
+    p = subprocess.Popen([umbra, "listen", "0", *listens, "--folder", parcels, "--disks", disks], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    atexit.register(p.kill)
+    sent = run("here", "fork", "one", "--to", "127.0.0.1:%d" % int(p.stdout.readline().split(":")[-1]), *certified(who, authority), "--name", child, "--wait", "5")
+    p.kill()
+    return sent
+
+
+for left in os.listdir(disks):
+    os.unlink(os.path.join(disks, left))
+sent = send_certified("client", "believed", certified("server"), "certified")
+check("with certificates it is sent", sent.returncode == 0 and "certified" in names("there"), sent.stderr)
+run("there", "kill", "certified")
+for what, who, authority, listens in (("a client of another authority", "stranger", "believed", certified("server")), ("a server of another authority", "client", "unknown", certified("server")),
+                                      ("a server that is called otherwise", "client", "believed", certified("elsewhere"))):
+    sent = send_certified(who, authority, listens, "nobody")
+    check(what + " is not believed", sent.returncode == 65 and "believe" in sent.stderr and "nobody" not in names("there"), sent.returncode, sent.stderr)
+sent = run("here", "fork", "one", "--to", "127.0.0.1:%d" % port, *certified("client"), "--name", "nobody", "--wait", "0")
+check("one has a key and one certificates", sent.returncode == 65, sent.returncode, sent.stderr)
+
 # ---- who fills the files is killed: what is left of them is removed by the next one ----
 
 for left in os.listdir(disks):

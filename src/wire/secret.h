@@ -1,0 +1,15 @@
+/*
+ * By what umbra-wire knows the other side, as who starts it says by a pipe: 32 bytes are a key.
+ * Anything else is WIRE_CERTIFICATES, then for each of enum wire_part a length in four bytes,
+ * little-endian, and so many: PEM, and a name.
+ */
+#pragma once
+
+enum { WIRE_SECRET_BYTES = 60000, WIRE_CERTIFICATES = 'C' };
+enum wire_part {
+	WIRE_CERTIFICATE, /* this side's, with those between it and the authority */
+	WIRE_PRIVATE_KEY,
+	WIRE_AUTHORITY, /* whose certificates are believed */
+	WIRE_HOST, /* whom the other side's has to name; "": it is a client */
+	WIRE_PARTS
+};
