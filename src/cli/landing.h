@@ -40,8 +40,9 @@ struct landing {
 };
 
 /*
- * Of a machine of that name; one without files has no disk here, whatever it says. 0; -ENOSPC: there is no room for them; -EOPNOTSUPP: of a format that
- * cannot land; -EPERM: the sender's policy keeps one there; -EBUSY: somebody fills them; -errno.
+ * Of a machine of that name; one without files has no disk here, whatever it says. 0; -ENOSPC: for
+ * them there is no room; -EOPNOTSUPP: of a format that cannot land; -EPERM: the sender's policy
+ * keeps one there; -errno.
  */
 int landing_begin(struct landing *landing, const char *root, const char *machine, const char *id,
 		  const struct parcel_space *space);
