@@ -72,6 +72,7 @@ static char *vendor_data(const struct seed *seed)
 		"mkdir -p /run/umbra-seed && "
 		"mount -o ro \"$(findfs LABEL=cidata || findfs LABEL=CIDATA)\" /run/umbra-seed && "
 		"install -D /run/umbra-seed/umbra-agent /usr/local/sbin/umbra-agent && "
+		"mkdir -p /usr/local/bin && "
 		"ln -sf ../sbin/umbra-agent /usr/local/bin/umbra-guest && "
 		"umount /run/umbra-seed; systemctl enable --now umbra-agent\n";
 	char *text = NULL;
