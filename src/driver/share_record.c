@@ -65,6 +65,17 @@ static int map(const char *where, struct share_record **ret)
 	return 0;
 }
 
+static int map_own(struct share_record **ret)
+{
+	const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	void *at = mmap(NULL, sizeof(**ret), PROT_READ | PROT_WRITE, flags, -1, 0);
+
+	if (at == MAP_FAILED)
+		return -errno;
+	*ret = at;
+	return 0;
+}
+
 int share_record_open(const char *path, const struct stat *st, uint64_t size_bytes,
 		      const char *where, struct share_record **ret)
 {
@@ -77,6 +88,8 @@ int share_record_open(const char *path, const struct stat *st, uint64_t size_byt
 
 	if (!error)
 		error = map(where ? where : chosen, ret);
+	if (error && error != -EBUSY && !where)
+		error = map_own(ret);
 	if (error || is_of(*ret, &wanted))
 		return error;
 	return begin_anew(*ret, &wanted);

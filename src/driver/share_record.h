@@ -4,6 +4,8 @@
  *
  *   - The file is in memory (/run): neither the record nor what was written and not flushed lives
  *     longer than the guest's kernel. Whoever serves after that is another disk to its proxies.
+ *   - Where there is no such folder, and no other place was named, it is the program's own, and
+ *     ends with that.
  *   - It is of one file or device, by its numbers and size; of another one it begins anew.
  *   - An outcome has its number last: who is killed meanwhile has not recorded it.
  *   - One program has it at a time.
