@@ -26,8 +26,9 @@ def start(where):
         f.truncate(1 << 20)
     broker = subprocess.Popen([umbra, "run", "--name", "deaths", "--kernel", guest, "--console", "none", "--disk", disk + ",format=raw",
                                "--net", "user", "--net", "switch=deaths", "--serve", "shelf"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    want = collections.Counter(broker=1, machine=1, disk=2, keeper=2, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
-    expect("a machine with one of each begins", wait_for(lambda: roles() == want), roles())
+    want = collections.Counter(broker=1, machine=2, disk=2, keeper=2, supervisor=6, net=1, line=1, relay=1, joiner=2, switch=1, hub=1)
+    if not wait_for(lambda: roles() == want): # the machine's process, and who would fork it
+        sys.exit("a machine with one of each did not begin: %s" % roles())
     expect("and its broker answers", wait_for(answers))
     expect("no process that serves it, or starts who does, has a capability", wait_for(lambda: not with_rights()), with_rights())
     return broker, want

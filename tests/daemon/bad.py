@@ -110,7 +110,7 @@ for method, verb, body in (("POST", "pause", None), ("POST", "resume", None), ("
 # an operation that is cancelled: the command's stand-in takes a minute
 daemon.stop()
 with open(daemon.path("umbra"), "w") as f:
-    f.write("#!/bin/sh\n[ \"$4\" = /long ] && printf '{\"long\":\"%%0100000d\"}' 0 && exit\n[ $1 = disk ] && exec sleep ${4#/}\nexec %s \"$@\"\n" % daemon.umbra)
+    f.write("#!/bin/sh\nfor word; do case $word in /long) printf '{\"long\":\"%%0100000d\"}' 0; exit;; /60) exec sleep 60;; esac; done\nexec %s \"$@\"\n" % daemon.umbra)
 os.chmod(daemon.path("umbra"), 0o700)
 real, daemon.umbra = daemon.umbra, daemon.path("umbra")
 daemon.start()
