@@ -15,7 +15,7 @@
 #include "layer.h"
 #include "lib/brief_wait.h"
 
-enum { OWN_FDS = 3, BULK_BYTES = 64 << 10 };
+enum { OWN_FDS = 3, BULK_BYTES = 64 << 10, TURNS = 64 };
 
 struct server;
 struct slot { struct server *server; struct disk_request request; struct iovec iov; };
@@ -115,7 +115,7 @@ static int serve(struct server *server)
 	for (unsigned n = 0; n < service->count; n++)
 		fds[OWN_FDS + n] = (struct pollfd){ .fd = disk_queue_fd(server->queue[n]),
 						    .events = POLLIN };
-	while (!fds[1].revents) {
+	for (unsigned turns = 1; !fds[1].revents; turns++) {
 		int got = take_all(server);
 
 		if (got < 0)
@@ -127,6 +127,9 @@ static int serve(struct server *server)
 			brief_wait_found(&server->brief);
 		else if (!looks_again(server))
 			sleep_until(server, fds);
+		/* the end and layers come also to one that never sleeps */
+		if (turns % TURNS == 0)
+			poll(fds + 1, OWN_FDS - 1, 0);
 		if (fds[2].revents && layers_take(server->layers))
 			fds[2].fd = -1; /* the broker is gone; the end comes as well */
 		fds[2].revents = 0;
