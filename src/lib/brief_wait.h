@@ -73,5 +73,13 @@ static inline void brief_wait_found(struct brief_wait *wait)
 	wait->begun = 0;
 }
 
-/* What it waited for is of no account: a clock's time, or an end. */
-static inline void brief_wait_forget(struct brief_wait *wait) { wait->begun = 0; }
+/*
+ * What it waited for is of no account: a clock's time, or an end. But that it was long is: else who
+ * is only ever woken by clocks would look before each sleep.
+ */
+static inline void brief_wait_forget(struct brief_wait *wait)
+{
+	if (wait->begun && __builtin_ia32_rdtsc() - wait->begun > BRIEF_WAIT_TICKS)
+		wait->in_a_row = 0;
+	wait->begun = 0;
+}

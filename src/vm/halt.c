@@ -6,7 +6,7 @@
  *
  *  - The lock is not held while it looks. Who changes anything for the processor counts in `wakes`
  *    under the lock: a processor that has it again and finds the same number may sleep.
- *  - A wait that a clock ended says nothing of the next one.
+ *  - A short wait that a clock ended says nothing of the next one.
  */
 #include "machine_internal.h"
 
