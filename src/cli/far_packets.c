@@ -89,7 +89,6 @@ struct link {
 	uint8_t order[SHARE_SEND_SLOTS];
 	unsigned held_first, held_count, held_said;
 	struct held held[SHARE_RECEIVE_SLOTS];
-	uint64_t lost;
 };
 
 static void pause_ms(int timeout_ms) { poll(NULL, 0, timeout_ms); }
@@ -178,6 +177,8 @@ static void *accept_always(void *context)
 
 		if (fd >= 0)
 			accept_one(link, fd);
+		else
+			pause_ms(FIRST_DELAY_MS); /* no descriptor is left for now */
 	}
 	return NULL;
 }
@@ -353,12 +354,12 @@ static int take_hello(struct link *link, const struct far_frame *hello)
 {
 	const bool was_known = link->stream.other;
 	bool is_new;
-	int error = far_stream_greet(&link->stream, hello, &is_new);
 
-	if (error || link->is_greeted)
+	if (link->is_greeted || far_stream_greet(&link->stream, hello, &is_new))
 		return -EBADMSG;
 	if (hello->known == link->stream.session)
-		free_held(link, far_stream_acked(&link->stream, hello->number));
+		free_held(link,
+			  far_stream_acked(&link->stream, hello->number, link->held_count));
 	link->held_said = 0;
 	link->is_greeted = link->owes_state = true;
 	if (is_new) { /* whoever was there is not any more */
@@ -383,8 +384,6 @@ static int take_data(struct link *link, const struct far_frame *frame, const uin
 	link->owes_ack = true;
 	if (got && link->peer_word && frame->word == link->peer_word)
 		send_to_hub(link, slot, data, frame->bytes);
-	else
-		link->lost += got != 0;
 	return 1;
 }
 
@@ -402,9 +401,7 @@ static int take_frame(struct link *link, const struct far_frame *frame, const ui
 		follow_far_word(link, frame->word);
 		return 1;
 	}
-	acked = far_stream_acked(&link->stream, frame->number);
-	if (acked > link->held_said)
-		return -EBADMSG; /* of what was not said here */
+	acked = far_stream_acked(&link->stream, frame->number, link->held_said);
 	free_held(link, acked);
 	return acked < 0 ? -EBADMSG : 1;
 }
@@ -504,34 +501,52 @@ static void take_packet(struct link *link, unsigned slot)
 }
 
 /* False: the hub has failed. */
+static bool take_reply(struct link *link, const struct slot_reply *reply)
+{
+	if (link->slot[reply->slot] != SLOT_HUBS)
+		return false;
+	if (reply->slot >= SHARE_RECEIVE_SLOTS)
+		free_send_slot(link, reply->slot);
+	else if (reply->result > 0)
+		take_packet(link, reply->slot);
+	else
+		submit(link, reply->slot, SHARE_RECEIVE);
+	return true;
+}
+
+/*
+ * As many as there are slots: one that answers without end holds up nobody else. What is there yet
+ * is looked at in the next turn.
+ */
 static bool take_replies(struct link *link)
 {
 	struct slot_reply reply;
-	int got;
+	ssize_t written = 0;
 
-	while ((got = slot_collect(&link->client, &reply)) > 0) {
-		if (link->slot[reply.slot] != SLOT_HUBS)
+	for (unsigned n = 0; n < SHARE_SLOTS; n++) {
+		const int got = slot_collect(&link->client, &reply);
+
+		if (!got)
+			return true;
+		if (got < 0 || !take_reply(link, &reply))
 			return false;
-		if (reply.slot >= SHARE_RECEIVE_SLOTS) {
-			link->lost += reply.result != 0;
-			free_send_slot(link, reply.slot);
-		} else if (reply.result > 0) {
-			take_packet(link, reply.slot);
-		} else {
-			submit(link, reply.slot, SHARE_RECEIVE);
-		}
 	}
-	return !got;
+	if (slot_has_reply(&link->client))
+		written = write(link->answer, &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
+	return true;
 }
 
+/* The bell before what it tells of: what changes behind these looks rings it once more. */
 static bool hear_port(struct link *link)
 {
-	const uint32_t word = __atomic_load_n(&link->memory->peer_is_there, __ATOMIC_ACQUIRE);
 	uint64_t rung;
+	uint32_t word;
 	bool good;
 
 	if (read(link->answer, &rung, sizeof(rung)) < 0)
 		errno = 0; /* it does not wait */
+	word = __atomic_load_n(&link->memory->peer_is_there, __ATOMIC_ACQUIRE);
 	__atomic_store_n(&link->memory->queue.replies.sleeps, 1, __ATOMIC_SEQ_CST);
 	good = take_replies(link);
 	link->owes_state |= word != link->peer_word;

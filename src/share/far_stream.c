@@ -1,6 +1,7 @@
 /* See far_stream.h. */
 #include "far_stream.h"
 
+#include <assert.h>
 #include <errno.h>
 
 #define MAGIC 0x66617270u
@@ -29,13 +30,14 @@ int far_frame_check(const struct far_frame *frame, uint32_t most_bytes)
 	return frame->kind != FAR_HELLO && (frame->known || frame->base) ? -EBADMSG : 0;
 }
 
-int64_t far_stream_acked(struct far_stream *stream, uint64_t number)
+int64_t far_stream_acked(struct far_stream *stream, uint64_t number, uint64_t said)
 {
 	const uint64_t more = number - stream->acked;
 
+	assert(said <= stream->sent - stream->acked);
 	if (number < stream->acked)
 		return 0; /* it was said before the last */
-	if (number > stream->sent)
+	if (more > said)
 		return -EBADMSG;
 	stream->acked = number;
 	return (int64_t)more;

@@ -48,5 +48,8 @@ int far_stream_greet(struct far_stream *stream, const struct far_frame *hello, b
 uint64_t far_stream_put(struct far_stream *stream);
 /* 1: it is the next; 0: it was had before; -EBADMSG. */
 int far_stream_take(struct far_stream *stream, const struct far_frame *data);
-/* How many more are acknowledged; -EBADMSG. */
-int64_t far_stream_acked(struct far_stream *stream, uint64_t number);
+/*
+ * How many more are acknowledged; -EBADMSG, and nothing is changed: it is more than the other side
+ * can have had. said: how many behind those that it has acknowledged it may have.
+ */
+int64_t far_stream_acked(struct far_stream *stream, uint64_t number, uint64_t said);
