@@ -194,7 +194,8 @@ static void take_request(struct server *server, const struct share_disk_request 
 	struct share_disk_done done = { .kind = SHARE_DISK_DONE, .number = asked->number };
 	const struct share_outcome *outcome = share_record_find(server->record, asked->number);
 
-	if (asked->round != server->round || !asked->number ||
+	/* without a hello there is no round, and nothing is known of who asks */
+	if (!server->round || asked->round != server->round || !asked->number ||
 	    (outcome && outcome->number > asked->number))
 		return;
 	if (outcome && (outcome->act != SHARE_DISK_READ || outcome->window == server->window)) {

@@ -12,7 +12,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#define MAGIC 0x31726873u
+#define MAGIC 0x32726873u
 #define FOLDER "/run"
 #define HASH_FIRST 0xcbf29ce484222325ull
 #define HASH_FACTOR 0x100000001b3ull
@@ -30,15 +30,28 @@ static int choose_place(const char *path, char *ret, size_t room)
 	return 0;
 }
 
+static void read_boot(char ret[SHARE_RECORD_BOOT_BYTES])
+{
+	const int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	const ssize_t got = fd < 0 ? 0 : read(fd, ret, SHARE_RECORD_BOOT_BYTES);
+
+	if (got <= 0)
+		memset(ret, 0, SHARE_RECORD_BOOT_BYTES);
+	if (fd >= 0)
+		close(fd);
+}
+
 static bool is_of(const struct share_record *record, const struct share_record *wanted)
 {
 	return record->magic == MAGIC && record->device == wanted->device &&
-	       record->inode == wanted->inode && record->size_bytes == wanted->size_bytes;
+	       record->inode == wanted->inode && record->size_bytes == wanted->size_bytes &&
+	       !memcmp(record->boot, wanted->boot, sizeof(record->boot));
 }
 
 /* Its magic is the last: one that is not whole is none. */
 static int begin_anew(struct share_record *record, const struct share_record *wanted)
 {
+	__atomic_store_n(&record->magic, 0, __ATOMIC_SEQ_CST);
 	*record = *wanted;
 	if (getrandom(record->id, sizeof(record->id), 0) != sizeof(record->id))
 		return -errno;
@@ -51,6 +64,7 @@ static int map(const char *where, struct share_record **ret)
 {
 	const int fd = open(where, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	void *at;
+	int error;
 
 	if (fd < 0)
 		return -errno;
@@ -58,6 +72,10 @@ static int map(const char *where, struct share_record **ret)
 		return errno == EWOULDBLOCK ? -EBUSY : -errno;
 	if (ftruncate(fd, sizeof(**ret)))
 		return -errno;
+	/* its bytes are there: a mapping of what a folder that is full has no room for ends it */
+	error = posix_fallocate(fd, 0, sizeof(**ret));
+	if (error)
+		return -error;
 	at = mmap(NULL, sizeof(**ret), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return -errno;
@@ -80,12 +98,14 @@ int share_record_open(const char *path, const struct stat *st, uint64_t size_byt
 		      const char *where, struct share_record **ret)
 {
 	const bool is_device = S_ISBLK(st->st_mode);
-	const struct share_record wanted = { .device = is_device ? st->st_rdev : st->st_dev,
-					     .inode = is_device ? 0 : st->st_ino,
-					     .size_bytes = size_bytes };
+	struct share_record wanted = { .device = is_device ? st->st_rdev : st->st_dev,
+				       .inode = is_device ? 0 : st->st_ino,
+				       .size_bytes = size_bytes };
 	char chosen[sizeof(FOLDER) + 64];
-	int error = where ? 0 : choose_place(path, chosen, sizeof(chosen));
+	int error;
 
+	read_boot(wanted.boot);
+	error = where ? 0 : choose_place(path, chosen, sizeof(chosen));
 	if (!error)
 		error = map(where ? where : chosen, ret);
 	if (error && error != -EBUSY && !where)

@@ -2,8 +2,9 @@
  * What a server of a disk knows of the last requests of a proxy (abi/share_disk.h), in a file that
  * is mapped: so it is there still when the program is started again, as what it has written is.
  *
- *   - The file is in memory (/run): neither the record nor what was written and not flushed lives
- *     longer than the guest's kernel. Whoever serves after that is another disk to its proxies.
+ *   - What was written and not flushed does not live longer than the guest's kernel, and so does
+ *     not the record, be the file in memory (/run) or not: it names the boot that it is of. Whoever
+ *     serves after that is another disk to its proxies.
  *   - Where there is no such folder, and no other place was named, it is the program's own, and
  *     ends with that.
  *   - It is of one file or device, by its numbers and size; of another one it begins anew.
@@ -18,12 +19,15 @@
 
 #include "abi/share_disk.h"
 
+enum { SHARE_RECORD_BOOT_BYTES = 40 };
+
 /* What came of a request; number 0: nothing is known. */
 struct share_outcome { uint64_t number, window; uint32_t act, status; };
 
 struct share_record {
 	uint64_t magic;
 	uint64_t device, inode, size_bytes;
+	char boot[SHARE_RECORD_BOOT_BYTES]; /* zeros: the kernel does not say */
 	uint8_t id[16]; /* of the disk */
 	uint64_t session;
 	struct share_outcome outcome[SHARE_DISK_SPAN];

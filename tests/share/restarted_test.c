@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,7 @@
 #include "abi/share.h"
 #include "abi/share_disk.h"
 #include "abi/vmbus_layout.h"
+#include "driver/share_record.h"
 #include "driver/uio_channel.h"
 
 enum { WRITES = 120, SECTOR = 512, DISK_BYTES = 1 << 20, PATIENCE_MS = 20000, BUSY = 1,
@@ -243,6 +245,32 @@ static void ends_now_and_then(void)
 	      write_once(WRITES) && common->times[WRITES] == 1);
 }
 
+static void asked_before_hello(void)
+{
+	const struct share_disk_request asked = { .kind = SHARE_DISK_REQUEST,
+						  .act = SHARE_DISK_ZERO,
+						  .number = WRITES + 1,
+						  .oldest = 1,
+						  .bytes = SECTOR };
+	struct share_disk_welcome is;
+
+	start();
+	check("what is asked before a hello is not done",
+	      send(line, &asked, sizeof(asked), 0) == sizeof(asked) && greet(9, &is) &&
+		      is.kind == SHARE_DISK_WELCOME && !common->times[0]);
+	end_server();
+}
+
+/* The record, as another kernel of this guest's has left it. */
+static void boot_again(void)
+{
+	const size_t at = offsetof(struct share_record, boot);
+	FILE *file = fopen(record, "r+b");
+
+	if (!file || fseek(file, (long)at, SEEK_SET) || fputc('?', file) == EOF || fclose(file))
+		abort();
+}
+
 static void others(void)
 {
 	struct share_disk_welcome before;
@@ -265,6 +293,12 @@ static void others(void)
 	check("a disk of another size is another",
 	      greet(8, &is) && memcmp(is.id, before.id, sizeof(is.id)) != 0);
 	end_server();
+	boot_again();
+	before = is;
+	start();
+	check("and one that another kernel has written to",
+	      greet(8, &is) && memcmp(is.id, before.id, sizeof(is.id)) != 0);
+	end_server();
 }
 
 int main(void)
@@ -282,6 +316,7 @@ int main(void)
 	common->window_number = 3;
 	ends_now_and_then();
 	others();
+	asked_before_hello();
 	unlink(disk);
 	unlink(record);
 	printf("1..%u\n", checks);
