@@ -194,10 +194,12 @@ static int show_hot(struct debug_view *view, size_t most)
 {
 	const struct timespec pause = { 0, PAUSE_MS * NS_PER_MS };
 	const uint64_t end = now_ms() + LOOK_MS;
-	int error = 0;
+	bool answers = look(view);
+	int error;
 
-	while (look(view) && now_ms() < end)
+	for (; answers && now_ms() < end; answers = look(view))
 		nanosleep(&pause, NULL);
+	error = answers ? 0 : -ECONNRESET;
 	qsort(view->place, view->places, sizeof(*view->place), compare_places);
 	for (size_t n = 0; !error && n < view->places && n < most; n++) {
 		const struct place *place = &view->place[n];
