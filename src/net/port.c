@@ -125,6 +125,9 @@ void net_port_put(struct net_port *port, const struct net_frame *frame, const vo
 
 bool net_port_looks_again(struct net_port *port, struct brief_wait *brief)
 {
+	/* what is there is the server's before this one; who accepts this one rings */
+	if (!port->begun)
+		return false;
 	if (slot_server_has_request(&port->slots)) {
 		brief_wait_found(brief);
 		return true;

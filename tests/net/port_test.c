@@ -120,6 +120,23 @@ static void test_watched(struct card *card)
 	expect("then it wakes again", is_rung(card->answer[0]));
 }
 
+/* As while a machine is paused, or stands still. */
+static void test_not_accepted(struct card *card)
+{
+	struct brief_wait brief = { 0 };
+	struct net_port next;
+	struct net_sent none;
+
+	card->memory->generation++;
+	net_port_init(&next, card->memory, card->doorbell[0], card->answer[1]);
+	expect("a server that is not accepted yet takes nothing", !net_port_take(&next, &none));
+	expect("and sleeps, though the one before it was asked for something",
+	       slot_server_has_request(&next.slots) && !net_port_looks_again(&next, &brief));
+	card->memory->accepted = card->memory->generation;
+	net_port_take(&next, &none);
+	expect("until it is", net_port_looks_again(&next, &brief));
+}
+
 int main(void)
 {
 	struct card card;
@@ -127,5 +144,6 @@ int main(void)
 	card_make(&card);
 	test_sent(&card);
 	test_watched(&card);
+	test_not_accepted(&card);
 	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }
