@@ -1,8 +1,9 @@
 /*
  * The bus, the storage service and the disk process's side together, each on its threads as in a
  * machine, for ThreadSanitizer too: one processor reads and writes and compares with what it knows,
- * and now and then closes the channel with requests under way; the other signals and moves the
- * channel's interrupts all the time. usage: bus_threads_test [ROUNDS [SEED]]
+ * and now and then closes the channel with requests under way; another one signals and moves the
+ * channel's interrupts all the time; a third looks for replies, as one that halts does. usage:
+ * bus_threads_test [ROUNDS [SEED]]
  */
 #include <stdio.h>
 
@@ -12,6 +13,7 @@
 
 enum {
 	AREAS = 24,
+	LOOKS = 64,
 	AREA_SECTORS = 16,
 	AREA_BYTES = AREA_SECTORS * 512,
 	DATA_GPA = 0x40000,
@@ -23,6 +25,7 @@ static uint32_t seed = 1;
 static uint32_t written, taken;
 static uint64_t transaction;
 static bool stop;
+static pthread_mutex_t collecting = PTHREAD_MUTEX_INITIALIZER; /* replies */
 static uint8_t want[AREAS]; /* what each area of the disk is filled with */
 
 static uint32_t rnd(void)
@@ -174,13 +177,38 @@ static void close_and_open(void)
 	open_channel();
 }
 
+static void collect(void)
+{
+	if (storage_collect(fake.storage) < 0)
+		fail("collecting");
+	pthread_mutex_unlock(&collecting);
+}
+
 static void *devices(void *unused)
 {
 	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
-		if (storage_collect(fake.storage) < 0)
-			fail("collecting");
+		pthread_mutex_lock(&collecting);
+		collect();
 		bus_run(fake.bus);
 		slot_clients_sleep(&(struct slot_client *){ &fake.client }, 1, 0);
+	}
+	return unused;
+}
+
+/* In the place of that thread for a moment, again and again; a reply that both miss ends it all. */
+static void *halted_processor(void *unused)
+{
+	struct slot_client *const clients[] = { &fake.client };
+
+	while (!__atomic_load_n(&stop, __ATOMIC_SEQ_CST)) {
+		for (unsigned n = 0; n < LOOKS; n++) {
+			slot_clients_watch(clients, 1);
+			if (slot_has_reply(&fake.client) && !pthread_mutex_trylock(&collecting))
+				collect();
+		}
+		if (slot_clients_unwatch(clients, 1))
+			slot_wake(&fake.client);
+		usleep(20);
 	}
 	return unused;
 }
@@ -219,7 +247,7 @@ int main(int argc, char **argv)
 	char path[] = "/tmp/umbra-bus-XXXXXX";
 	struct disk *disks[2];
 	struct disk_error error;
-	pthread_t threads[3];
+	pthread_t threads[4];
 	int end[2];
 	int fd = mkstemp(path);
 	struct block_service service;
@@ -246,6 +274,7 @@ int main(int argc, char **argv)
 	pthread_create(&threads[1], NULL, devices, NULL);
 	open_channel();
 	pthread_create(&threads[2], NULL, other_processor, NULL);
+	pthread_create(&threads[3], NULL, halted_processor, NULL);
 	for (unsigned n = 0; n < rounds; n++) {
 		round_of_requests();
 		if (n % 16 == 15)
@@ -255,6 +284,7 @@ int main(int argc, char **argv)
 	slot_wake(&fake.client);
 	pthread_join(threads[1], NULL);
 	pthread_join(threads[2], NULL);
+	pthread_join(threads[3], NULL);
 	close(end[1]);
 	pthread_join(threads[0], NULL);
 	if (disk_close(disks[0]))
