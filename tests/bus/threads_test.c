@@ -195,7 +195,7 @@ static void *devices(void *unused)
 	return unused;
 }
 
-/* In the place of that thread for a moment, again and again; a reply that both miss ends it all. */
+/* In the place of that thread for a moment, again and again (net-port: who misses no reply). */
 static void *halted_processor(void *unused)
 {
 	struct slot_client *const clients[] = { &fake.client };
