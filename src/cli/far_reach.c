@@ -523,28 +523,44 @@ static bool hear_line(struct reach *reach)
 }
 
 /* False: the hub has failed. */
+static bool take_reply(struct reach *reach, const struct slot_reply *reply)
+{
+	if (!reach->is_hubs[reply->slot])
+		return false;
+	reach->is_hubs[reply->slot] = false;
+	if (reply->slot >= SHARE_RECEIVE_SLOTS)
+		reach->send_stack[reach->send_free++] = (uint8_t)reply->slot;
+	else if (reply->result > 0)
+		take_packet(reach, reply->slot);
+	else
+		submit(reach, reply->slot, SHARE_RECEIVE);
+	return true;
+}
+
+/*
+ * False: the hub has failed. As many as there are slots are taken: one that answers without end
+ * holds up nobody else; what is there yet is looked at in the next turn.
+ */
 static bool hear_port(struct reach *reach)
 {
 	struct slot_reply reply;
 	uint64_t rung;
-	int got;
+	ssize_t written = 0;
+	int got = 1;
 
 	if (read(reach->answer, &rung, sizeof(rung)) < 0)
 		errno = 0; /* it does not wait */
 	__atomic_store_n(&reach->memory->queue.replies.sleeps, 1, __ATOMIC_SEQ_CST);
-	while ((got = slot_collect(&reach->client, &reply)) > 0) {
-		if (!reach->is_hubs[reply.slot])
+	for (unsigned n = 0; n < SHARE_SLOTS && got > 0; n++) {
+		got = slot_collect(&reach->client, &reply);
+		if (got > 0 && !take_reply(reach, &reply))
 			return false;
-		reach->is_hubs[reply.slot] = false;
-		if (reply.slot >= SHARE_RECEIVE_SLOTS)
-			reach->send_stack[reach->send_free++] = (uint8_t)reply.slot;
-		else if (reply.result > 0)
-			take_packet(reach, reply.slot);
-		else
-			submit(reach, reply.slot, SHARE_RECEIVE);
 	}
+	if (slot_has_reply(&reach->client))
+		written = write(reach->answer, &(uint64_t){ 1 }, 8);
+	(void)written; /* a counter that is full wakes, too */
 	slot_kick(&reach->client);
-	return !got;
+	return got >= 0;
 }
 
 /* ---- all of it ---- */
