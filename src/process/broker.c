@@ -396,11 +396,12 @@ static bool take_want_fork(struct broker *b, const uint8_t *data, uint32_t bytes
 	enum control_wish wish;
 	uint32_t wanted;
 
-	/* the answer to the last one has to be out */
-	if (bytes != sizeof(wanted) || b->unsaid & 1u << SAY_FORK_ENDED)
+	if (bytes != sizeof(wanted))
 		return false;
 	memcpy(&wanted, data, sizeof(wanted));
-	if (wanted > 1 || !control_guest_forks(&b->control, wanted, &wish))
+	/* another one comes after the answer to the last; that it is not wanted may cross that */
+	if (wanted > 1 || (wanted && b->unsaid & 1u << SAY_FORK_ENDED) ||
+	    !control_guest_forks(&b->control, wanted, &wish))
 		return false;
 	broker_grant(b, wish);
 	return true;

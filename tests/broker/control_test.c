@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -130,7 +131,21 @@ static void say_fork_ended(struct client *client, const uint8_t *data, uint32_t 
 	say(client, text);
 }
 
-/* Wants to be forked when it is told 1 as its memory, and no longer when 2. */
+/* The broker wakes up for both. */
+static void want_and_drop(struct client *client)
+{
+	const uint32_t wants[2] = { 1, 0 };
+	const int wake_fd = client->to_broker.wake_fd;
+	const int nobody = eventfd(0, EFD_CLOEXEC);
+
+	client->to_broker.wake_fd = nobody;
+	put(client, RECORD_WANT_FORK, &wants[0], sizeof(wants[0]));
+	client->to_broker.wake_fd = wake_fd;
+	put(client, RECORD_WANT_FORK, &wants[1], sizeof(wants[1]));
+	close(nobody);
+}
+
+/* Wants to be forked when it is told 1 as its memory, no longer when 2, and both when 3. */
 static int machine_that_wishes(struct client *client)
 {
 	static uint8_t data[RING_RECORD_MAX_BYTES];
@@ -143,7 +158,10 @@ static int machine_that_wishes(struct client *client)
 			switch (kind) {
 			case RECORD_MEMORY:
 				wanted = data[0] == 1;
-				put(client, RECORD_WANT_FORK, &wanted, sizeof(wanted));
+				if (data[0] == 3)
+					want_and_drop(client);
+				else
+					put(client, RECORD_WANT_FORK, &wanted, sizeof(wanted));
 				break;
 			case RECORD_FORK_ENDED: say_fork_ended(client, data, bytes); break;
 			case RECORD_STOP: put(client, RECORD_ENDED, ended, sizeof(ended)); return 0;
@@ -745,6 +763,19 @@ static bool hears(FILE *peer, const char *want)
 	return fgets(line, sizeof(line), peer) && !strcmp(line, want);
 }
 
+/* The answer that nobody may crosses what the machine says next. */
+static void wish_dropped_at_once(void)
+{
+	struct running running = start(machine_that_wishes);
+	FILE *peer = connect_to();
+
+	expect("a wish that is dropped at once", answers(peer, "memory 3", "ok"));
+	expect("is answered once", has_said(running, "ended -1 0 "));
+	expect("stop", answers(peer, "stop", "ok"));
+	fclose(peer);
+	finish("a machine that drops its wish at once", running, BROKER_ENDED, "ended -1 0 ");
+}
+
 /* Forks that a guest asks for: each wish is answered once, whoever says what when. */
 static void wishes(void)
 {
@@ -1022,6 +1053,7 @@ int main(void)
 	not_reading();
 	lying_machines();
 	wishes();
+	wish_dropped_at_once();
 	trace_overflows();
 	traced();
 	lying_traces();
