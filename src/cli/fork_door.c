@@ -64,6 +64,7 @@ struct making {
 	int out;   /* what it says */
 	unsigned parent;
 	uint64_t asked; /* its broker's number; 0: a line waits */
+	unsigned number; /* the child's */
 	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
 	char answer[ANSWER_BYTES];
 	size_t used;
@@ -251,14 +252,15 @@ static int choose_name(struct door *door, char name[NAME_MAX_BYTES + 1])
 
 static _Noreturn void become_fork(const struct making *making, const char *parent, int out)
 {
-	char asked[24];
+	char asked[48];
 	char console[PATH_BYTES];
 	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
 	dup2(null, STDIN_FILENO);
 	dup2(out, STDOUT_FILENO);
 	dup2(null, STDERR_FILENO);
-	snprintf(asked, sizeof(asked), "%llu", (unsigned long long)making->asked);
+	snprintf(asked, sizeof(asked), "%llu,%u", (unsigned long long)making->asked,
+		 making->number);
 	if (!name_console_path(making->name, console, sizeof(console)))
 		execl("/proc/self/exe", "umbra", "fork", "--json", "--asked", asked, "--name",
 		      making->name, "--console", console, parent, NULL);
@@ -277,6 +279,7 @@ static int making_begin(struct door *door, unsigned parent, const char *token, u
 		return -errno;
 	note_begin(door);
 	making->asked = asked;
+	making->number = door->number;
 	making->pid = fork();
 	if (!making->pid)
 		become_fork(making, door->machine[parent].name, out[1]);
@@ -339,7 +342,7 @@ static void making_ended(struct door *door)
 		machine_add(door, making->name, socket, making->token, broker_of(making));
 	if (making->asked)
 		tell_broker(&door->machine[making->parent], making->asked, good ? 0 : EIO,
-			    good ? door->number : 0);
+			    good ? making->number : 0);
 	for (unsigned n = 0; n < LINES; n++) {
 		struct line *line = &door->line[n];
 

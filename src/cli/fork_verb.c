@@ -88,6 +88,7 @@ struct fork_command {
 	unsigned long count;
 	bool json, with_secrets;
 	unsigned long asked; /* by its guest, by this number; 0: not */
+	unsigned long number; /* of the child, then */
 	int peer;
 	json_t *machine; /* what the parent says of itself */
 	struct fork_disks disks;
@@ -415,11 +416,12 @@ static int send_layers(const struct fork_command *command)
 static int send_fork(const struct fork_command *command)
 {
 	const unsigned fds = fork_kit_fds(command->nets.options.cards);
-	char asked[48] = "";
-	char line[192];
+	char asked[80] = "";
+	char line[224];
 
 	if (command->asked)
-		snprintf(asked, sizeof(asked), ",\"asked\":%lu", command->asked);
+		snprintf(asked, sizeof(asked), ",\"asked\":%lu,\"number\":%lu", command->asked,
+			 command->number);
 	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s%s}\n",
 		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
 	if (!command->count)
@@ -703,6 +705,15 @@ static int parse_wait(struct fork_command *command, const char *text)
 				  "say for example --wait 60");
 }
 
+/* As the door says it: WISH,CHILD (fork_door.c). */
+static void parse_asked(struct fork_command *command, const char *text)
+{
+	char *end;
+
+	command->asked = strtoul(text, &end, 10);
+	command->number = *end == ',' ? strtoul(end + 1, NULL, 10) : 0;
+}
+
 /* What a child at another place cannot have from here. */
 static int check_away(const struct fork_command *command)
 {
@@ -916,7 +927,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'B': command->away.certificates.authority = optarg; break;
 		case 'l': code = parse_limit(command, optarg); break;
 		case 'w': code = parse_wait(command, optarg); break;
-		case 'A': command->asked = strtoul(optarg, NULL, 10); break;
+		case 'A': parse_asked(command, optarg); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;
 		}

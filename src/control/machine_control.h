@@ -29,10 +29,9 @@
  *            {"child":N,"pid":P} for each, with its descriptor; then success. "parent": what it
  *            does then: keep (goes on), suspend (stands until resume), hold (the same, or until
  *            the peer is gone), end. With "asked" it is what its guest has asked for by that
- *            number, unless that is not wanted any more. Of a machine that holds secrets "secrets"
- *            has to be
- *            "copied". With layers and without a kit its disks go on in the layers, and that is
- *            all
+ *            number, unless that is not wanted any more: "number" is then the child's. Of a
+ *            machine that holds secrets "secrets" has to be "copied". With layers and without a
+ *            kit its disks go on in the layers, and that is all
  *   forks    from now on this connection may have it forked for its guest, of one at a time:
  *            {"wanted":N} when that asks, {"unwanted":N} when it does not want it any more
  *   forked   "number": what came of wish N: "child", or "errno"
@@ -89,7 +88,7 @@ enum {
 	CONTROL_OUT_BYTES =
 		(CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
 };
-enum { CONTROL_PEERS = 6 /* two watch */, CONTROL_FDS = 1 + CONTROL_PEERS };
+enum { CONTROL_PEERS = 7 /* two watch, one is a door */, CONTROL_FDS = 1 + CONTROL_PEERS };
 enum { CONTROL_OCCUPIED_FDS = 2 };
 enum { CONTROL_TRACE_MS = 3600000 /* at most */ };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_LAYERS, SAVE_HELD };
@@ -189,12 +188,16 @@ struct control_trace {
 };
 
 /* What the guest has asked for (machine_wishes.c). */
-enum guest_fork_state { GUEST_FORK_NONE, GUEST_FORK_WISHED, GUEST_FORK_BEGUN };
+enum guest_fork_state { GUEST_FORK_NONE, GUEST_FORK_WISHED, GUEST_FORK_BEGUN, GUEST_FORK_OVER };
 struct control_guest_fork {
 	enum guest_fork_state state;
 	struct control_peer *door; /* who may have it forked for its guest; NULL: nobody */
 	char id[CONTROL_ID_BYTES];
 	uint64_t number; /* of the last wish */
+	/* of the fork that has begun: which child that is, as who asked for it says; whether it is
+	 * there, once that is over */
+	uint32_t child;
+	bool is_made;
 	struct record_fork_ended ended;
 };
 
@@ -208,7 +211,7 @@ struct control {
 	struct control_peer *freezer; /* who has it frozen, or thawed; NULL: nobody, or is gone */
 	char freeze_id[CONTROL_ID_BYTES];
 	unsigned freezes; /* answers of the machine's that are to come */
-	bool fork_end_is_due; /* who might have forked it for its guest is gone */
+	bool fork_end_is_due; /* nobody else tells its guest what became of its fork */
 	bool is_frozen, thaw_is_due; /* due: who had it frozen is gone */
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */

@@ -47,8 +47,10 @@ int control_take_door(struct control *control, struct control_peer *peer,
 		      const struct control_request *request);
 /* It is gone: true when the machine is to be told that nothing comes of its wish. */
 bool control_drop_door(struct control *control, const struct control_peer *peer);
-/* A fork begins that the guest has asked for by this number. 0 or -ECANCELED. */
-int control_begin_wish(struct control *control, uint64_t number);
+/* A fork begins that the guest has asked for by this number. 0, -ECANCELED or -EINVAL. */
+int control_begin_wish(struct control *control, uint64_t number, uint64_t child);
+/* It is over: where nobody else will say what came of it, the machine is to be told. */
+void control_wish_is_over(struct control *control, bool is_made);
 enum control_wish control_end_wish(struct control *control, struct control_peer *peer,
 				   const struct control_request *request);
 

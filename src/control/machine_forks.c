@@ -36,8 +36,10 @@ void control_drop_fork(struct control *control, const struct control_peer *peer)
 	if (control->forker != peer)
 		return;
 	control->forker = NULL;
-	if (control->fork_waits)
-		control->fork_waits = control->forks = false;
+	if (!control->fork_waits)
+		return;
+	control->fork_waits = control->forks = false;
+	control_wish_is_over(control, false);
 }
 
 /* ---- a machine that stands still ---- */
@@ -137,7 +139,8 @@ enum control_wish control_begin_fork(struct control *control, struct control_pee
 		 peer->kit_fds / control->kit_fds > FORK_CHILDREN)
 		error = -EINVAL;
 	if (!error && control_number(request, "asked"))
-		error = control_begin_wish(control, control_number(request, "asked"));
+		error = control_begin_wish(control, control_number(request, "asked"),
+					   control_number(request, "number"));
 	if (error) {
 		control_drop_kits(peer);
 		control_drop_layers(control, peer);
@@ -223,6 +226,7 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	control->fork_children = children;
 	control->unsettled = !is_settled;
 	control_close_layers(control);
+	control_wish_is_over(control, children != 0);
 	if (is_settled)
 		answer_fork(control, error);
 	return then;

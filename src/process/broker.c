@@ -356,6 +356,9 @@ static void fork_news(struct broker *b, enum fork_news news)
 	then = control_fork_ended(&b->control, b->fork.error, b->fork.made, !b->fork.unsettled);
 	if (then != WISH_NOTHING)
 		broker_grant(b, then);
+	if (b->control.fork_end_is_due)
+		broker_grant(b, WISH_FORK_ENDED);
+	b->control.fork_end_is_due = false;
 }
 
 /* It stands still already, and is not forked: what it has written until now stays beneath. */

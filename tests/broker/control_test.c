@@ -795,6 +795,8 @@ static void wishes(void)
 	       answers(door, "{\"do\":\"forked\",\"number\":2,\"child\":3}\n", "error -125"));
 	expect("nor with what is no error",
 	       answers(door, "{\"do\":\"forked\",\"number\":1,\"errno\":4096}\n", "error -22"));
+	expect("nor as what a child is told",
+	       answers(door, "{\"do\":\"forked\",\"number\":1}\n", "error -22"));
 	expect("granted",
 	       answers(door, "{\"do\":\"forked\",\"number\":1,\"child\":3}\n", "ok"));
 	expect("its machine hears which", has_said(running, "ended -1 0 ended 0 3 "));

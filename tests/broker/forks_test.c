@@ -51,6 +51,30 @@ static int says_it_stands(struct client *client)
 	return 1;
 }
 
+static int wish_ends[2]; /* what it hears of its wish */
+
+/* It wishes to be forked when it is told of its memory. */
+static int wishes_and_stands(struct client *client)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	const uint32_t wanted = 1;
+	uint32_t kind, bytes;
+	uint64_t count;
+
+	while (read(client->event_in, &count, 8) == 8)
+		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0)
+			if (kind == RECORD_MEMORY)
+				ring_put(&client->to_broker, RECORD_WANT_FORK, &wanted,
+					 sizeof(wanted));
+			else if (kind == RECORD_FORK)
+				ring_put(&client->to_broker, RECORD_FORK_READY, &told,
+					 sizeof(told));
+			else if (kind == RECORD_FORK_ENDED &&
+				 write(wish_ends[1], data, bytes) != (ssize_t)bytes)
+				return 1;
+	return 1;
+}
+
 static int is_deaf[2], may_hear[2];
 
 /* There is no room for what it could be told, until the test says so. */
@@ -491,6 +515,81 @@ static void hanging_up_at_children(void)
 	close(ready[1]);
 }
 
+/* Who may have it forked is killed once a fork has begun: the guest hears of its child. */
+static void door_that_is_gone(bool before_its_end)
+{
+	pid_t broker = start(wishes_and_stands, 0);
+	pid_t child;
+	FILE *door = connect_to();
+	FILE *peer = connect_to();
+	struct record_fork_ended ended = { .error = 1 };
+	int held;
+	int ready;
+	char byte;
+
+	expect("a door", answers(door, "forks", "\"ok\":true"));
+	ready = bring_kit(peer, &held);
+	ask_with(peer, "{\"do\":\"memory\",\"bytes\":1}\n", NULL, 0);
+	expect("it is wanted", hears(peer, "\"ok\":true") && hears(door, "\"wanted\":1"));
+	ask_with(peer, "{\"do\":\"fork\",\"asked\":1,\"number\":9}\n", NULL, 0);
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	if (before_its_end) {
+		fclose(door);
+		door = connect_to();
+		expect("none comes into its place", answers(door, "forks", "\"errno\":16"));
+	}
+	child = fork_child(ready);
+	expect("the child", hears(peer, "\"child\":0") && hears(peer, "\"children\":1"));
+	shutdown(fileno(door), SHUT_RDWR); /* which the child has, too */
+	fclose(door);
+	expect("the guest hears which",
+	       read(wish_ends[0], &ended, sizeof(ended)) == sizeof(ended) && !ended.error &&
+		       ended.child == 9);
+	kill_it();
+	finish("a door that is gone", broker, BROKER_STOPPED);
+	end_child(child, ready);
+	fclose(peer);
+	close(held);
+}
+
+/* Before a fork has begun: there is no child. */
+static void door_that_is_gone_before(void)
+{
+	pid_t broker = start(wishes_and_stands, 0);
+	FILE *door = connect_to();
+	FILE *peer = connect_to();
+	FILE *other = connect_to();
+	struct record_fork_ended ended = { .error = 1 };
+	const struct {
+		const char *line;
+		const char *want;
+	} refused[] = {
+		{ "{\"do\":\"fork\",\"asked\":1}\n", "\"errno\":22" },
+		{ "{\"do\":\"fork\",\"asked\":2,\"number\":9}\n", "\"errno\":125" },
+	};
+	int held;
+	int ready;
+
+	expect("a door", answers(door, "forks", "\"ok\":true"));
+	ask_with(peer, "{\"do\":\"memory\",\"bytes\":1}\n", NULL, 0);
+	expect("it is wanted", hears(peer, "\"ok\":true") && hears(door, "\"wanted\":1"));
+	for (size_t n = 0; n < sizeof(refused) / sizeof(refused[0]); n++) {
+		ready = bring_kit(peer, &held);
+		ask_with(peer, refused[n].line, NULL, 0);
+		expect("not the fork that was asked for", hears(peer, refused[n].want));
+		expect("its kit is nobody's", is_closed(held));
+		close(ready);
+	}
+	fclose(door);
+	expect("no child", read(wish_ends[0], &ended, sizeof(ended)) == sizeof(ended) &&
+				   ended.error == -EIO && !ended.child);
+	expect("it goes on", answers(other, "info", "\"ok\":true"));
+	kill_it();
+	finish("a door that is gone before", broker, BROKER_STOPPED);
+	fclose(peer);
+	fclose(other);
+}
+
 static void settled_at_the_end(void)
 {
 	pid_t broker = start(says_it_stands, 0), child;
@@ -521,6 +620,7 @@ int main(void)
 	signal(SIGPIPE, SIG_IGN);
 	alarm(300);
 	make_high_pipe(has_begun);
+	make_high_pipe(wish_ends);
 	if (pipe(is_deaf) || pipe(may_hear))
 		return 2;
 	lying_machines();
@@ -533,6 +633,9 @@ int main(void)
 	hanging_up_at_once();
 	hanging_up_at_children();
 	settled_at_the_end();
+	door_that_is_gone(true);
+	door_that_is_gone(false);
+	door_that_is_gone_before();
 	unlink(address.sun_path);
 	return failures != 0;
 }
