@@ -424,16 +424,25 @@ int fork_disks_of_child(const struct fork_disks *disks, const char *child, struc
 {
 	int code = 0;
 
-	ret->count = disks->count;
 	ret->place = disks->place;
-	for (unsigned n = 0; n < disks->count && !code; n++) {
-		const struct fork_disk *disk = &disks->disk[n];
+	for (ret->count = 0; ret->count < disks->count && !code; ret->count += !code) {
+		const struct fork_disk *disk = &disks->disk[ret->count];
+		struct disk_choice *choice = &ret->disk[ret->count];
 
-		ret->disk[n] = disk->choice;
+		*choice = disk->choice;
 		if (disk->choice.read_only)
 			continue;
-		code = make_child_disk(disks, disk, child, ret->disk[n].path);
-		add_folder_of(&ret->place, ret->disk[n].path);
+		code = make_child_disk(disks, disk, child, choice->path);
+		add_folder_of(&ret->place, choice->path);
 	}
+	if (code)
+		fork_disks_remove_child(ret);
 	return code;
+}
+
+void fork_disks_remove_child(struct disk_plan *plan)
+{
+	for (; plan->count; plan->count--)
+		if (!plan->disk[plan->count - 1].read_only)
+			unlink(plan->disk[plan->count - 1].path);
 }

@@ -58,5 +58,10 @@ void fork_disks_remove_layers(const struct fork_disks *disks);
 void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info);
 /* What is beneath the layers: whether children may be made on it, and that nobody writes it. */
 int fork_disks_freeze(const struct fork_disks *disks);
-/* The disks of one child, made on what is beneath, into its broker's plan. 0 or the exit code. */
+/*
+ * The disks of one child, made on what is beneath, into its broker's plan. 0 or the exit code: then
+ * none is there.
+ */
 int fork_disks_of_child(const struct fork_disks *disks, const char *child, struct disk_plan *ret);
+/* Those, of a child that does not begin. */
+void fork_disks_remove_child(struct disk_plan *plan);

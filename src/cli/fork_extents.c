@@ -107,11 +107,17 @@ int fork_extents_read(const struct fork_extents *extents, uint64_t block,
 	const struct parcel_file *file = parcel_file_of(&extents->space, block);
 	const size_t number = (size_t)(file - extents->space.file);
 
+	int error;
+
 	if (file->format == PARCEL_KEPT)
 		return -EPERM;
-	return file_read(&extents->file[number],
-			 (block - file->first) * (uint64_t)PARCEL_PIECE_BYTES, to,
-			 PARCEL_PIECE_BYTES);
+	error = file_read(&extents->file[number],
+			  (block - file->first) * (uint64_t)PARCEL_PIECE_BYTES, to,
+			  PARCEL_PIECE_BYTES);
+	/* behind the end of one that was cut off there are zeros, which it did not have */
+	if (!error && file_size(&extents->file[number]) < (int64_t)file->bytes)
+		error = -ENODATA;
+	return error;
 }
 
 void fork_extents_close(struct fork_extents *extents)

@@ -308,8 +308,11 @@ static int start_broker(const struct fork_command *command, struct child *child,
 	int code = plan ? fork_disks_of_child(&command->disks, child->name, &plan->disks)
 			: complain(EXIT_FAULT, strerror(ENOMEM), child->name, "see umbra doctor");
 
-	if (!code)
+	if (!code) {
 		code = fork_nets_listen(&command->nets, child->name, &child->nets, &plan->relay);
+		if (code)
+			fork_disks_remove_child(&plan->disks);
+	}
 	if (!code) {
 		plan->nets = child->nets.plan;
 		child->broker = fork();

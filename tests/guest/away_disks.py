@@ -344,6 +344,33 @@ check("in a file of another name", "left.0.left.2.vhdx" in os.listdir(disks), os
 until("all of it is there", lambda: "remote" not in (run("there", "info", "left", "--json").stdout or "remote"))
 run("there", "kill", "left")
 
+# ---- a child of which one disk cannot be made has none; a file that is cut off under way is not sent as zeros ----
+
+os.mkdir(os.path.join(work.name, "two"))
+first, second, raw = (os.path.join(work.name, "two", name) for name in ("first.vhdx", "x" * 200 + ".vhdx", "raw.img"))
+for path in first, second:
+    made = run("here", "disk", "create", path, "--size", "32M")
+    check("disks are made", made.returncode == 0, made.stderr)
+with open(raw, "wb") as f:
+    f.write(os.urandom(24 << 20))
+two = subprocess.Popen([umbra, "run", "--name", "two", "--kernel", resting, "--memory", "64M", "--debug-exit", "0xf4", "--disk", first, "--disk", second, "--disk", raw + ",format=raw,readonly"],
+                       env=places["here"], stdin=subprocess.DEVNULL, stdout=open(os.path.join(work.name, "two.log"), "wb"), stderr=subprocess.STDOUT)
+atexit.register(two.kill)
+until("two runs", lambda: "READY" in open(os.path.join(work.name, "two.log"), errors="replace").read())
+child = "c" * 60
+forked = run("here", "fork", "two", "--name", child)
+check("a child whose disk has too long a name is not made", forked.returncode == 65 and child not in names("here"), forked.returncode, forked.stderr)
+check("no disk of it is left", not [f for f in os.listdir(os.path.join(work.name, "two")) if child in f], os.listdir(os.path.join(work.name, "two")))
+sender = subprocess.Popen([umbra, "fork", "two", "--to", "127.0.0.1:%d" % port, "--key", key, "--name", "cut", "--bandwidth", "1M"], env=places["here"], stdin=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True)
+atexit.register(sender.kill)
+until("cut runs there", lambda: "cut" in names("there") or sender.poll() is not None)
+os.truncate(raw, 0)
+errors = sender.communicate(timeout=100)[1]
+check("what was cut off is not sent", sender.returncode == 65 and "cannot be read" in errors, sender.returncode, errors)
+until("it ends there", lambda: "cut" not in names("there") and not [f for f in os.listdir(disks) if f.startswith("cut") and not f.startswith(("cut.0.cut", "cut.1.cut"))])
+run("here", "kill", "two")
+
 # ---- certificates in the place of the key ----
 
 
