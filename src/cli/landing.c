@@ -21,6 +21,7 @@
 enum { NUMBERS_MOST = 10000, OLD_S = 60 };
 static const char prefix[] = ".umbra-parcel-";
 static const char names_file[] = "names";
+static const char taken_file[] = "taken"; /* every name that is taken leads to it */
 static const char whole_file[] = "whole"; /* on its way to its name */
 
 static const struct { const char *suffix; enum disk_format format;
@@ -59,8 +60,11 @@ static int check_files(const struct landing *landing)
 
 /* ---- names ---- */
 
-/* Empty, so that it is nobody's disk, and nobody else's name. */
-static int take_name(struct landing *landing, const char *machine, uint32_t number)
+/*
+ * Empty, so that it is nobody's disk, and nobody else's name. It is noted before it is there, for
+ * who removes what is left of this (landing_remove_old()).
+ */
+static int take_name(struct landing *landing, const char *machine, uint32_t number, int noted)
 {
 	const struct parcel_file *file = &landing->space->file[number];
 	char level[16] = "";
@@ -71,36 +75,29 @@ static int take_name(struct landing *landing, const char *machine, uint32_t numb
 	for (unsigned n = 1; n < NUMBERS_MOST && error == -EEXIST; n++) {
 		char *name = landing->name[number];
 		char again[16] = "";
-		int fd;
 
 		if (n > 1)
 			snprintf(again, sizeof(again), "-%u", n);
 		snprintf(name, sizeof(landing->name[number]), "%.64s.%u%s%s.%s", machine,
 			 file->disk, level, again, formats[file->format].suffix);
-		fd = openat(landing->root_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		error = fd < 0 ? -errno : 0;
-		if (fd >= 0)
-			close(fd);
+		if (dprintf(noted, "%s\n", name) < 0 ||
+		    linkat(landing->folder_fd, taken_file, landing->root_fd, name, 0))
+			error = -errno;
+		else
+			error = 0;
 	}
 	return error;
 }
 
-/* For who removes what is left of this (landing_remove_old()). */
-static int note_names(const struct landing *landing)
+static int make_file(const struct landing *landing, const char *name)
 {
-	int fd = openat(landing->folder_fd, names_file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-			0600);
-	int error = fd < 0 ? -errno : 0;
+	const int fd = openat(landing->folder_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+			      0600);
 
-	for (uint32_t n = 0; n < landing->named && !error; n++)
-		if (dprintf(fd, "%s\n", landing->name[n]) < 0)
-			error = -errno;
-	if (fd >= 0)
-		close(fd);
-	return error;
+	return fd < 0 ? -errno : fd;
 }
 
-static int make_files(struct landing *landing, const char *machine)
+static int make_numbered(struct landing *landing, const char *machine, int noted)
 {
 	int error = 0;
 
@@ -108,16 +105,90 @@ static int make_files(struct landing *landing, const char *machine)
 		char number[16];
 
 		snprintf(number, sizeof(number), "%u", n);
-		landing->file[n] = openat(landing->folder_fd, number,
-					  O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		error = landing->file[n] < 0 ||
-					ftruncate(landing->file[n],
-						  (off_t)landing->space->file[n].bytes)
-				? -errno
-				: take_name(landing, machine, n);
+		landing->file[n] = make_file(landing, number);
+		if (landing->file[n] < 0)
+			error = landing->file[n];
+		else if (ftruncate(landing->file[n], (off_t)landing->space->file[n].bytes))
+			error = -errno;
+		else
+			error = take_name(landing, machine, n, noted);
 		landing->named += !error;
 	}
-	return error ? error : note_names(landing);
+	return error;
+}
+
+static int make_files(struct landing *landing, const char *machine)
+{
+	const int noted = make_file(landing, names_file);
+	const int taken = make_file(landing, taken_file);
+	int error = noted < 0 ? noted : taken;
+
+	if (error >= 0)
+		error = make_numbered(landing, machine, noted);
+	if (noted >= 0)
+		close(noted);
+	if (taken >= 0)
+		close(taken);
+	return error;
+}
+
+/* ---- what is removed ---- */
+
+/* What was taken with that folder is removed, and nothing else of that name. */
+static void give_name_back(int root, int folder, const char *name)
+{
+	struct stat st;
+	struct stat taken;
+
+	if (!fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) &&
+	    !fstatat(folder, taken_file, &taken, AT_SYMLINK_NOFOLLOW) &&
+	    st.st_ino == taken.st_ino && st.st_dev == taken.st_dev)
+		unlinkat(root, name, 0);
+}
+
+static void remove_files(int root, const char *folder, int folder_fd)
+{
+	char number[16];
+
+	for (unsigned n = 0; n < PARCEL_FILES; n++) {
+		snprintf(number, sizeof(number), "%u", n);
+		unlinkat(folder_fd, number, 0);
+	}
+	unlinkat(folder_fd, names_file, 0);
+	unlinkat(folder_fd, taken_file, 0);
+	unlinkat(folder_fd, whole_file, 0);
+	unlinkat(root, folder, AT_REMOVEDIR);
+}
+
+static void give_names_back(int root, int folder)
+{
+	int fd = openat(folder, names_file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+	char name[LANDING_NAME_BYTES];
+
+	while (file && fgets(name, sizeof(name), file)) {
+		name[strcspn(name, "\n")] = 0;
+		if (!strchr(name, '/'))
+			give_name_back(root, folder, name);
+	}
+	if (file)
+		fclose(file);
+}
+
+/* Of that age, in seconds, and of nobody who fills it. */
+static void remove_left(int root, const char *name, time_t age_s)
+{
+	int folder = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (folder < 0)
+		return;
+	if (!fstat(folder, &st) && st.st_uid == geteuid() && time(NULL) - st.st_mtime >= age_s &&
+	    !flock(folder, LOCK_EX | LOCK_NB)) {
+		give_names_back(root, folder);
+		remove_files(root, name, folder);
+	}
+	close(folder);
 }
 
 /* ---- its begin ---- */
@@ -156,6 +227,7 @@ static int make_folder(struct landing *landing, const char *id)
 	if (landing->root_fd < 0)
 		return -errno;
 	snprintf(landing->folder, sizeof(landing->folder), "%s%.64s", prefix, id);
+	remove_left(landing->root_fd, landing->folder, 0); /* of who was killed: the id is ours */
 	if (mkdirat(landing->root_fd, landing->folder, 0700)) {
 		landing->folder[0] = 0;
 		return -errno;
@@ -217,7 +289,7 @@ static int give_name(struct landing *landing, uint32_t number)
 	char name[16];
 
 	snprintf(name, sizeof(name), "%u", number);
-	return fsync(landing->file[number]) || fchmod(landing->file[number], 0444) ||
+	return fsync(landing->file[number]) || fchmod(landing->file[number], 0400) ||
 			       linkat(folder, name, folder, whole_file, 0) ||
 			       renameat(folder, whole_file, landing->root_fd, landing->name[number])
 		       ? -errno
@@ -240,34 +312,12 @@ int landing_finish(struct landing *landing)
 	return error;
 }
 
-/* An empty file of a name that was taken is removed, and nothing else. */
-static void give_name_back(int root, const char *name)
-{
-	struct stat st;
-
-	if (!fstatat(root, name, &st, AT_SYMLINK_NOFOLLOW) && S_ISREG(st.st_mode) && !st.st_size)
-		unlinkat(root, name, 0);
-}
-
-static void remove_files(int root, const char *folder, int folder_fd)
-{
-	char number[16];
-
-	for (unsigned n = 0; n < PARCEL_FILES; n++) {
-		snprintf(number, sizeof(number), "%u", n);
-		unlinkat(folder_fd, number, 0);
-	}
-	unlinkat(folder_fd, names_file, 0);
-	unlinkat(folder_fd, whole_file, 0);
-	unlinkat(root, folder, AT_REMOVEDIR);
-}
-
 void landing_end(struct landing *landing)
 {
 	if (landing->line >= 0)
 		close(landing->line);
 	for (uint32_t n = 0; n < landing->named; n++)
-		give_name_back(landing->root_fd, landing->name[n]);
+		give_name_back(landing->root_fd, landing->folder_fd, landing->name[n]);
 	if (landing->folder[0] && landing->folder_fd >= 0)
 		remove_files(landing->root_fd, landing->folder, landing->folder_fd);
 }
@@ -304,36 +354,6 @@ bool landing_paths(const struct landing *landing, char *ret[PARCEL_FILES])
 
 /* ---- of who is gone ---- */
 
-static void give_names_back(int root, int folder)
-{
-	int fd = openat(folder, names_file, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
-	char name[LANDING_NAME_BYTES];
-
-	while (file && fgets(name, sizeof(name), file)) {
-		name[strcspn(name, "\n")] = 0;
-		if (!strchr(name, '/'))
-			give_name_back(root, name);
-	}
-	if (file)
-		fclose(file);
-}
-
-static void remove_old(int root, const char *name)
-{
-	int folder = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	struct stat st;
-
-	if (folder < 0)
-		return;
-	if (!fstat(folder, &st) && st.st_uid == geteuid() && time(NULL) - st.st_mtime > OLD_S &&
-	    !flock(folder, LOCK_EX | LOCK_NB)) {
-		give_names_back(root, folder);
-		remove_files(root, name, folder);
-	}
-	close(folder);
-}
-
 void landing_remove_old(const char *root)
 {
 	DIR *listing = opendir(root);
@@ -341,7 +361,7 @@ void landing_remove_old(const char *root)
 
 	while (listing && (entry = readdir(listing)))
 		if (!strncmp(entry->d_name, prefix, strlen(prefix)))
-			remove_old(dirfd(listing), entry->d_name);
+			remove_left(dirfd(listing), entry->d_name, OLD_S);
 	if (listing)
 		closedir(listing);
 }

@@ -4,9 +4,10 @@
  *
  *   DISKS/.umbra-parcel-ID/0, 1, ...  the files, with holes, while they arrive: 0600 in a folder of
  *                                     0700, which is locked by who fills them
- *   DISKS/.umbra-parcel-ID/names      what they are going to be called, a line each
- *   DISKS/NAME.0.vhdx, NAME.0.1.vhdx  disk 0 of machine NAME, what lies beneath it: empty until all
- *                                     has come, then the files
+ *   DISKS/.umbra-parcel-ID/names      what they may be called, a line each
+ *   DISKS/.umbra-parcel-ID/taken      empty
+ *   DISKS/NAME.0.vhdx, NAME.0.1.vhdx  disk 0 of machine NAME, what lies beneath it: links of taken
+ *                                     until all has come, then the files
  *
  *   - Every name is made here, of the machine's name and numbers: nothing that the sender says is
  *     one. No file is written over: where there is one of that name, a number is added.

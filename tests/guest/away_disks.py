@@ -313,6 +313,7 @@ for what, lie in (("another checksum", lambda s, b: piece(b, s.content[b], crc=1
         sender.end()
         nothing_left("truth.0.vhdx", "truth.0.1.vhdx", "truth.0.truth.vhdx")
         for got, sent in (("truth.0.vhdx", top), ("truth.0.1.vhdx", base)):
+            check("nobody else reads " + got, os.stat(os.path.join(disks, got)).st_mode & 0o777 == 0o400)
             check(got + " is what was sent", open(os.path.join(disks, got), "rb").read() == open(sent, "rb").read())
         chain = run("there", "disk", "convert", os.path.join(disks, "truth.0.truth.vhdx"), os.path.join(work.name, "flat"), "--to", "raw")
         check("and all of it one disk", chain.returncode == 0 and open(os.path.join(work.name, "flat"), "rb").read(len(data)) == data, chain.stderr)
@@ -430,13 +431,32 @@ for pid in fillers(parcels):
 until("its machine ends", lambda: "gone" not in names("there"))
 check("it says why", "was lost" in log_of("gone"), log_of("gone"))
 sender.end()
+
+
+def comes_again():
+    global again
+    again = Machine("gone", top, base, ident=sender.ident)
+    if again.answer != (0, ""):
+        again.end()
+    return again.answer == (0, "")
+
+
+until("the same one comes again", comes_again)
+for pid in fillers(parcels):
+    os.kill(pid, 9)
+again.end()
+innocent = os.path.join(disks, "innocent")
+open(innocent, "w").close()
+parcel, = (f for f in os.listdir(disks) if f.startswith(".umbra-parcel-"))
+with open(os.path.join(disks, parcel, "names"), "a") as f:
+    f.write("innocent\n")
 for left in os.listdir(disks):
     os.utime(os.path.join(disks, left), (1, 1))
 for left in os.listdir(parcels):
     os.utime(os.path.join(parcels, left), (1, 1))
 with socket.create_connection(("127.0.0.1", port)) as s:
     s.sendall(b"nobody")
-until("nothing is left but its own file", lambda: os.listdir(disks) == ["gone.0.gone.vhdx"] and not os.listdir(parcels))
+until("nothing is left but its own file, and what it has not made", lambda: sorted(os.listdir(disks)) == ["gone.0.gone.vhdx", "innocent"] and not os.listdir(parcels))
 check("one goes on here whatever happens there", one.poll() is None)
 end_all()
 sys.exit(failed)
