@@ -135,7 +135,7 @@ static time_t now_s(void)
 int guest_fork(void)
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_MS * 1000000 };
-	const time_t begun = now_s();
+	time_t heard_s;
 	char token[GUEST_FORK_TOKEN_BYTES + 1];
 	char answer[GUEST_FORK_LINE_BYTES] = "";
 	int code;
@@ -148,9 +148,13 @@ int guest_fork(void)
 				       ? "its kernel has no hv_sock"
 				       : "nobody permits it (umbra run --guest-forks)");
 	code = error ? -1 : take_answer(answer);
-	while (code < 0 && now_s() - begun < UNKNOWN_S) {
+	heard_s = now_s(); /* not since it was asked: a fork may take as long as it does */
+	while (code < 0 && now_s() - heard_s < UNKNOWN_S) {
 		nanosleep(&pause, NULL);
-		code = ask("outcome", token, ANSWER_S, answer) ? -1 : take_answer(answer);
+		error = ask("outcome", token, ANSWER_S, answer);
+		code = error ? -1 : take_answer(answer);
+		if (!error && !strcmp(answer, "wait"))
+			heard_s = now_s();
 	}
 	if (code >= 0)
 		return code;

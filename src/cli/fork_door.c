@@ -112,9 +112,11 @@ static int machine_add(struct door *door, const char *name, const char *socket, 
 		return -errno;
 	snprintf(machine->name, sizeof(machine->name), "%s", name);
 	snprintf(machine->token, sizeof(machine->token), "%s", token);
-	if (*socket && (size_t)snprintf(machine->place, PATH_BYTES, "%s_%u", socket,
-					GUEST_FORK_PORT) < PATH_BYTES)
-		machine->listener = name_listen_at(machine->place);
+	if (*socket)
+		machine->listener = (size_t)snprintf(machine->place, PATH_BYTES, "%s_%u", socket,
+						     GUEST_FORK_PORT) < PATH_BYTES
+					    ? name_listen_at(machine->place)
+					    : -ENAMETOOLONG;
 	machine->broker = name_connect(name);
 	if (machine->broker >= 0)
 		send(machine->broker, hello, sizeof(hello) - 1, MSG_NOSIGNAL);
