@@ -379,11 +379,11 @@ def openssl(*words):
     return check("openssl " + words[0], subprocess.run(["openssl", *words], capture_output=True, cwd=work.name).returncode == 0)
 
 
-def certificate(name, authority, san):
+def certificate(name, authority, san, *more, days=2):
     openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", name + ".key", "-out", name + ".req", "-subj", "/CN=" + name)
     with open(os.path.join(work.name, name + ".ext"), "w") as f:
-        f.write("subjectAltName=" + san + "\n")
-    openssl("x509", "-req", "-in", name + ".req", "-CA", authority + ".pem", "-CAkey", authority + ".key", "-CAcreateserial", "-days", "2", "-out", name + ".pem", "-extfile", name + ".ext")
+        f.write("\n".join(("subjectAltName=" + san, *more)) + "\n")
+    openssl("x509", "-req", "-in", name + ".req", "-CA", authority + ".pem", "-CAkey", authority + ".key", "-CAcreateserial", "-days", str(days), "-out", name + ".pem", "-extfile", name + ".ext")
 
 
 def certified(name, authority="believed"):
@@ -394,6 +394,9 @@ for authority in "believed", "unknown":
     openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", authority + ".key", "-out", authority + ".pem", "-days", "2", "-subj", "/CN=" + authority)
 for name, authority, san in (("server", "believed", "IP:127.0.0.1"), ("client", "believed", "DNS:client"), ("stranger", "unknown", "IP:127.0.0.1"), ("elsewhere", "believed", "DNS:elsewhere")):
     certificate(name, authority, san)
+certificate("serves", "believed", "IP:127.0.0.1", "extendedKeyUsage=serverAuth")
+certificate("comes", "believed", "IP:127.0.0.1", "extendedKeyUsage=clientAuth")
+certificate("expired", "believed", "IP:127.0.0.1", days=-1)
 for words, what in ((certified("server")[:4], "no key"), (["--key", key] + certified("server"), "a key and certificates"), ([], "no key")):
     got = run("there", "listen", "0", *words)
     check("who listens needs one of both, whole", got.returncode == 64 and what in got.stderr, got.returncode, got.stderr)
@@ -413,7 +416,9 @@ sent = send_certified("client", "believed", certified("server"), "certified")
 check("with certificates it is sent", sent.returncode == 0 and "certified" in names("there"), sent.stderr)
 run("there", "kill", "certified")
 for what, who, authority, listens in (("a client of another authority", "stranger", "believed", certified("server")), ("a server of another authority", "client", "unknown", certified("server")),
-                                      ("a server that is called otherwise", "client", "believed", certified("elsewhere"))):
+                                      ("a server that is called otherwise", "client", "believed", certified("elsewhere")), ("a client with a server's", "serves", "believed", certified("server")),
+                                      ("a server with a client's", "client", "believed", certified("comes")), ("a client whose time is over", "expired", "believed", certified("server")),
+                                      ("a server whose time is over", "client", "believed", certified("expired"))):
     sent = send_certified(who, authority, listens, "nobody")
     check(what + " is not believed", sent.returncode == 65 and "believe" in sent.stderr and "nobody" not in names("there"), sent.returncode, sent.stderr)
 sent = run("here", "fork", "one", "--to", "127.0.0.1:%d" % port, *certified("client"), "--name", "nobody", "--wait", "0")
