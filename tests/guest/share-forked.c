@@ -119,7 +119,6 @@ static void be_child(unsigned sent)
 	while ((under_way || peer_is_there) && rdtsc() < until)
 		hear();
 	check_equal("each that was under way is answered", done + failed, sent);
-	check("and not as done", failed);
 	check("nobody is there", !peer_is_there);
 	check("what was lent is as it was", words_are(9000));
 	set_words(1);
@@ -132,10 +131,11 @@ static void be_child(unsigned sent)
 		finish();
 	offer = *again;
 	check("where nobody is", !open_channel(0xe1e20).peer_is_there);
+	failed = 0;
 	put(5);
 	while (under_way && rdtsc() < until)
 		hear();
-	check_equal("who sends hears so", failed + done, sent + 1);
+	check_equal("who sends hears so", failed, 1);
 	check("what was lent stays its own", words_are(1));
 	finish();
 }

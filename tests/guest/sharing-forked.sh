@@ -19,13 +19,23 @@ check_all() {
 	rm -f "$where/twin.log"
 }
 
-printf 'allow store offer,pass store/*\nallow web see,open,lend store/*\nallow web pass store/* requests 10\n' >"$rules"
+# one machine with two ports
+printf 'allow both offer,see,open */*\n' >"$rules"
+guest=$(dirname "$umbra")/tests/guest/guest-resting
+run both --serve one --bind store/shelf
+wait_for "the port that serves" 'both serves both/one (packet): alone'
+wait_for "and the other" 'both binds store/shelf (packet): alone'
+"$umbra" kill both
+wait_for_all
+guest=$(dirname "$umbra")/tests/guest/guest-share
+printf 'allow store offer,pass store/*\nallow web see,open,lend store/*\nallow web pass store/* requests 10\n' >"$rules.new"; mv "$rules.new" "$rules"
 run store --serve shelf
 guest=$(dirname "$umbra")/tests/guest/guest-share-forked
 run web --bind store/shelf
 fork_web
 printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/*\n' >"$rules.new"; mv "$rules.new" "$rules"
 check_all packets
+wait_until_gone
 printf 'allow store offer,pass store/*\nallow web see,open,lend store/*\nallow web pass store/* requests 10\n' >"$rules.new"; mv "$rules.new" "$rules"
 guest=$(dirname "$umbra")/tests/guest/guest-share-disk
 run web --bind store/shelf=disk

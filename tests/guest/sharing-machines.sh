@@ -12,9 +12,11 @@ fail() { echo "$test: $*"; cat "$rules"; "$umbra" bus; for l in "$where"/*.log; 
 # wait_for WHAT PATTERN: until umbra bus says so
 wait_for() { for ((k = 0; k < 3000; k++)); do "$umbra" bus | grep -q "$2" && return; sleep 0.02; done; fail "$1"; }
 # run NAME OPTION VALUE
-run() { timeout -s KILL 250 "$umbra" run --name "$1" --kernel "$guest" --memory 64M --debug-exit 0xf4 --statistics "$2" "$3" </dev/null >"$where/$1.log" 2>&1 & pids="$pids $!"; }
+run() { timeout -s KILL 250 "$umbra" run --name "$1" --kernel "$guest" --memory 64M --debug-exit 0xf4 --statistics "${@:2}" </dev/null >"$where/$1.log" 2>&1 & pids="$pids $!"; }
 hub() { "$umbra" bus --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])'; }
 moved() { "$umbra" bus --json | python3 -c 'import json, sys; print(sum(p["packets"] for p in json.load(sys.stdin)["ports"]))' || echo 0; }
+# wait_until_gone: until the hub has heard of the ends of all machines that were run before
+wait_until_gone() { for ((k = 0; k < 3000; k++)); do [ "$(moved)" = 0 ] && return; sleep 0.02; done; fail "ports of machines that have ended"; }
 pids_live() { for pid in $pids; do kill -0 "$pid" 2>/dev/null || return 1; done; }
 # wait_until_moved PACKETS: more than so many, or a machine that has done all
 wait_until_moved() { for ((k = 0; k < 3000; k++)); do { [ "$(moved)" -gt "$1" ] || ! pids_live; } && return; sleep 0.02; done; fail "nothing moves"; }

@@ -740,6 +740,7 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 
 const struct unit_ops disk_proxy_unit = {
 	.name = "disk-proxy",
+	.numbered = true,
 	.tick = unit_tick,
 	.forked = unit_forked,
 	.destroy = unit_destroy,

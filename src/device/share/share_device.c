@@ -950,6 +950,7 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 
 const struct unit_ops share_unit = {
 	.name = "share",
+	.numbered = true,
 	.pause = unit_pause,
 	.resume = unit_resume,
 	.forked = unit_forked,
