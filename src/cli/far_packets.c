@@ -34,11 +34,10 @@
 #include "abi/share.h"
 #include "cli.h"
 #include "control/names.h"
+#include "far_dial.h"
 #include "far_port.h"
-#include "far_verb.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
-#include "place.h"
 #include "share/far_stream.h"
 #include "share/hub_line.h"
 #include "share_option.h"
@@ -48,9 +47,7 @@ enum {
 	IN_BYTES = 16 * FRAME_MAX_BYTES,
 	OUT_BYTES = 2 * SHARE_RECEIVE_SLOTS * FRAME_MAX_BYTES,
 	SOCKET_BYTES = 108,
-	HANDSHAKES = 8,
-	FIRST_DELAY_MS = 100,
-	MOST_DELAY_MS = 5000
+	HANDSHAKES = 8
 };
 static const char default_port[] = "4642";
 static const char own_name[] = "far";
@@ -70,8 +67,9 @@ struct link {
 	struct wire_line far;
 	bool is_connected, is_greeted;
 	int connected[2];    /* a pipe: connections that other threads have made */
-	int wanted[2];	     /* and of `reach` bytes that ask for the next */
-	unsigned handshakes; /* atomic, of `serve` */
+	struct far_dial dial; /* of `reach` */
+	int listener;         /* of `serve`; and, atomic: */
+	unsigned handshakes;
 	uint8_t *in, *out;
 	size_t in_bytes, out_bytes;
 	struct far_stream stream;
@@ -91,45 +89,11 @@ struct link {
 	struct held held[SHARE_RECEIVE_SLOTS];
 };
 
-static void pause_ms(int timeout_ms) { poll(NULL, 0, timeout_ms); }
-
-/* ---- connecting: threads of its own ---- */
+/* ---- who is connected to, and who connects: threads of their own ---- */
 
 static bool give_connection(const struct link *link, const struct wire_line *line)
 {
 	return write(link->connected[1], line, sizeof(*line)) == sizeof(*line);
-}
-
-static void *connect_always(void *context)
-{
-	const struct link *link = context;
-	struct wire_line line;
-	bool is_said = false;
-	uint8_t word;
-
-	while (read(link->wanted[0], &word, 1) == 1) {
-		int delay_ms = FIRST_DELAY_MS;
-		int error;
-
-		do {
-			const int fd = place_connect(link->place.host, link->place.port);
-
-			if (fd >= 0)
-				wire_line_tune(fd);
-			error = fd < 0 ? fd
-				       : wire_line_open(fd, false, &link->choice->secret, &line);
-			if (error == -EACCES && !is_said)
-				complain(0, "the far side has another key", link->choice->place,
-					 "give both sides the same one");
-			is_said |= error == -EACCES;
-			if (error)
-				pause_ms(delay_ms);
-			delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
-		} while (error);
-		if (!give_connection(link, &line))
-			break;
-	}
-	return NULL;
 }
 
 struct handshake { struct link *link; int fd; };
@@ -173,12 +137,12 @@ static void *accept_always(void *context)
 	struct link *link = context;
 
 	for (;;) {
-		const int fd = accept4(link->wanted[0], NULL, NULL, SOCK_CLOEXEC);
+		const int fd = accept4(link->listener, NULL, NULL, SOCK_CLOEXEC);
 
 		if (fd >= 0)
 			accept_one(link, fd);
 		else
-			pause_ms(FIRST_DELAY_MS); /* no descriptor is left for now */
+			far_pause_ms(FAR_FIRST_DELAY_MS); /* no descriptor is left for now */
 	}
 	return NULL;
 }
@@ -187,8 +151,8 @@ static bool is_reach(const struct link *link) { return link->side == SHARE_SIDE_
 
 static void want_connection(const struct link *link)
 {
-	if (is_reach(link) && write(link->wanted[1], "", 1) != 1)
-		abort();
+	if (is_reach(link))
+		far_dial_again(&link->dial);
 }
 
 /* ---- to the hub ---- */
@@ -696,7 +660,7 @@ static void stay(struct link *link, int timeout_ms)
 
 static int keep_joined(struct link *link)
 {
-	int delay_ms = FIRST_DELAY_MS;
+	int delay_ms = FAR_FIRST_DELAY_MS;
 
 	for (bool is_first = true;; is_first = false) {
 		int error = join_hub(link);
@@ -705,13 +669,13 @@ static int keep_joined(struct link *link)
 			return complain(EXIT_FAULT, strerror(-error), "joining the hub",
 					"see umbra doctor");
 		if (!error) {
-			delay_ms = FIRST_DELAY_MS;
+			delay_ms = FAR_FIRST_DELAY_MS;
 			stay(link, -1);
 			take_replies(link);
 			leave_hub(link);
 		}
 		stay(link, delay_ms);
-		delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
+		delay_ms = far_longer_ms(delay_ms);
 	}
 }
 
@@ -739,22 +703,29 @@ static int take_names(struct link *link)
 
 static int begin_connecting(struct link *link)
 {
-	pthread_t thread;
+	int error;
 
-	if (is_reach(link)) {
-		if (pipe2(link->wanted, O_CLOEXEC))
-			return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
-	} else {
-		link->wanted[0] = place_listen(&link->place);
-		if (link->wanted[0] < 0)
-			return complain(EXIT_USAGE, strerror(-link->wanted[0]),
-					link->choice->place, "name a port where nobody listens");
-		place_say(link->wanted[0]);
-	}
-	if (pthread_create(&thread, NULL, is_reach(link) ? connect_always : accept_always, link))
-		return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
-	want_connection(link);
+	link->dial = (struct far_dial){ .choice = link->choice, .place = &link->place,
+					.connected = link->connected[1] };
+	error = far_dial_begin(&link->dial);
+	if (error)
+		return complain(EXIT_FAULT, strerror(-error), "umbra far", "start it again");
+	far_dial_again(&link->dial);
 	return 0;
+}
+
+static int begin_listening(struct link *link)
+{
+	pthread_t thread;
+	int error;
+
+	link->listener = place_listen(&link->place);
+	if (link->listener < 0)
+		return complain(EXIT_USAGE, strerror(-link->listener), link->choice->place,
+				"name a port where nobody listens");
+	place_say(link->listener);
+	error = pthread_create(&thread, NULL, accept_always, link);
+	return error ? complain(EXIT_FAULT, strerror(error), "umbra far", "start it again") : 0;
 }
 
 int far_packets(const struct far_choice *choice, bool reaches)
@@ -774,6 +745,6 @@ int far_packets(const struct far_choice *choice, bool reaches)
 	if (!link.in || !link.out || link.bell < 0 || link.answer < 0 ||
 	    pipe2(link.connected, O_CLOEXEC) || !make_port(&link))
 		return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
-	code = begin_connecting(&link);
+	code = reaches ? begin_connecting(&link) : begin_listening(&link);
 	return code ? code : keep_joined(&link);
 }

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,11 +31,10 @@
 #include "abi/share.h"
 #include "cli.h"
 #include "control/names.h"
+#include "far_dial.h"
 #include "far_port.h"
-#include "far_verb.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
-#include "place.h"
 #include "share/far.h"
 #include "share/hub_line.h"
 #include "share_option.h"
@@ -46,8 +44,6 @@ enum {
 	OUT_BYTES = 2 * SHARE_DISK_REQUESTS * FRAME_MAX_BYTES,
 	ASKED = 2 * SHARE_DISK_REQUESTS,
 	SOCKET_BYTES = 108,
-	FIRST_DELAY_MS = 100,
-	MOST_DELAY_MS = 5000,
 	PAGE_BYTES = SLOT_PAGE_BYTES
 };
 static const char default_port[] = "4641";
@@ -64,7 +60,7 @@ struct reach {
 	struct wire_line far;
 	bool is_connected;
 	int connected[2]; /* a pipe: connections that the other thread has made */
-	int wanted[2];	  /* and bytes that ask it for the next */
+	struct far_dial dial;
 	uint8_t *in, *out;
 	size_t in_bytes, out_bytes;
 
@@ -84,49 +80,6 @@ struct reach {
 	uint32_t version; /* of the round, as the far side has said; 0: not yet */
 	struct asked asked[ASKED];
 };
-
-static void pause_ms(int timeout_ms) { poll(NULL, 0, timeout_ms); }
-
-/* ---- connecting: a thread of its own ---- */
-
-static void *connect_always(void *context)
-{
-	const struct reach *reach = context;
-	int delay_ms = FIRST_DELAY_MS;
-	bool is_said = false;
-	uint8_t word;
-
-	while (read(reach->wanted[0], &word, 1) == 1) {
-		struct wire_line line;
-		int error;
-
-		do {
-			const int fd = place_connect(reach->place.host, reach->place.port);
-
-			if (fd >= 0)
-				wire_line_tune(fd);
-			error = fd < 0 ? fd
-				       : wire_line_open(fd, false, &reach->choice->secret, &line);
-			if (error == -EACCES && !is_said)
-				complain(0, "the far side has another key", reach->choice->place,
-					 "give both sides the same one");
-			is_said |= error == -EACCES;
-			if (error)
-				pause_ms(delay_ms);
-			delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
-		} while (error);
-		delay_ms = FIRST_DELAY_MS;
-		if (write(reach->connected[1], &line, sizeof(line)) != sizeof(line))
-			break;
-	}
-	return NULL;
-}
-
-static void want_connection(const struct reach *reach)
-{
-	if (write(reach->wanted[1], "", 1) != 1)
-		abort();
-}
 
 /* ---- to the hub ---- */
 
@@ -188,7 +141,7 @@ static void lose_far(struct reach *reach)
 	memset(reach->asked, 0, sizeof(reach->asked));
 	if (reach->line >= 0)
 		say_open(reach);
-	want_connection(reach);
+	far_dial_again(&reach->dial);
 }
 
 static void send_what_fits(struct reach *reach)
@@ -599,7 +552,7 @@ static void stay(struct reach *reach)
 
 static int keep_joined(struct reach *reach)
 {
-	int delay_ms = FIRST_DELAY_MS;
+	int delay_ms = FAR_FIRST_DELAY_MS;
 
 	for (bool is_first = true;; is_first = false) {
 		int error = join_hub(reach);
@@ -608,12 +561,12 @@ static int keep_joined(struct reach *reach)
 			return complain(EXIT_FAULT, strerror(-error), "joining the hub",
 					"see umbra doctor");
 		if (!error) {
-			delay_ms = FIRST_DELAY_MS;
+			delay_ms = FAR_FIRST_DELAY_MS;
 			stay(reach);
 			leave_hub(reach);
 		}
-		pause_ms(delay_ms);
-		delay_ms = delay_ms < MOST_DELAY_MS ? 2 * delay_ms : delay_ms;
+		far_pause_ms(delay_ms);
+		delay_ms = far_longer_ms(delay_ms);
 	}
 }
 
@@ -639,7 +592,6 @@ static int take_names(struct reach *reach)
 int far_reach(const struct far_choice *choice)
 {
 	static struct reach reach;
-	pthread_t thread;
 	int code;
 
 	reach = (struct reach){ .choice = choice, .line = -1, .memory_fd = -1,
@@ -652,9 +604,13 @@ int far_reach(const struct far_choice *choice)
 	reach.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	reach.answer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!reach.in || !reach.out || reach.bell < 0 || reach.answer < 0 ||
-	    pipe2(reach.connected, O_CLOEXEC) || pipe2(reach.wanted, O_CLOEXEC) ||
-	    pthread_create(&thread, NULL, connect_always, &reach))
+	    pipe2(reach.connected, O_CLOEXEC))
 		return complain(EXIT_FAULT, strerror(errno), "umbra far reach", "start it again");
-	want_connection(&reach);
+	reach.dial = (struct far_dial){ .choice = choice, .place = &reach.place,
+					.connected = reach.connected[1] };
+	code = far_dial_begin(&reach.dial);
+	if (code)
+		return complain(EXIT_FAULT, strerror(-code), "umbra far reach", "start it again");
+	far_dial_again(&reach.dial);
 	return keep_joined(&reach);
 }
