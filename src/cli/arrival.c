@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arrival_refusal.h"
 #include "cli.h"
 #include "control/names.h"
 #include "landing.h"
@@ -42,6 +43,8 @@ struct arrival {
 	bool has_landing;
 	uint64_t disk_blocks; /* of them that have come */
 	bool reader_waits; /* something has come that was wanted of them */
+	pid_t keeper; /* who makes them durable, and its descriptor; -1 */
+	int keeper_fd;
 	uint64_t told_disk_blocks; /* to the pager: so many were still to come */
 	struct parcel_answer answer;
 	enum stage stage;
@@ -56,6 +59,7 @@ struct arrival {
 	FILE *output;
 	struct spare spare; /* who is there for it */
 	uint64_t lost_s; /* since when there is no connection, or only its end is waited for */
+	uint64_t said_s, heard_s; /* when something last was, over this one */
 	bool is_heard; /* the sender knows that it runs, and is whole */
 	bool is_over;
 };
@@ -86,6 +90,7 @@ static void send_or_lose(struct arrival *arrival, const void *from, size_t bytes
 {
 	if (arrival->is_connected && !wire_line_send(&arrival->line, from, bytes))
 		lose_connection(arrival);
+	arrival->said_s = now_s();
 }
 
 static void say(struct arrival *arrival, uint32_t kind, uint64_t block)
@@ -152,6 +157,19 @@ static void end_if_served(struct arrival *arrival)
 	arrival->lost_s = now_s(); /* for so long one that stays silent is waited for as well */
 	say(arrival, PARCEL_WHOLE, 0);
 	arrival->is_over |= arrival->is_heard;
+}
+
+/* Whoever says nothing is lost, also where his host's kernel still answers. */
+static void keep_alive(struct arrival *arrival)
+{
+	const uint64_t now = now_s();
+
+	if (!arrival->is_connected)
+		return;
+	if (now - arrival->heard_s >= PARCEL_SILENCE_S)
+		lose_connection(arrival);
+	else if (now - arrival->said_s >= PARCEL_LIVES_S)
+		say(arrival, PARCEL_STAYS, 0);
 }
 
 /* ---- its file ---- */
@@ -252,6 +270,7 @@ static bool pass_connection(const struct arrival *arrival)
 /* The answer to a head, and which blocks there are. */
 static void greet(struct arrival *arrival)
 {
+	arrival->heard_s = now_s();
 	set_answer(arrival, 0, "");
 	put_answer(arrival);
 	send_or_lose(arrival, arrival->has.bits, saved_blocks_bytes(&arrival->has));
@@ -352,7 +371,9 @@ static void hear_child(struct arrival *arrival)
 	arrival->stage = RUNS;
 	close(arrival->place->begun);
 	/* its sender first: one that has not heard of it would send it anew */
-	answer(arrival, code ? -EBADMSG : 0, code ? said : "");
+	answer(arrival, code ? -EBADMSG : 0, code ? arrival_refusal(said, code) : "");
+	if (code)
+		fprintf(stderr, "%s\n", said);
 	printf("%s %s\n", arrival->head.name, code ? "was refused" : "has arrived");
 	fflush(stdout);
 }
@@ -360,14 +381,39 @@ static void hear_child(struct arrival *arrival)
 /* ---- what comes ---- */
 
 /* It is not said to be whole before disks are durable and have their names. */
-static void finish_disks(struct arrival *arrival)
+static void say_if_whole(struct arrival *arrival)
 {
-	const int error = landing_finish(&arrival->landing);
+	if (arrival->has.count == arrival->has.blocks && !arrival->is_over &&
+	    (!arrival->has_landing || arrival->landing.is_whole))
+		say(arrival, PARCEL_WHOLE, 0);
+	end_if_served(arrival);
+}
 
+static void take_finish(struct arrival *arrival, int error)
+{
 	if (error) {
 		answer(arrival, error, "the files of its disks could not be kept");
 		arrival->is_over = true;
 	}
+	say_if_whole(arrival);
+}
+
+static void begin_finish(struct arrival *arrival)
+{
+	arrival->keeper_fd = landing_begin_finish(&arrival->landing, &arrival->keeper);
+	if (arrival->keeper_fd < 0)
+		take_finish(arrival, arrival->keeper_fd);
+}
+
+static void hear_keeper(struct arrival *arrival)
+{
+	int status = -1;
+
+	while (waitpid(arrival->keeper, &status, 0) < 0 && errno == EINTR)
+		;
+	close(arrival->keeper_fd);
+	arrival->keeper_fd = -1;
+	take_finish(arrival, landing_finish(&arrival->landing, status));
 }
 
 static int write_block(struct arrival *arrival, uint64_t block, const uint8_t *data)
@@ -401,10 +447,8 @@ static void take_block(struct arrival *arrival, uint64_t block, const uint8_t *d
 	arrival->machine_has += block < arrival->machine_blocks;
 	say(arrival, PARCEL_GOT, block);
 	if (block >= arrival->machine_blocks && !disk_blocks_left(arrival))
-		finish_disks(arrival);
-	if (arrival->has.count == arrival->has.blocks && !arrival->is_over)
-		say(arrival, PARCEL_WHOLE, 0);
-	end_if_served(arrival);
+		begin_finish(arrival);
+	say_if_whole(arrival);
 }
 
 /* The pager may still be reading. */
@@ -431,6 +475,9 @@ static void hear_sender(struct arrival *arrival)
 		leave_liar(arrival);
 		return;
 	}
+	arrival->heard_s = now_s();
+	if (piece.at == PARCEL_LIVES)
+		return;
 	if (piece.at == PARCEL_BEGIN) {
 		begin_machine(arrival);
 		return;
@@ -584,6 +631,15 @@ static int patience_ms(const struct arrival *arrival)
 	return gone < arrival->place->wait_s ? (int)(arrival->place->wait_s - gone) * 1000 : 0;
 }
 
+/* As long, but that who is connected has to say something before, and to hear something. */
+static int turn_ms(const struct arrival *arrival)
+{
+	const int ms = patience_ms(arrival);
+	const int most = PARCEL_LIVES_S * 1000;
+
+	return arrival->is_connected && (ms < 0 || ms > most) ? most : ms;
+}
+
 static void turn(struct arrival *arrival)
 {
 	const bool wakes = arrival->has_landing && arrival->reader_waits;
@@ -595,9 +651,13 @@ static void turn(struct arrival *arrival)
 		{ .fd = arrival->child_fd, .events = POLLIN },
 		{ .fd = arrival->has_landing ? arrival->landing.line : -1,
 		  .events = (short)(POLLIN | (wakes ? POLLOUT : 0)) },
+		{ .fd = arrival->keeper_fd, .events = POLLIN },
 	};
+	const int ready = poll(fds, sizeof(fds) / sizeof(fds[0]), turn_ms(arrival));
 
-	if (poll(fds, 5, patience_ms(arrival)) <= 0) {
+	if (!fds[0].revents || ready <= 0)
+		keep_alive(arrival);
+	if (ready <= 0) {
 		arrival->is_over |= !patience_ms(arrival);
 		return;
 	}
@@ -613,6 +673,8 @@ static void turn(struct arrival *arrival)
 	}
 	if (fds[4].revents & (POLLIN | POLLHUP))
 		hear_reader(arrival);
+	if (fds[5].revents)
+		hear_keeper(arrival);
 	if (has_news(arrival))
 		tell_pager(arrival);
 	if (arrival->reader_waits && arrival->landing.line >= 0)
@@ -710,7 +772,7 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 
 	arrival = (struct arrival){ .place = place, .line = *line, .is_connected = true,
 				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
-				    .child_fd = -1, .spare = *spare };
+				    .child_fd = -1, .keeper_fd = -1, .spare = *spare };
 	wire_line_be_patient(line);
 	error = take_head(&arrival);
 	if (error == -EBUSY && pass_connection(&arrival))

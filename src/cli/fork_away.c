@@ -33,7 +33,8 @@
 #include "wire/parcel.h"
 #include "wire_line.h"
 
-enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, SILENCE_MS = 60000 };
+enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, LIVES_MS = PARCEL_LIVES_S * 1000 };
+#define NS_PER_S 1000000000ull
 /* How many blocks may be under way; after one was wanted; and so many behind that one follow it. */
 enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
 enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
@@ -72,6 +73,7 @@ struct sending {
 	uint64_t *due, dues, next_due;
 	uint64_t wants;
 	bool has_moved; /* something went over the last connection */
+	uint64_t said_ns, heard_ns; /* when something last was, over this one */
 };
 
 static uint64_t now_ns(void)
@@ -175,6 +177,7 @@ static int send_block(struct sending *sending, uint64_t block)
 	if (!wire_line_send(&sending->line, head, sizeof(head)) ||
 	    !wire_line_send(&sending->line, data, piece.bytes))
 		return -ECONNRESET;
+	sending->said_ns = now_ns();
 	saved_blocks_set(&sending->sent, block);
 	sending->unheard++;
 	if (!is_due(sending, block))
@@ -189,6 +192,7 @@ static int send_mark(struct sending *sending, uint64_t mark)
 	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 
 	parcel_put_piece(&piece, head);
+	sending->said_ns = now_ns();
 	return wire_line_send(&sending->line, head, sizeof(head)) ? 0 : -ECONNRESET;
 }
 
@@ -330,6 +334,7 @@ static int hear_word(struct sending *sending)
 	if (!wire_line_receive(&sending->line, bytes, sizeof(bytes)) ||
 	    parcel_take_word(bytes, sending->bytes, &word))
 		return -ECONNRESET;
+	sending->heard_ns = now_ns();
 	switch (word.kind) {
 	case PARCEL_GOT:
 		sending->unheard -= sending->unheard != 0;
@@ -337,6 +342,7 @@ static int hear_word(struct sending *sending)
 		return 0;
 	case PARCEL_WANT: return take_want(sending, word.block);
 	case PARCEL_WHOLE: sending->is_whole = sending->runs; return 0;
+	case PARCEL_STAYS: return 0;
 	default:
 		if (!receive_answer(sending))
 			return -ECONNRESET;
@@ -350,13 +356,25 @@ static int hear_word(struct sending *sending)
 static int wait_ms(const struct sending *sending)
 {
 	const uint64_t now = now_ns();
+	uint64_t ms = LIVES_MS;
 
 	if (sending->is_begun && is_beginning(sending))
-		return (int)((sending->begun_ns + BEGINS_NS - now) / 1000000 + 1);
-	return sending->sent.count == sending->sent.blocks || sending->due_ns <= now ||
-			       sending->next_due < sending->dues || sending->unheard >= FEW_BLOCKS
-		       ? SILENCE_MS
-		       : (int)((sending->due_ns - now) / 1000000 + 1);
+		ms = (sending->begun_ns + BEGINS_NS - now) / 1000000 + 1;
+	else if (sending->sent.count < sending->sent.blocks && sending->due_ns > now &&
+		 sending->next_due >= sending->dues && sending->unheard < FEW_BLOCKS)
+		ms = (sending->due_ns - now) / 1000000 + 1;
+	return (int)(ms < LIVES_MS ? ms : LIVES_MS);
+}
+
+/* While nothing else is said. -ECONNRESET: the other side has been silent for too long. */
+static int keep_alive(struct sending *sending)
+{
+	const uint64_t now = now_ns();
+
+	if (now - sending->heard_ns >= PARCEL_SILENCE_S * NS_PER_S)
+		return -ECONNRESET;
+	return now - sending->said_ns < LIVES_MS * 1000000ull ? 0
+							      : send_mark(sending, PARCEL_LIVES);
 }
 
 /* Until it runs there, or all of it is. 0, as sending->answer says; -errno. */
@@ -364,10 +382,11 @@ static int talk(struct sending *sending, bool to_end)
 {
 	int sent = 1;
 
+	sending->heard_ns = now_ns(); /* who did not listen heard nothing */
 	while (!sending->answer.error && (to_end ? !sending->is_whole : !sending->runs)) {
 		struct pollfd line = { .fd = sending->line.socket, .events = POLLIN };
 		const int heard = poll(&line, 1, sent > 0 ? 0 : wait_ms(sending));
-		const int error = heard > 0 ? hear_word(sending) : 0;
+		const int error = heard > 0 ? hear_word(sending) : keep_alive(sending);
 
 		if (error)
 			return error;
@@ -464,7 +483,7 @@ static bool can_come_again(int error)
 
 static int try_until_done(struct sending *sending, bool to_end)
 {
-	const uint64_t wait_ns = sending->away->wait_s * 1000000000ull;
+	const uint64_t wait_ns = sending->away->wait_s * NS_PER_S;
 	uint64_t lost_ns = now_ns();
 	int error;
 

@@ -5,20 +5,25 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "ipc/spawn.h"
 #include "vm/saved_blocks.h"
 
-enum { NUMBERS_MOST = 10000, OLD_S = 60 };
+enum { NUMBERS_MOST = 10000, OLD_S = 60, KEPT_FD = 512 };
 static const char prefix[] = ".umbra-parcel-";
 static const char names_file[] = "names";
 static const char taken_file[] = "taken"; /* every name that is taken leads to it */
@@ -296,9 +301,35 @@ static int give_name(struct landing *landing, uint32_t number)
 		       : 0;
 }
 
-int landing_finish(struct landing *landing)
+/* It holds the files alone: of nothing else somebody waits for the end in vain. */
+static _Noreturn void make_durable(const struct landing *landing)
 {
-	int error = 0;
+	int error = prctl(PR_SET_PDEATHSIG, SIGKILL) ? errno : 0;
+	int file[PARCEL_FILES];
+
+	for (uint32_t n = 0; n < landing->space->files && !error; n++) {
+		file[n] = fcntl(landing->file[n], F_DUPFD, KEPT_FD);
+		error = file[n] < 0 ? errno : 0;
+	}
+	syscall(SYS_close_range, 0, KEPT_FD - 1, 0);
+	for (uint32_t n = 0; n < landing->space->files && !error; n++)
+		error = fsync(file[n]) ? errno : 0;
+	_exit(error);
+}
+
+int landing_begin_finish(const struct landing *landing, pid_t *ret)
+{
+	int pidfd;
+
+	*ret = spawn_fork(&pidfd);
+	if (!*ret)
+		make_durable(landing);
+	return *ret < 0 ? *ret : pidfd;
+}
+
+int landing_finish(struct landing *landing, int status)
+{
+	int error = WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO;
 
 	/* the lowest first: a child is never there without what is beneath it */
 	for (uint32_t n = landing->space->files; n-- && !error;) {

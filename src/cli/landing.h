@@ -13,6 +13,8 @@
  *     one. No file is written over: where there is one of that name, a number is added.
  *   - A file has no name by which anybody finds it as a disk before all of it is there and durable:
  *     what did not come is never read as zeros by somebody who knows nothing of it.
+ *   - Who fills them never waits for the host's disks: what is made durable is by a process of its
+ *     own, so that meanwhile the sender hears that he lives.
  *   - A block is written once. Its bit is set afterwards, in memory that others read alone
  *     (process/extents.h).
  */
@@ -20,6 +22,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "process/plan.h"
 #include "wire/parcel.h"
@@ -49,8 +52,12 @@ int landing_begin(struct landing *landing, const char *root, const char *machine
 		  const struct parcel_space *space);
 /* One that has not come yet; NULL: of zeros. 0 or -errno. */
 int landing_write(struct landing *landing, uint64_t block, const uint8_t *data);
-/* All have come: they are durable, and get their names. 0 or -errno. */
-int landing_finish(struct landing *landing);
+/*
+ * All have come: a process makes them durable, which may take as long as the host's disks need. Its
+ * descriptor, or -errno. Once that has ended, with this status: they get their names. 0 or -errno.
+ */
+int landing_begin_finish(const struct landing *landing, pid_t *ret);
+int landing_finish(struct landing *landing, int status);
 /* What has not got its name is removed. */
 void landing_end(struct landing *landing);
 /* How who reads them finds them, and what they are called. 0 or -ENAMETOOLONG. */

@@ -7,7 +7,9 @@
  * the processes of a machine (spare.h): a machine that arrives waits for none of them to begin.
  *
  *   - It listens where it was told to, and at the loopback when it was not.
- *   - CONNECTIONS_MOST at a time; the next one waits to be accepted.
+ *   - CONNECTIONS_MOST at a time. Who has not shown yet that he may come keeps nobody else's place:
+ *     where all are taken the one of these that came first is left; while each has shown it, the
+ *     next one waits to be accepted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,7 +34,7 @@
 #include "wire_line.h"
 
 enum { CONNECTIONS_MOST = 32, MEMORY_TIMES = 5, WAIT_S = 60, WAIT_MOST_S = 86400 };
-enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000, BEGINS_MS = 250 };
+enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000, SHOWS_MS = 25, BEGINS_MS = 250 };
 static const char default_port[] = "4640";
 
 static const char listen_help[] =
@@ -50,6 +52,13 @@ static const char listen_help[] =
 	"disks come as well, into that FOLDER, while it runs, and it goes on in files of its own\n"
 	"there; without, its disks have to be here, where and what they were.\n";
 
+/*
+ * A connection that somebody serves, the leader of a group of processes. line: it says a byte once
+ * it has a connection, another one once the other side has shown that it may come, and is closed
+ * when its machine has begun, or will not; -1: closed.
+ */
+struct served { pid_t process; int line; bool has_shown; };
+
 struct listen {
 	const char *place, *folder;
 	char *disks; /* NULL: none */
@@ -57,6 +66,8 @@ struct listen {
 	int socket;
 	unsigned wait_s;
 	uint64_t most_bytes;
+	struct served served[CONNECTIONS_MOST]; /* in the order in which they came */
+	unsigned count;
 };
 
 /*
@@ -84,6 +95,8 @@ static int serve(const struct listen *listen, int taken)
 	prctl(PR_SET_PDEATHSIG, 0);
 	send(taken, "", 1, MSG_NOSIGNAL); /* who listens may be gone: what has come is served */
 	error = wire_line_finish(&line);
+	if (!error)
+		send(taken, "", 1, MSG_NOSIGNAL);
 	if (!error)
 		arrival_serve(&place, &line, &spare);
 	return error;
@@ -117,15 +130,77 @@ static int begin(struct listen *listen)
 	return 0;
 }
 
-/* Those that have ended; while there are CONNECTIONS_MOST, it waits for one. */
-static void count_ends(unsigned *running)
+/* ---- who is served ---- */
+
+/* What it has said, until it says nothing for so long, or has said all. */
+static void hear_served(struct served *served, int wait_ms)
 {
-	while (*running && waitpid(-1, NULL, *running < CONNECTIONS_MOST ? WNOHANG : 0) > 0)
-		--*running;
+	struct pollfd line = { .fd = served->line, .events = POLLIN };
+	char byte;
+
+	if (served->line < 0 || poll(&line, 1, wait_ms) <= 0)
+		return;
+	if (read(served->line, &byte, 1) == 1) {
+		served->has_shown = true;
+		return;
+	}
+	close(served->line);
+	served->line = -1;
 }
 
+static void forget(struct listen *listen, pid_t process)
+{
+	for (unsigned n = 0; n < listen->count; n++) {
+		struct served *served = &listen->served[n];
+
+		if (served->process != process)
+			continue;
+		if (served->line >= 0)
+			close(served->line);
+		listen->count--;
+		memmove(served, served + 1, (listen->count - n) * sizeof(*served));
+		return;
+	}
+}
+
+static void forget_ended(struct listen *listen, int flags)
+{
+	pid_t process;
+
+	while (listen->count && (process = waitpid(-1, NULL, flags)) > 0) {
+		forget(listen, process);
+		flags = WNOHANG;
+	}
+}
+
+/* With its umbra-wire. False: all of them have shown that they may come. */
+static bool leave_slowest(struct listen *listen)
+{
+	for (unsigned n = 0; n < listen->count; n++) {
+		const struct served *served = &listen->served[n];
+
+		hear_served(&listen->served[n], 0);
+		if (served->has_shown)
+			continue;
+		kill(-served->process, SIGKILL);
+		waitpid(served->process, NULL, 0);
+		forget(listen, served->process);
+		return true;
+	}
+	return false;
+}
+
+static void make_room(struct listen *listen)
+{
+	forget_ended(listen, WNOHANG);
+	if (listen->count == CONNECTIONS_MOST && !leave_slowest(listen))
+		forget_ended(listen, 0);
+}
+
+/* Its umbra-wire is of its group, and can be ended with it. */
 static _Noreturn void serve_one(const struct listen *listen, int taken, pid_t parent)
 {
+	setpgid(0, 0);
 	if (prctl(PR_SET_PDEATHSIG, SIGTERM) || getppid() != parent)
 		_exit(EXIT_FAULT);
 	_exit(serve(listen, taken) ? EXIT_UNUSABLE : 0);
@@ -133,51 +208,52 @@ static _Noreturn void serve_one(const struct listen *listen, int taken, pid_t pa
 
 /*
  * Until the machine runs, or will not: what begins meanwhile takes processors from it, and makes it
- * wait for namespaces. Not for long, since another may be waiting.
+ * wait for namespaces. Not for long, since another may be waiting; and of who has not shown that he
+ * may come hardly at all.
  */
-static void wait_for_begin(int taken)
+static void wait_for_begin(struct served *served)
 {
-	struct pollfd line = { .fd = taken, .events = POLLIN };
-
-	poll(&line, 1, BEGINS_MS);
+	hear_served(served, SHOWS_MS);
+	if (served->has_shown)
+		hear_served(served, BEGINS_MS);
 }
 
 /* Whether somebody has taken the connection that came next. */
-static bool wait_for_one(const struct listen *listen, unsigned *running)
+static bool wait_for_one(struct listen *listen)
 {
 	const pid_t self = getpid();
-	bool is_taken = false;
+	struct served *next = &listen->served[listen->count];
 	int taken[2];
-	pid_t child;
 	char byte;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, taken))
 		return false;
-	child = fork();
-	if (!child) {
+	*next = (struct served){ .process = fork(), .line = taken[0] };
+	if (!next->process) {
 		close(taken[0]);
 		serve_one(listen, taken[1], self);
 	}
-	*running += child > 0;
 	close(taken[1]);
-	is_taken = child > 0 && read(taken[0], &byte, 1) == 1;
-	if (is_taken)
-		wait_for_begin(taken[0]);
-	close(taken[0]);
-	return is_taken;
+	if (next->process < 0) {
+		close(taken[0]);
+		return false;
+	}
+	listen->count++;
+	if (read(taken[0], &byte, 1) != 1)
+		return false;
+	wait_for_begin(next);
+	return true;
 }
 
-static _Noreturn void serve_all(const struct listen *listen)
+static _Noreturn void serve_all(struct listen *listen)
 {
-	unsigned running = 0;
-
 	for (;;) {
-		if (!wait_for_one(listen, &running))
+		if (!wait_for_one(listen))
 			usleep(AGAIN_US);
 		arrival_remove_old(listen->folder);
 		if (listen->disks)
 			landing_remove_old(listen->disks);
-		count_ends(&running);
+		make_room(listen);
 	}
 }
 

@@ -7,12 +7,15 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,6 +24,7 @@
 
 /* umbra-wire's descriptors and its exit codes; ours lie above them while it is started */
 enum { FIRST_FD = 3, FDS = 3, ABOVE_FD = 10, EXIT_OTHER_KEY = 2, DIGITS = 2 * WIRE_KEY_BYTES };
+enum { GOES_MS = 5000 };
 
 /* ---- the key ---- */
 
@@ -170,10 +174,22 @@ static int give_secret(const struct wire_secret *secret)
 	return fd;
 }
 
+/* It ends once the other side has: of one that does not nobody waits for ever. */
+static void wait_or_end(pid_t process)
+{
+	struct pollfd end = { .fd = (int)syscall(SYS_pidfd_open, process, 0), .events = POLLIN };
+
+	if (end.fd < 0 || poll(&end, 1, GOES_MS) <= 0)
+		kill(process, SIGKILL);
+	if (end.fd >= 0)
+		close(end.fd);
+}
+
 static int end_of(const struct wire_line *line)
 {
 	int status = 0;
 
+	wait_or_end(line->process);
 	while (waitpid(line->process, &status, 0) < 0 && errno == EINTR)
 		;
 	close(line->socket);

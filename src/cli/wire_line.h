@@ -58,5 +58,8 @@ void wire_line_be_patient(const struct wire_line *line);
 /* All of it, or false: the connection is lost. */
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);
-/* -EACCES: this side was not believed there; else -ECONNRESET. */
+/*
+ * Once the other side has ended it, too, or has not for some seconds. -EACCES: this side was not
+ * believed there; else -ECONNRESET.
+ */
 int wire_line_close(struct wire_line *line);

@@ -8,7 +8,7 @@
 
 #include "lib/crc32c.h"
 
-enum { PARCEL_VERSION = 3, ERRNO_MAX = 4095 };
+enum { PARCEL_VERSION = 4, ERRNO_MAX = 4095 };
 static const char magic[8] = { 'U', 'M', 'B', 'R', 'A', 'W', 'I', 'R' };
 
 struct head_on_wire {
@@ -172,7 +172,7 @@ int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t byte
 		      struct parcel_piece *ret)
 {
 	memcpy(ret, from, sizeof(*ret));
-	if (ret->at == PARCEL_BEGIN || ret->at == PARCEL_HEARD)
+	if (ret->at == PARCEL_BEGIN || ret->at == PARCEL_HEARD || ret->at == PARCEL_LIVES)
 		return ret->bytes ? -EBADMSG : 0;
 	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes)
 		return -EBADMSG;

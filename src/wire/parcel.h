@@ -14,7 +14,11 @@
  *   piece: that block             -->   before the others; and so on, until all of it is there
  *                                 <--   word: it is whole
  *   piece: heard                  -->   nobody is waited for any more
+ *   piece: lives                  -->   and
+ *                                 <--   word: it lives; of who has said nothing else for a while
  *
+ *   - Who says nothing at all for longer than PARCEL_SILENCE_S is taken for lost, however well his
+ *     host's kernel answers for him: his connection ends, and is waited for as any that is lost.
  *   - A connection may end at any moment: the next one of the same id goes on where that was.
  *   - Both sides are hostile to each other: lengths, places and checksums are checked before they
  *     are used, and nothing is believed that is larger than what was said at first.
@@ -42,6 +46,8 @@ enum {
 	PARCEL_PIECE_HEAD_BYTES = 16,
 	PARCEL_ANSWER_BYTES = 256,
 	PARCEL_WORD_BYTES = 16,
+	PARCEL_SILENCE_S = 20,
+	PARCEL_LIVES_S = 5, /* so often it is said */
 };
 
 struct parcel_head {
@@ -71,12 +77,20 @@ struct parcel_space { uint64_t machine_bytes, bytes; uint32_t files;
 /* More is a lie: a bit for each block lies in memory. */
 #define PARCEL_MOST_BYTES (16ull << 40)
 
-/* at: of a block, or one of the two below, which have no bytes. bytes 0: a block of zeros. */
+/* at: of a block, or one of those below, which have no bytes. bytes 0: a block of zeros. */
 struct parcel_piece { uint64_t at; uint32_t bytes, crc; };
 #define PARCEL_BEGIN (~0ull)
 #define PARCEL_HEARD (~0ull - 1)
+#define PARCEL_LIVES (~0ull - 2)
 
-enum parcel_word_kind { PARCEL_GOT, PARCEL_WANT, PARCEL_ANSWERS, PARCEL_WHOLE, PARCEL_WORDS };
+enum parcel_word_kind {
+	PARCEL_GOT,
+	PARCEL_WANT,
+	PARCEL_ANSWERS,
+	PARCEL_WHOLE,
+	PARCEL_STAYS, /* it lives */
+	PARCEL_WORDS
+};
 struct parcel_word { uint32_t kind; uint64_t block; };
 
 /* error: 0 or -errno; have: blocks that are there; text: one printable line, or "". */

@@ -17,7 +17,8 @@ static void take_pieces(const uint8_t *data, size_t bytes)
 
 		if (parcel_take_piece(data, TOTAL, &piece))
 			return;
-		if (piece.at == PARCEL_BEGIN || piece.at == PARCEL_HEARD) {
+		if (piece.at == PARCEL_BEGIN || piece.at == PARCEL_HEARD ||
+		    piece.at == PARCEL_LIVES) {
 			if (piece.bytes)
 				abort();
 		} else if (piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL ||

@@ -3,7 +3,7 @@
 memory that is checked at both ends. Memory that comes while it runs, with wires, a sender and a receiver
 that are killed. Then with another key; by connections that are cut, and go on where they were; by one that never comes back;
 to one that lies, and from one that lies. Who was sent goes on whatever happens, and nothing is left of what did not arrive."""
-import atexit, glob, json, os, re, select, shutil, socket, struct, subprocess, sys, tempfile, threading, time
+import atexit, glob, json, os, re, select, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from crc32c import crc32c
 
@@ -145,7 +145,9 @@ alone = shutil.copy(umbra, work.name)
 without = subprocess.run([alone, "listen", "0", "--key", key], env=places["there"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
 check("who listens needs umbra-wire, and says so at once", without.returncode == 65 and "umbra-wire" in without.stderr, without.returncode, without.stderr)
 check("no key over another", run("here", "listen", "--make-key", key).returncode == 64)
-listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+listener_errors = os.path.join(work.name, "listener.errors")
+listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            stderr=open(listener_errors, "wb"), text=True)
 atexit.register(end_all)
 atexit.register(listener.kill)
 place = listener.stdout.readline().split()[-1]
@@ -199,6 +201,24 @@ def children(pid, name):
             continue
         if text.split("(")[1].split(")")[0] == name and int(text.rsplit(")", 1)[1].split()[1]) == pid:
             found.append(int(entry))
+    return found
+
+
+def parent_of(pid):
+    try:
+        with open("/proc/%d/stat" % pid) as f:
+            return int(f.read().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
+def below(pid):
+    """All that were begun by it, with what they are."""
+    everybody = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
+    found, layer = {}, [pid]
+    while layer:
+        layer = [child for child in everybody if parent_of(child) in layer]
+        found.update({child: said("/proc/%d/cmdline" % child).replace("\0", " ").strip() for child in layer})
     return found
 
 
@@ -314,7 +334,7 @@ def line(mode, connection):
 idents = iter(range(1 << 20))
 
 
-def head(bytes, name=b"lie", version=3, magic=b"UMBRAWIR", runs=0, files=(), count=None, zero=0):
+def head(bytes, name=b"lie", version=4, magic=b"UMBRAWIR", runs=0, files=(), count=None, zero=0):
     """files: of each (bytes, format, disk, level)."""
     return magic + struct.pack("<II16sQ72sII", version, runs, struct.pack("<QQ", 7, next(idents)), bytes, name, len(files) if count is None else count, zero) + \
         b"".join(struct.pack("<QIHH", *f) for f in files)
@@ -326,6 +346,7 @@ def piece(at, data, crc=None, bytes=None):
 
 begins = struct.pack("<QII", (1 << 64) - 1, 0, 0)
 hears = struct.pack("<QII", (1 << 64) - 2, 0, 0)
+lives = struct.pack("<QII", (1 << 64) - 3, 0, 0)
 
 
 def last_answer(data, blocks):
@@ -364,6 +385,7 @@ def tell(what, *said_bytes):
     here.close()
     p.wait(60)
     check(what + ": is refused", last and last[0] < 0, last)
+    check(what + ": and hears of nothing that is there", last and b"/" not in last[3] and parcels.encode() not in last[3], last)
     check(what + ": who listens goes on", listener.poll() is None)
 
 
@@ -372,11 +394,12 @@ lies = [("no head", b"x" * 120), ("another version", head(1000, version=2)), ("n
 lies += [("a name %r" % name, head(1000, name)) for name in (b"", b"../x", b"a/b", b".x", b"a b", b"x" * 72, b"\x1b[2J", b"-x")]
 lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", head(1000), piece(0, data + b"x")), ("a long piece", head(1 << 20), piece(0, data, bytes=1 << 19)),
          ("half a block", head(1 << 20), piece(0, data)), ("a block behind the last", head(1000), piece(BLOCK, data)),
-         ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
+         ("a life of bytes", head(1000), piece((1 << 64) - 3, data)), ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
          ("twice", head(2000), piece(0, data * 2), piece(0, data * 2)), ("no saved machine", head(1000), piece(0, data), begins),
          ("it runs already", head(1000, runs=1)), ("it half runs", head(1000, runs=2)), ("a begin twice", head(1000), begins, begins), ("it has heard what nobody said", head(1000), hears)]
 for what, *parts in lies:
     tell(what, *parts)
+check("why one was refused is said where umbra listen runs", parcels + "/umbra-parcel-" in said(listener_errors) and "no saved machine" in said(listener_errors), said(listener_errors))
 p, here = line("connect", socket.create_connection(("127.0.0.1", port)))
 here.sendall(head(1000) + piece(0, data)) # all of it, and no begin: nothing_left() below sees who waits for ever
 all_is_there = here.recv(256 + 1 + 16 + 16, socket.MSG_WAITALL)
@@ -430,6 +453,62 @@ for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more 
     here.close()
     p.wait(60)
     server.close()
+nothing_left()
+
+# ---- one that is silent, though its host is there ----
+
+server = socket.create_server(("127.0.0.1", 0))
+sender = subprocess.Popen([umbra, "fork", "rests", "--to", "127.0.0.1:%d" % server.getsockname()[1], "--key", key, "--name", "nine", "--wait", "0"], env=places["here"],
+                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+p, here = line("accept", server.accept()[0])
+sent = struct.unpack_from("<Q", here.recv(120, socket.MSG_WAITALL), 32)[0]
+here.sendall(answer() + bytes(-(-(-(-sent // BLOCK)) // 8)))
+swallower = threading.Thread(target=swallow, args=(here,), daemon=True)
+swallower.start()
+q, mute = line("connect", socket.create_connection(("127.0.0.1", port)))
+mute.sendall(head(1000))
+mute.recv(256 + 1, socket.MSG_WAITALL)
+words = b""
+while len(words) < 16 or words[-16:-12] != struct.pack("<I", 4):
+    words += mute.recv(16, socket.MSG_WAITALL) or b"its end".ljust(16)
+    if not check("who takes a machine says that he lives", len(words) < 160, words):
+        break
+check("one that takes it and says nothing is lost", "was lost" in sender.communicate(timeout=100)[1] and sender.returncode == 65, sender.returncode)
+swallower.join(100)
+here.close()
+p.wait(60)
+server.close()
+nothing_left() # nor of one that was sent by who says nothing
+mute.close()
+q.wait(60)
+
+# ---- who never shows that he may come keeps nobody's place ----
+
+
+def connection_of(pid):
+    try:
+        return os.readlink("/proc/%d/fd/3" % pid)
+    except OSError:
+        return ""
+
+
+def wait_for_key(pid):
+    """Each umbra-wire that has a connection: who waits for one has the listener's socket."""
+    listens = {os.readlink("/proc/%d/fd/%s" % (pid, fd)) for fd in os.listdir("/proc/%d/fd" % pid)}
+    return [child for child, words in below(pid).items() if words == "umbra-wire wait" and connection_of(child) not in listens]
+
+
+silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
+until("all places are taken", lambda: len(wait_for_key(listener.pid)) >= 31)
+for pid in wait_for_key(listener.pid):
+    os.kill(pid, signal.SIGSTOP) # it does not even come to leaving who does not show it
+sent = run("here", "fork", "rests", "--to", place, "--key", key, "--name", "ten", "--wait", "0")
+check("it is sent, however many say nothing", sent.returncode == 0, sent.returncode, sent.stderr)
+run("there", "kill", "ten")
+for pid in wait_for_key(listener.pid):
+    os.kill(pid, signal.SIGKILL)
+for connection in silent:
+    connection.close()
 nothing_left()
 
 # ---- it runs, and its sender, who was cut off, has not heard so ----
@@ -499,24 +578,6 @@ nothing_left()
 check("who was refused goes on", staying.poll() is None)
 
 # ---- who waits for the next one ends with who listens ----
-
-
-def parent_of(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return int(f.read().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return 0
-
-
-def below(pid):
-    """All that were begun by it, with what they are."""
-    everybody = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
-    found, layer = {}, [pid]
-    while layer:
-        layer = [child for child in everybody if parent_of(child) in layer]
-        found.update({child: said("/proc/%d/cmdline" % child).replace("\0", " ").strip() for child in layer})
-    return found
 
 
 def waits(pid):

@@ -117,7 +117,7 @@ class Sender:
             block += -(-f[0] // BLOCK)
         self.blocks = block
         self.p, self.here = line(socket.create_connection(("127.0.0.1", port)))
-        self.here.sendall(b"UMBRAWIR" + struct.pack("<II16sQ72sII", 3, runs, self.ident, machine, name, len(files) if count is None else count, zero) +
+        self.here.sendall(b"UMBRAWIR" + struct.pack("<II16sQ72sII", 4, runs, self.ident, machine, name, len(files) if count is None else count, zero) +
                           b"".join(struct.pack("<QIHH", *f) for f in files))
         self.here.shutdown(socket.SHUT_WR) if count is not None else None
         self.answer = self.receive_answer()
@@ -268,11 +268,11 @@ def left_files(name):
     return [f for f in os.listdir(disks) if f.startswith(name + ".0." + name)]
 
 
-for what, paths, text in (("another disk than was announced", [other], "announced"), ("no disk at all", [machine], "umbra-parcel"), ("a parent that is another one", [top, other], "data")):
+for what, paths, text in (("another disk than was announced", [other], "announced"), ("no disk at all", [machine], "vhdxfile"), ("a parent that is another one", [top, other], "data identifier of the parent")):
     sender = Machine("wrong", *paths)
     sender.send_machine()
     answer = sender.serve()
-    check(what + " is refused, and named", answer and answer[0] < 0 and ".vhdx" in answer[1] or text in str(answer), answer)
+    check(what + " is refused, and named", answer and answer[0] < 0 and text in answer[1] and "/" not in answer[1], answer)
     sender.end()
 sender = Machine("wrong")
 sender.send_machine()
