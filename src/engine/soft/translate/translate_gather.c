@@ -8,6 +8,13 @@
 
 #include "translate_internal.h"
 
+/*
+ * A block that has so many instructions ends behind its next conditional jump. What lies behind one
+ * is often never executed, or is where a block begins already; in shorter blocks whole loops do not
+ * fit.
+ */
+enum { ENOUGH_INSNS = 8 };
+
 /* The first so many bytes are in t->bytes. */
 static void have_bytes(struct translation *translation, unsigned bytes)
 {
@@ -39,6 +46,12 @@ static void append(struct translation *translation, struct guest_insn *guest_ins
 {
 	guest_insn->rip = (translation->rip + at) & translation->rip_mask;
 	translation->count++;
+}
+
+static bool is_enough(const struct translation *translation, const struct x86_insn *insn)
+{
+	return x86_insn_is(insn, X86_ENC_ENDS_BLOCK) ||
+	       (insn->encoding.class == X86_CLASS_JCC && translation->count >= ENOUGH_INSNS);
 }
 
 static bool is_beyond_limit(const struct translation *translation, const struct soft_cpu *cpu,
@@ -84,7 +97,7 @@ int translate_gather(struct translation *translation, struct soft_cpu *cpu, uint
 		}
 		append(translation, guest_insn, at);
 		at += guest_insn->insn.length;
-		if (x86_insn_is(&guest_insn->insn, X86_ENC_ENDS_BLOCK))
+		if (is_enough(translation, &guest_insn->insn))
 			break;
 	}
 	return 0;
