@@ -236,6 +236,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "victims", MACHINE_WITHOUT_VICTIMS },
 						{ "flags", MACHINE_WITHOUT_DEAD_FLAGS },
 						{ "trims", MACHINE_WITHOUT_TRIMS },
+						{ "uses", MACHINE_WITHOUT_USES },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, sharing, or open=N");
@@ -244,7 +245,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 		return error;
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
-			 "say words, shortcuts, pages, victims, flags, trims");
+			 "say words, shortcuts, pages, victims, flags, trims, uses");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)

@@ -91,6 +91,7 @@ enum engine_without {
 	ENGINE_WITHOUT_DEAD_FLAGS = 256, /* a fault finds all flags, whoever overwrites them */
 	ENGINE_WITHOUT_SHARING = 512,    /* each processor caches each address space for itself */
 	ENGINE_WITHOUT_TRIMS = 1024,     /* an idle machine gives nothing back */
+	ENGINE_WITHOUT_USES = 2048,      /* the oldest code goes, and not what was used least */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

@@ -2,7 +2,7 @@
  * What the software engine may use of the host's memory beside the guest's, divided once, at its
  * creation:
  *
- *   code      the code cache: thunks, and regions that are reused in turn (code/region.c)
+ *   code      the code cache: thunks, and regions that are reused (code/region.c)
  *   blocks    descriptions, pc maps, kept bytes and links of each region; sized so that its code is
  *             full first, but for a guest that makes the shortest blocks
  *   tables    of the address spaces, in chunks; when a space has used its share, it drops

@@ -285,6 +285,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
+	engine->evicts_by_use = !(options->without & ENGINE_WITHOUT_USES);
 	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;
 	engine->tables_left_open = options->mmu_tables_left_open;
 	if (make_notes(engine, options) && !make_code_cache(engine) && !make_secrets(engine) &&
@@ -370,6 +371,7 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 void check_engine(struct soft_engine *engine)
 {
 	check_regions(engine);
+	check_stubs(engine);
 	check_blocks(engine);
 	check_links(engine);
 	for (unsigned n = 0; n < engine->cpu_count; n++) {

@@ -122,6 +122,7 @@ enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
 struct code_counts {
 	uint64_t made_first, made_again[BLOCK_ENDS];
 	uint64_t parts, evictions, waits, blocks_evicted;
+	uint64_t regions_kept; /* since they were used: code/eviction.c */
 	/* of idle machines (code/trim.c): so often, and so often it was soon made again */
 	uint64_t regions_given_back, trims, regrets;
 };
@@ -261,7 +262,8 @@ struct soft_engine {
 	uint8_t *code_write, *code_run;
 	size_t code_bytes;
 	struct code_region *regions;
-	uint32_t open_region;
+	uint32_t open_region, next_region;
+	uint32_t hand; /* code/eviction.c */
 	struct code_trim trim;
 	uint64_t pass; /* how many regions have been closed */
 	struct block *blocks;
@@ -287,6 +289,7 @@ struct soft_engine {
 	bool recalls_pages;   /* struct known_page */
 	bool keeps_victims;   /* soft_cpu.jump_victims */
 	bool drops_dead_flags; /* translate_find_live_flags() */
+	bool evicts_by_use;    /* code/eviction.c */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */
 	uint8_t *frame_writes;

@@ -153,6 +153,7 @@ static void block_insert(struct soft_engine *engine, struct block *b, uint64_t f
 	engine->page_blocks[frame] = (uint32_t)(b - engine->blocks) + 1;
 	__atomic_store_n(head, engine->page_blocks[frame], __ATOMIC_RELEASE);
 	soft_note_made(engine, b);
+	soft_note_page(engine, b);
 }
 
 static void add_straddler(struct soft_engine *engine, struct block *b, uint64_t second_gpa)

@@ -15,6 +15,7 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("blocks-after-a-write", made_again[END_WRITTEN]),
 	COUNTER("cold-parts", parts),
 	COUNTER("regions-evicted", evictions),
+	COUNTER("regions-kept", regions_kept),
 	COUNTER("waits-for-room", waits),
 	COUNTER("blocks-evicted", blocks_evicted),
 	COUNTER("times-given-back", trims),

@@ -1,8 +1,8 @@
 /*
  * The code room: blocks of translated code, how they are found, entered, chained, and taken back.
  *
- *   code cache   thunks, then CODE_REGIONS regions of one size, filled one after the other, round
- *                and round
+ *   code cache   thunks, then CODE_REGIONS regions of one size, filled one after the other, and
+ *                then each time one that was not used lately (eviction.c)
  *   region       blocks, and cold parts that were made later, in the order in which they were made:
  *                that of their addresses. Descriptions, pc maps, kept bytes and links of its blocks
  *                have a part of blocks[], maps[], kept[] and links[] each
@@ -16,10 +16,10 @@
  *   jump cache   of each processor, by gva: where translated code finds one; behind it C finds
  *                those that others have displaced
  *
- * A region's life (region.c): it is open, one at a time; full; closed, when the one before it in
- * the round is opened: nothing leads to it any more; and reused when every processor has come
- * through the dispatcher since. So there is a region between what is filled and what still lives,
- * and nobody waits for anybody unless a region is filled before all have passed.
+ * A region's life (region.c): it is open, one at a time; full; closed, when the one that is to be
+ * filled before it is opened: nothing leads to it any more; and reused when every processor has
+ * come through the dispatcher since. So there is always one that is empty or closed, and nobody
+ * waits for anybody unless a region is filled before all have passed.
  *
  *   1. What is in a region is sorted by host_offset, without overlaps, and lies in it.
  *   2. What the hash leads to is not dead, in its bucket, and in no closed region.
@@ -29,8 +29,7 @@
  *      floats, whose entry leads to the dispatcher, which then overwrites that of the jump cache.
  *   5. A link leads to where it led first or to a block of the same page and mode that is in no
  *      closed region.
- *   6. A cold part that was made later lies in the region of its block or in one that is closed
- *      after it.
+ *   6. A stub that leads to a cold part leads to one of its block, in a region that is not closed.
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
  *
@@ -103,12 +102,17 @@ struct way_out { uint16_t link, target : 12, kind : 2, flags_in_word : 1; };
 /* at: the rel32 in the code cache; home: where it led first. */
 struct code_link { uint32_t at, home, next; };
 
+/* A mark for each hash of a frame. */
+enum { REGION_MARKS = 4096 };
+
 struct code_region {
 	size_t start, used;           /* offsets in the code cache */
 	uint32_t blocks, maps, kept, links; /* how many are used of its part of each list */
 	uint32_t times_reused;
 	bool closed;
 	uint64_t closed_at;           /* soft_engine.pass then */
+	bool is_looked_at;            /* eviction.c */
+	uint64_t pages[REGION_MARKS / 64], used_pages[REGION_MARKS / 64];
 };
 
 /* The mode that a block is found by. */
@@ -162,6 +166,12 @@ void check_blocks(const struct soft_engine *engine);
 
 /* region.c */
 void soft_make_regions(struct soft_engine *engine);
+static inline bool soft_region_is_empty(const struct code_region *region)
+{
+	return region->used == region->start;
+}
+/* No jump cache leads there any more. */
+void soft_forget_region(struct soft_engine *engine, uint32_t number);
 static inline struct code_region *soft_open_region(const struct soft_engine *engine)
 {
 	return &engine->regions[engine->open_region];
@@ -194,8 +204,18 @@ bool soft_close_regions(struct soft_engine *engine);
 void soft_give_back_regions(struct soft_engine *engine);
 /* Bytes of code in all regions. */
 size_t soft_code_used(const struct soft_engine *engine);
-/* 1 and 6, while nobody else executes. */
+/* 1, while nobody else executes. */
 void check_regions(const struct soft_engine *engine);
+
+/* eviction.c; under the lock, but for soft_note_use() */
+/* A block that was made. */
+void soft_note_page(const struct soft_engine *engine, const struct block *b);
+/* One that a jump was found to lead to. */
+void soft_note_use(const struct soft_engine *engine, const struct block *b);
+/* So many regions live: those that may have to go soon are looked at from now on. */
+void soft_look_at_regions(struct soft_engine *engine, unsigned living);
+/* The one that goes next. */
+uint32_t soft_choose_region(struct soft_engine *engine);
 
 /* block_history.c; under the lock: why blocks are made */
 void soft_note_made(struct soft_engine *engine, const struct block *b);
@@ -223,6 +243,10 @@ void check_links(const struct soft_engine *engine);
 /* late.c */
 /* The thunk of stubs: what to go on with at the stub of this name. */
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
+/* Under the lock: the part goes; no stub of its block leads there any more. */
+void soft_leave_part(struct soft_engine *engine, const struct block *part);
+/* 6, while nobody else executes. */
+void check_stubs(const struct soft_engine *engine);
 /* Where stub n is, from the first. */
 static inline uint32_t soft_stub_offset(unsigned n)
 {

@@ -154,6 +154,7 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
 	uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
 
 	count_jump(cpu, entry, host);
+	soft_note_use(cpu->engine, b);
 	keep_victim(cpu, entry);
 	entry->sum = 0;
 	if (note_pages(cpu, b, linear, found))

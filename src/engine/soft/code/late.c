@@ -63,6 +63,76 @@ static void *make_part(struct soft_cpu *cpu, struct block *b, unsigned stub)
 	return part;
 }
 
+/* A stub of the block by its number; NULL: it has no more. The last one has a jump behind it. */
+static uint8_t *stub_of(const struct soft_engine *engine, const struct block *b, unsigned n)
+{
+	const uint32_t offset = b->stubs + soft_stub_offset(n);
+
+	return offset + 2 * STUB_BYTES <= b->host_bytes
+		       ? engine->code_write + b->host_offset + offset
+		       : NULL;
+}
+
+/* The offset in the code cache that a stub leads to, if it has become a jump; or 0. */
+static uint32_t jumps_to(const struct soft_engine *engine, const uint8_t *stub)
+{
+	enum { JMP = 0xe9, JMP_BYTES = 5 };
+	int32_t rel;
+
+	memcpy(&rel, stub + 1, sizeof(rel));
+	return *stub == JMP ? (uint32_t)(stub - engine->code_write) + JMP_BYTES + (uint32_t)rel : 0;
+}
+
+/* It names itself again: the first five bytes, the others have stayed. */
+static void lead_home(uint8_t *stub, uint32_t name)
+{
+	const uint64_t begin = 0xbb41 | (uint64_t)name << 16; /* mov r11d, name */
+	const uint64_t replaced = 0xffffffffff;
+	uint64_t word;
+
+	memcpy(&word, stub, sizeof(word));
+	word = (word & ~replaced) | (begin & replaced);
+	__atomic_store_n((uint64_t *)(void *)stub, word, __ATOMIC_SEQ_CST);
+}
+
+void soft_leave_part(struct soft_engine *engine, const struct block *part)
+{
+	const struct block *b = &engine->blocks[part->parent];
+	uint8_t *stub;
+
+	if (engine->regions[part->parent / engine->budget.region_blocks].times_reused !=
+	    part->parent_times_reused)
+		return;
+	for (unsigned n = STUBS_OF_ENTRIES; (stub = stub_of(engine, b, n)); n++)
+		if (jumps_to(engine, stub) - part->host_offset < part->host_bytes)
+			lead_home(stub, part->parent << STUB_BITS | n);
+}
+
+static void check_stubs_of(const struct soft_engine *engine, const struct block *b)
+{
+	const uint8_t *stub;
+
+	for (unsigned n = STUBS_OF_ENTRIES; (stub = stub_of(engine, b, n)); n++) {
+		const uint32_t to = jumps_to(engine, stub);
+
+		assert(!to || (soft_block_of(engine, (uint64_t)(engine->code_run + to)) == b &&
+			       !engine->regions[soft_region_of(engine, to)].closed));
+	}
+}
+
+void check_stubs(const struct soft_engine *engine)
+{
+	for (uint32_t number = 0; number < CODE_REGIONS; number++) {
+		const struct block *b = &engine->blocks[number * engine->budget.region_blocks];
+
+		if (engine->regions[number].closed)
+			continue;
+		for (const struct block *end = b + engine->regions[number].blocks; b < end; b++)
+			if (b->form != BLOCK_PART)
+				check_stubs_of(engine, b);
+	}
+}
+
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 {
 	const struct soft_engine *engine = cpu->engine;

@@ -7,9 +7,7 @@
  *   reuse it when every passed >= closed_at
  *
  * What it found by them before it passed may be of the closed region, what it finds afterwards is
- * not. The cold are evicted by age: a block that is still wanted is made anew, for some
- * microseconds, and is young then. No list is kept of what is used, since that would cost the
- * translated code something at each entry.
+ * not. Which one is closed: eviction.c.
  *
  * An idle machine closes all but a new region, and gives the host the pages of those that everybody
  * has left: what it still needs is made anew there. When that is worth it: trim.c.
@@ -35,6 +33,8 @@ void soft_make_regions(struct soft_engine *engine)
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
 		engine->regions[n].start = engine->regions[n].used =
 			CODE_THUNK_BYTES + n * engine->budget.region_bytes;
+	engine->next_region = 1;
+	engine->hand = CODE_REGIONS - 1;
 }
 
 uint32_t soft_region_of(const struct soft_engine *engine, uint32_t host_offset)
@@ -42,14 +42,10 @@ uint32_t soft_region_of(const struct soft_engine *engine, uint32_t host_offset)
 	return (uint32_t)((host_offset - CODE_THUNK_BYTES) / engine->budget.region_bytes);
 }
 
-static uint32_t following(uint32_t n) { return (n + 1) % CODE_REGIONS; }
-
-static bool is_empty(const struct code_region *region) { return region->used == region->start; }
-
 /* Whether nobody can be in it. */
 static bool is_left(const struct soft_engine *engine, const struct code_region *region)
 {
-	if (is_empty(region))
+	if (soft_region_is_empty(region))
 		return true;
 	assert(region->closed);
 	for (unsigned n = 0; n < engine->cpu_count; n++)
@@ -101,8 +97,10 @@ static void drop_blocks(struct soft_engine *engine, uint32_t number)
 	struct block *first = &engine->blocks[number * engine->budget.region_blocks];
 
 	for (struct block *b = first; b < first + engine->regions[number].blocks; b++) {
-		if (b->form == BLOCK_PART)
+		if (b->form == BLOCK_PART) {
+			soft_leave_part(engine, b);
 			continue;
+		}
 		if (!b->dead) {
 			soft_hide_block(engine, b);
 			soft_note_end(engine, b, END_EVICTED);
@@ -115,15 +113,22 @@ static void drop_blocks(struct soft_engine *engine, uint32_t number)
 	drop_straddlers(engine, number);
 }
 
+void soft_forget_region(struct soft_engine *engine, uint32_t number)
+{
+	const uint32_t begin = (uint32_t)engine->regions[number].start;
+	const uint32_t end = (uint32_t)(begin + engine->budget.region_bytes);
+
+	for (unsigned n = 0; n < engine->cpu_count; n++)
+		soft_forget_code(engine->cpus[n], begin, end);
+}
+
 /* Nothing leads there any more but what was found before. */
 static void close_region(struct soft_engine *engine, uint32_t number)
 {
 	struct code_region *region = &engine->regions[number];
 
 	drop_blocks(engine, number);
-	for (unsigned n = 0; n < engine->cpu_count; n++)
-		soft_forget_code(engine->cpus[n], (uint32_t)region->start,
-				 (uint32_t)(region->start + engine->budget.region_bytes));
+	soft_forget_region(engine, number);
 	region->closed = true;
 	region->closed_at = __atomic_add_fetch(&engine->pass, 1, __ATOMIC_SEQ_CST);
 	engine->counts.evictions++;
@@ -141,18 +146,47 @@ static void open_region(struct soft_engine *engine, uint32_t number)
 	engine->open_region = number;
 }
 
+/* The one behind the open one that is empty; or that was closed first; CODE_REGIONS: all live. */
+static uint32_t find_unused(const struct soft_engine *engine, unsigned *ret_living)
+{
+	uint32_t found = CODE_REGIONS;
+
+	*ret_living = 1;
+	for (uint32_t n = 1; n < CODE_REGIONS; n++) {
+		const uint32_t number = (engine->open_region + n) % CODE_REGIONS;
+		const struct code_region *region = &engine->regions[number];
+		const bool is_empty = soft_region_is_empty(region);
+
+		*ret_living += !is_empty && !region->closed;
+		if (!is_empty && !region->closed)
+			continue;
+		if (found == CODE_REGIONS || region->closed_at < engine->regions[found].closed_at)
+			found = number;
+	}
+	return found;
+}
+
+/* Which one is filled next; one is closed for that when all live. */
+static void prepare_next(struct soft_engine *engine)
+{
+	unsigned living;
+
+	engine->next_region = find_unused(engine, &living);
+	soft_look_at_regions(engine, living);
+	if (engine->next_region < CODE_REGIONS)
+		return;
+	engine->next_region = soft_choose_region(engine);
+	close_region(engine, engine->next_region);
+}
+
 bool soft_make_room(struct soft_engine *engine)
 {
-	uint32_t next = following(engine->open_region);
-	uint32_t after = following(next);
-
 	if (has_room(engine, soft_open_region(engine)))
 		return true;
-	if (!is_left(engine, &engine->regions[next]))
+	if (!is_left(engine, &engine->regions[engine->next_region]))
 		return false;
-	open_region(engine, next);
-	if (!is_empty(&engine->regions[after]) && !engine->regions[after].closed)
-		close_region(engine, after);
+	open_region(engine, engine->next_region);
+	prepare_next(engine);
 	return true;
 }
 
@@ -200,14 +234,13 @@ void soft_give_back_regions(struct soft_engine *engine)
 
 bool soft_close_regions(struct soft_engine *engine)
 {
-	const uint32_t next = following(engine->open_region);
-
-	if (!is_empty(&engine->regions[next]))
+	if (!soft_region_is_empty(&engine->regions[engine->next_region]))
 		return false; /* somebody may still be in it: another time */
-	open_region(engine, next);
+	open_region(engine, engine->next_region);
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
-		if (!is_empty(&engine->regions[n]) && !engine->regions[n].closed)
+		if (!soft_region_is_empty(&engine->regions[n]) && !engine->regions[n].closed)
 			close_region(engine, n);
+	prepare_next(engine);
 	/* no block is left to be found */
 	give_back(engine->hash, HASH_BUCKETS * sizeof(*engine->hash), MADV_DONTNEED);
 	return true;
@@ -287,32 +320,9 @@ static void check_order(const struct soft_engine *engine, uint32_t number)
 	}
 }
 
-/* How long ago it was opened, in regions. */
-static uint32_t age_of(const struct soft_engine *engine, uint32_t number)
-{
-	return (engine->open_region + CODE_REGIONS - number) % CODE_REGIONS;
-}
-
-/* A part is not older than its block. Where that was reused nothing leads to the part. */
-static void check_part(const struct soft_engine *engine, const struct block *part)
-{
-	uint32_t home = part->parent / engine->budget.region_blocks;
-	uint32_t here = soft_region_of(engine, part->host_offset);
-
-	if (engine->regions[home].times_reused == part->parent_times_reused)
-		assert(age_of(engine, home) >= age_of(engine, here));
-}
-
 void check_regions(const struct soft_engine *engine)
 {
-	for (uint32_t number = 0; number < CODE_REGIONS; number++) {
-		const struct block *b = &engine->blocks[number * engine->budget.region_blocks];
-
-		if (engine->regions[number].closed)
-			continue;
-		check_order(engine, number);
-		for (uint32_t n = 0; n < engine->regions[number].blocks; n++)
-			if (b[n].form == BLOCK_PART)
-				check_part(engine, &b[n]);
-	}
+	for (uint32_t number = 0; number < CODE_REGIONS; number++)
+		if (!engine->regions[number].closed)
+			check_order(engine, number);
 }
