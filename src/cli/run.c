@@ -656,6 +656,15 @@ int run_prepare(struct run *run)
 	return 0;
 }
 
+void run_remove_layers(const struct run *run)
+{
+	const struct disk_plan *disks = &run->plan->disks;
+
+	for (uint32_t n = 0; n < disks->count && run->has_layers; n++)
+		if (!disks->disk[n].read_only && disks->disk[n].path[0])
+			unlink(disks->disk[n].path);
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct run run = { .options = { .console = "stdio" }, .plan = plan_new() };
@@ -676,6 +685,8 @@ int verb_run(int argc, char **argv)
 		code = run_prepare(&run);
 	if (!code && run.options.detach)
 		code = detach_finish(&run.detach);
+	if (code && run.plan)
+		run_remove_layers(&run);
 	if (code)
 		return code;
 	error = spawn_become(ROLE_BROKER, &run.grants); /* goes on in broker_main() */

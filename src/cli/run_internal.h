@@ -42,3 +42,5 @@ struct run {
 int run_parse(struct run *run, int argc, char **argv);
 /* What its broker is given. 0 or an exit code. */
 int run_prepare(struct run *run);
+/* Of one that does not run: the files that its disks were to go on in. */
+void run_remove_layers(const struct run *run);

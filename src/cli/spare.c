@@ -77,13 +77,6 @@ static int give(struct spare *spare, struct run *run)
 }
 
 /* What was made on disks that do not stay, either. */
-static void remove_layers(const struct disk_plan *disks)
-{
-	for (uint32_t n = 0; n < disks->count; n++)
-		if (!disks->disk[n].read_only && disks->disk[n].path[0])
-			unlink(disks->disk[n].path);
-}
-
 int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
 		  const struct landing *landing)
 {
@@ -103,7 +96,7 @@ int spare_restore(struct spare *spare, const char *file, const char *name, int p
 		code = give(spare, &run);
 	if (!code)
 		code = detach_wait(name, spare->broker.process.pidfd);
-	if (code && landing && run.has_layers)
-		remove_layers(&run.plan->disks);
+	if (code && landing)
+		run_remove_layers(&run);
 	return code;
 }

@@ -29,6 +29,9 @@ for ((n = 1; n <= saves; n++)); do
 	restore "$work/saved$n" "four$n"
 done
 "$umbra" info one --json | grep -q "top.one.*vhdx" || fail "info does not say where it goes on"
+before=$(ls "$work"/*.vhdx | wc -l)
+timeout 60 "$umbra" run --restore "$work/saved1" --name one </dev/null >"$work/out" 2>&1 && fail "a name that is taken"
+grep -q 'of that name runs' "$work/out" && [ "$(ls "$work"/*.vhdx | wc -l)" = "$before" ] || fail "a restore under a name that is taken leaves a disk behind: $(cat "$work/out")"
 stop_all
 for name in $names; do
 	look_at "$name" "$work/$name.log"
