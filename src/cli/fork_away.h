@@ -13,6 +13,7 @@ struct fork_away {
 	struct wire_certificates certificates;
 	uint64_t bytes_per_s; /* at most; 0: as fast as it goes */
 	unsigned wait_s;   /* how long a connection that was lost may stay so */
+	bool has_wait;     /* it was said */
 };
 
 enum { FORK_AWAY_WAIT_S = 60 };

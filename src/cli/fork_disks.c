@@ -424,7 +424,8 @@ int fork_disks_of_child(const struct fork_disks *disks, const char *child, struc
 {
 	int code = 0;
 
-	ret->place = disks->place;
+	if (disks->count)
+		ret->place = disks->place;
 	for (ret->count = 0; ret->count < disks->count && !code; ret->count += !code) {
 		const struct fork_disk *disk = &disks->disk[ret->count];
 		struct disk_choice *choice = &ret->disk[ret->count];

@@ -1,6 +1,7 @@
 /*
  * See fork_door.h.
  *
+ *  - A child's place is there before the child is: what its guest asks at once waits in it.
  *  - A fork's token is kept with the child that it made, so that whoever has lost the connection
  *    can ask: in the child at the child's own socket, where only that child's guest comes.
  *  - What a kernel asks for comes on a connection to its broker (control/machine_wishes.c), which
@@ -66,6 +67,8 @@ struct making {
 	uint64_t asked; /* its broker's number; 0: a line waits */
 	unsigned number; /* the child's */
 	char name[NAME_MAX_BYTES + 1], token[GUEST_FORK_TOKEN_BYTES + 1];
+	int listener; /* for its guest, which may ask before it is known that the child is there */
+	char place[PATH_BYTES];
 	char answer[ANSWER_BYTES];
 	size_t used;
 };
@@ -100,28 +103,41 @@ int fork_door_parse(const char *text, struct fork_door_limits *ret)
 
 /* ---- machines ---- */
 
-static int machine_add(struct door *door, const char *name, const char *socket, const char *token,
-		       pid_t broker)
+/* Of a machine whose socket is there. -errno. */
+static int listen_for(const char *socket, char place[PATH_BYTES])
+{
+	return (size_t)snprintf(place, PATH_BYTES, "%s_%u", socket, GUEST_FORK_PORT) < PATH_BYTES
+		       ? name_listen_at(place)
+		       : -ENAMETOOLONG;
+}
+
+/* listener: the machine's from now on, at `place`; -1: it has no socket. */
+static int machine_add(struct door *door, const char *name, const char *token, pid_t broker,
+		       int listener, const char *place)
 {
 	static const char hello[] = "{\"id\":1,\"do\":\"forks\"}\n";
 	struct machine *machine = &door->machine[door->machines];
 
-	*machine = (struct machine){ .listener = -1, .broker = -1 };
+	*machine = (struct machine){ .listener = listener, .broker = -1 };
 	machine->process = (int)syscall(SYS_pidfd_open, broker, 0);
 	if (machine->process < 0)
 		return -errno;
 	snprintf(machine->name, sizeof(machine->name), "%s", name);
 	snprintf(machine->token, sizeof(machine->token), "%s", token);
-	if (*socket)
-		machine->listener = (size_t)snprintf(machine->place, PATH_BYTES, "%s_%u", socket,
-						     GUEST_FORK_PORT) < PATH_BYTES
-					    ? name_listen_at(machine->place)
-					    : -ENAMETOOLONG;
+	snprintf(machine->place, sizeof(machine->place), "%s", place);
 	machine->broker = name_connect(name);
 	if (machine->broker >= 0)
 		send(machine->broker, hello, sizeof(hello) - 1, MSG_NOSIGNAL);
 	door->machines++;
-	return *socket && machine->listener < 0 ? machine->listener : 0;
+	return 0;
+}
+
+static void listener_end(int listener, const char *place)
+{
+	if (listener < 0)
+		return;
+	close(listener);
+	unlink(place);
 }
 
 static void leave_broker(struct machine *machine)
@@ -137,11 +153,8 @@ static void machine_ended(struct machine *machine)
 	close(machine->process);
 	machine->wish = 0;
 	machine->process = -1;
-	if (machine->listener < 0)
-		return;
-	close(machine->listener);
+	listener_end(machine->listener, machine->place);
 	machine->listener = -1;
-	unlink(machine->place);
 }
 
 static bool any_lives(const struct door *door)
@@ -269,16 +282,36 @@ static _Noreturn void become_fork(const struct making *making, const char *paren
 	_exit(EXIT_FAULT);
 }
 
+/* Of a parent that has a socket: its child has one as well. 0 or -errno. */
+static int making_listen(struct making *making, const struct machine *parent)
+{
+	char socket[PATH_BYTES];
+	int error;
+
+	making->listener = -1;
+	if (!*parent->place)
+		return 0;
+	error = name_make_socket_place(making->name, socket, sizeof(socket));
+	if (!error)
+		making->listener = listen_for(socket, making->place);
+	return !error && making->listener < 0 ? making->listener : error;
+}
+
 static int making_begin(struct door *door, unsigned parent, const char *token, uint64_t asked)
 {
 	struct making *making = &door->making;
 	int out[2];
 	int error = choose_name(door, making->name);
 
+	if (!error)
+		error = making_listen(making, &door->machine[parent]);
 	if (error)
 		return error;
-	if (pipe2(out, O_CLOEXEC))
-		return -errno;
+	if (pipe2(out, O_CLOEXEC)) {
+		error = -errno;
+		listener_end(making->listener, making->place);
+		return error;
+	}
 	note_begin(door);
 	making->asked = asked;
 	making->number = door->number;
@@ -289,6 +322,7 @@ static int making_begin(struct door *door, unsigned parent, const char *token, u
 	if (making->pid < 0) {
 		error = -errno;
 		close(out[0]);
+		listener_end(making->listener, making->place);
 		making->pid = 0;
 		return error;
 	}
@@ -326,8 +360,6 @@ static void tell_broker(const struct machine *machine, uint64_t asked, int error
 static void making_ended(struct door *door)
 {
 	struct making *making = &door->making;
-	const bool has_socket = *door->machine[making->parent].place;
-	char socket[PATH_BYTES] = "";
 	char console[PATH_BYTES];
 	int status = 0;
 	bool good;
@@ -335,13 +367,13 @@ static void making_ended(struct door *door)
 	close(making->out);
 	good = waitpid(making->pid, &status, 0) == making->pid && !status;
 	making->pid = 0;
-	if (good && has_socket && name_socket_path(making->name, socket, sizeof(socket)))
-		socket[0] = 0;
 	if (!good && !name_console_path(making->name, console, sizeof(console)))
 		unlink(console); /* of a machine that there is not */
 	door->made += good;
-	if (good) /* one that has ended already has nobody to ask */
-		machine_add(door, making->name, socket, making->token, broker_of(making));
+	/* one that has ended already has nobody to ask */
+	if (!good || machine_add(door, making->name, making->token, broker_of(making),
+				 making->listener, making->place))
+		listener_end(making->listener, making->place);
 	if (making->asked)
 		tell_broker(&door->machine[making->parent], making->asked, good ? 0 : EIO,
 			    good ? making->number : 0);
@@ -559,12 +591,17 @@ static void leave_all_but(int *told)
 static _Noreturn void serve(struct door *door, const char *name, const char *socket, pid_t broker,
 			    int told)
 {
-	int32_t error;
+	char place[PATH_BYTES] = "";
+	int listener = -1;
+	int32_t error = 0;
 
 	leave_all_but(&told);
 	for (unsigned n = 0; n < LINES; n++)
 		door->line[n].fd = -1;
-	error = machine_add(door, name, socket, "", broker);
+	if (*socket)
+		listener = listen_for(socket, place);
+	error = *socket && listener < 0 ? listener
+					: machine_add(door, name, "", broker, listener, place);
 	if (write(told, &error, sizeof(error)) != sizeof(error) || error)
 		_exit(EXIT_FAULT);
 	close(told);

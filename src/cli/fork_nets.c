@@ -145,17 +145,23 @@ static int make_card(struct child_nets *nets, unsigned n, int kit[KIT_CARD_FDS])
 	return 0;
 }
 
+void child_nets_begin(struct child_nets *nets)
+{
+	nets->plan.count = 0;
+	grants_clear(&nets->grants);
+	memset(nets->card, -1, sizeof(nets->card));
+	memset(nets->bell, -1, sizeof(nets->bell));
+	memset(nets->answer, -1, sizeof(nets->answer));
+	nets->listener = -1;
+}
+
 int fork_nets_of_child(struct fork_nets *nets, const char *child, struct child_nets *ret,
 		       int kit[KIT_MOST_FDS])
 {
 	int code;
 	int error = 0;
 
-	grants_clear(&ret->grants);
-	memset(ret->card, -1, sizeof(ret->card));
-	memset(ret->bell, -1, sizeof(ret->bell));
-	memset(ret->answer, -1, sizeof(ret->answer));
-	ret->listener = -1;
+	child_nets_begin(ret);
 	code = net_option_take(&nets->options, child, &ret->plan, &ret->grants);
 	for (unsigned n = 0; n < ret->plan.count && !code && !error; n++)
 		error = make_card(ret, n, kit + KIT_FDS + n * KIT_CARD_FDS);
@@ -168,11 +174,7 @@ int fork_nets_of_image(struct fork_nets *nets, const char *machine, const json_t
 	const json_t *all = json_object_get(info, "cards");
 	int error = json_array_size(all) > NET_CARDS ? -EPROTO : 0;
 
-	grants_clear(&ret->grants);
-	memset(ret->card, -1, sizeof(ret->card));
-	memset(ret->bell, -1, sizeof(ret->bell));
-	memset(ret->answer, -1, sizeof(ret->answer));
-	ret->listener = -1;
+	child_nets_begin(ret);
 	if (!error)
 		ret->plan.count = nets->options.cards = (unsigned)json_array_size(all);
 	for (unsigned n = 0; n < ret->plan.count && !error; n++)

@@ -38,6 +38,8 @@ int fork_nets_describe(const struct net_plan *nets, const struct relay_plan *rel
 /* From what info has said, for so many children. 0 or the exit code. */
 int fork_nets_learn(struct fork_nets *nets, const char *machine, unsigned long children,
 		    const json_t *info);
+/* Nothing is open. */
+void child_nets_begin(struct child_nets *nets);
 /* A child's networks, and its part of the kit. 0 or the exit code. */
 int fork_nets_of_child(struct fork_nets *nets, const char *child, struct child_nets *ret,
 		       int kit[KIT_MOST_FDS]);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -13,16 +12,6 @@
 #include "vm/saved_file.h"
 
 enum { SILENCE_MS = 60000, ERRNO_MAX = 4095 };
-
-int fork_source_mark(int rings_fd)
-{
-	const uint32_t serves = 1;
-
-	return pwrite(rings_fd, &serves, sizeof(serves), offsetof(struct broker_memory, serves)) ==
-			       sizeof(serves)
-		       ? 0
-		       : -errno;
-}
 
 /* ---- what it says ---- */
 

@@ -25,14 +25,9 @@ struct fork_source {
 };
 
 /*
- * rings: as broker_make_rings() has made them, for a child that was not asked for yet: it shall be
- * read. 0 or -errno.
- */
-int fork_source_mark(int rings_fd);
-/*
- * Once it is forked. most_bytes: more is a lie. host_text: NULL: none. has_bus: as its broker says,
- * or it is a lie. All descriptors stay the caller's. 0; -EBADMSG: it lies; -EIO: it is gone, or
- * silent; -errno, as it was said.
+ * Once it is forked, to serve. rings: as broker_make_rings() has made them. most_bytes: more is a
+ * lie. host_text: NULL: none. has_bus: as its broker says, or it is a lie. All descriptors stay the
+ * caller's. 0; -EBADMSG: it lies; -EIO: it is gone, or silent; -errno, as it was said.
  */
 int fork_source_open(struct fork_source *source, const int rings[3], int pidfd, uint64_t most_bytes,
 		     bool has_bus);

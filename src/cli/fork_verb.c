@@ -1,36 +1,25 @@
 /*
- * umbra fork: what each child is given is made here, the broker of the machine has it forked, and
- * each child gets a broker of its own, which is this program anew (process/broker_fork.h has the
- * other side).
+ * umbra fork: what each child is given is made here (fork_child.c), the broker of the machine has
+ * it forked (process/broker_fork.h has the other side), and each child gets a broker of its own.
+ * Several children are of one that never runs (fork_many.c).
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "balance_join.h"
 #include "cli.h"
-#include "fork_away.h"
-#include "fork_disks.h"
 #include "fork_extents.h"
-#include "fork_nets.h"
-#include "fork_renew.h"
+#include "fork_internal.h"
 #include "fork_snapshot.h"
 #include "fork_source.h"
-#include "ipc/block.h"
-#include "ipc/connection_slots.h"
-#include "ipc/forker.h"
 #include "ipc/spawn.h"
-#include "control/names.h"
 #include "save_machine.h"
 #include "saved_host.h"
 #include "say.h"
@@ -38,7 +27,8 @@
 #include "process/broker.h"
 #include "process/plan.h"
 
-enum { LINE_BYTES = 16384, ERRNO_MAX = 4095 };
+enum { LINE_BYTES = 16384, ERRNO_MAX = 4095, CHILDREN_MOST = 2000, CHILD_FDS = 2,
+       BESIDE_FDS = 512, OWN_PAGES_BYTES = 65536 };
 
 static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
@@ -73,260 +63,6 @@ static const char fork_help[] =
 	"that were sent before goes ahead; --json says how much. This ends when all is there. A\n"
 	"connection that is lost is made again, for SECONDS (60). In the place of a key each side\n"
 	"may have a certificate of an authority that the other believes; that of HOST names it.\n";
-
-struct child {
-	char name[NAME_MAX_BYTES + 1];
-	int control, console, pidfd;
-	pid_t pid, broker; /* pid: 0: it was not made */
-	int kit[KIT_MOST_FDS];
-	int ask, kit_socket; /* its broker's ends */
-	struct child_nets nets;
-};
-
-struct fork_command {
-	const char *name, *child_name, *console, *parent;
-	unsigned long count;
-	bool json, with_secrets;
-	unsigned long asked; /* by its guest, by this number; 0: not */
-	unsigned long number; /* of the child, then */
-	int peer;
-	json_t *machine; /* what the parent says of itself */
-	struct fork_disks disks;
-	struct fork_nets nets;
-	struct fork_renew renew;
-	struct fork_away away;
-	struct child child[FORK_CHILDREN];
-};
-
-/* ---- what a child is given ---- */
-
-static int child_name(const struct fork_command *command, unsigned n, char name[NAME_MAX_BYTES + 1])
-{
-	const char *base = command->child_name ? command->child_name : command->name;
-	const char *fork = command->child_name ? "" : "-fork";
-	char number[16] = "";
-	int bytes;
-
-	if (command->count > 1)
-		snprintf(number, sizeof(number), "-%u", n + 1);
-	bytes = snprintf(name, NAME_MAX_BYTES + 1, "%s%s%s", base, fork, number);
-	return bytes > NAME_MAX_BYTES ? -EINVAL : 0;
-}
-
-/* Also for a machine without a bus, or without sockets, which closes them. */
-static int make_slots(struct child *child)
-{
-	child->kit[KIT_CONNECTIONS] =
-		spawn_share("umbra-connections", sizeof(struct connection_memory));
-	child->kit[KIT_CONNECTION_BELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	child->kit[KIT_SLOTS] = spawn_share("umbra-slots", sizeof(struct block_memory));
-	child->kit[KIT_DOORBELL] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	child->kit[KIT_ANSWER] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (child->kit[KIT_SLOTS] < 0 || child->kit[KIT_CONNECTIONS] < 0)
-		return -ENOMEM;
-	return child->kit[KIT_DOORBELL] < 0 || child->kit[KIT_ANSWER] < 0 ||
-			       child->kit[KIT_CONNECTION_BELL] < 0
-		       ? -errno
-		       : 0;
-}
-
-/* Its code is part of its overhead: so it has at most as much, and nobody can change that. */
-static int make_code_memory(const struct fork_command *command)
-{
-	json_int_t bytes = json_integer_value(json_object_get(command->machine, "overhead"));
-
-	return bytes > 0 ? spawn_share("umbra-code", (size_t)bytes) : -EPROTO;
-}
-
-static int make_kit(const struct fork_command *command, struct child *child)
-{
-	int ask[2];
-	int kit[2];
-	int ready[2];
-	int error = broker_make_rings(&child->kit[KIT_RINGS]);
-
-	if (!error)
-		error = make_slots(child);
-	if (!error)
-		error = forker_make_sockets(ask, kit);
-	if (error)
-		return error;
-	if (pipe2(ready, O_CLOEXEC))
-		return -errno;
-	child->ask = ask[0];
-	child->kit_socket = kit[0];
-	child->kit[KIT_ASK] = ask[1];
-	child->kit[KIT_KIT] = kit[1];
-	child->kit[KIT_READY] = ready[1];
-	child->kit[KIT_READY_HERE] = ready[0];
-	child->kit[KIT_CODE] = make_code_memory(command);
-	return child->kit[KIT_CODE] < 0 ? child->kit[KIT_CODE] : 0;
-}
-
-static int open_console(const struct fork_command *command, unsigned n, struct child *child)
-{
-	char path[PLAN_PATH_BYTES];
-
-	child->console = -1;
-	if (!command->console)
-		return 0;
-	if (command->count > 1)
-		snprintf(path, sizeof(path), "%s-%u", command->console, n + 1);
-	else
-		snprintf(path, sizeof(path), "%s", command->console);
-	child->console = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-	return child->console < 0 ? -errno : 0;
-}
-
-static int make_child(struct fork_command *command, unsigned n)
-{
-	struct child *child = &command->child[n];
-	int error = child_name(command, n, child->name);
-
-	if (!error) {
-		child->control = name_listen(child->name);
-		error = child->control < 0 ? child->control : open_console(command, n, child);
-	}
-	if (!error)
-		error = make_kit(command, child);
-	if (!error)
-		return fork_nets_of_child(&command->nets, child->name, &child->nets, child->kit);
-	return complain(error == -EADDRINUSE || error == -EINVAL ? EXIT_USAGE : EXIT_UNUSABLE,
-			error == -EADDRINUSE ? "a machine of that name runs" : strerror(-error),
-			child->name, "give another --name or --console");
-}
-
-/* ---- its broker ---- */
-
-/* What the balancer, and a save, ask of a machine's description. */
-static void describe_memory(const json_t *parent, json_t *child)
-{
-	static const char *const keys[] = { "memory-start", "memory-min", "memory-buffer",
-					    "memory-weight", "bus" };
-
-	for (size_t n = 0; n < sizeof(keys) / sizeof(keys[0]); n++)
-		json_object_set(child, keys[n], json_object_get(parent, keys[n]));
-}
-
-static bool is_adjusted(const json_t *machine)
-{
-	const json_int_t most = json_integer_value(json_object_get(machine, "memory"));
-	const json_t *least = json_object_get(machine, "memory-min");
-	const json_t *start = json_object_get(machine, "memory-start");
-
-	return least && start &&
-	       (json_integer_value(least) < most || json_integer_value(start) < most);
-}
-
-static int describe_child(const struct fork_command *command, const struct child *child,
-			  struct plan *plan)
-{
-	json_t *json =
-		json_pack("{s:s, s:i, s:O, s:O, s:O, s:O, s:I, s:s}", "name", child->name, "pid",
-			  (int)getpid(), "cpus", json_object_get(command->machine, "cpus"),
-			  "memory", json_object_get(command->machine, "memory"), "overhead",
-			  json_object_get(command->machine, "overhead"), "from",
-			  json_object_get(command->machine, "from"), "started",
-			  (json_int_t)time(NULL), "parent", command->name);
-	char *text = NULL;
-	int error;
-
-	describe_memory(command->machine, json);
-	if (json_is_true(json_object_get(command->machine, "secrets")))
-		json_object_set_new(json, "secrets", json_true());
-	if (json && !fork_disks_describe_child(&command->disks, &plan->disks, json) &&
-	    !fork_nets_describe(&plan->nets, &plan->relay, json))
-		text = json_dumps(json, JSON_COMPACT);
-	error = text ? plan_set_text(plan->description, sizeof(plan->description), text) : -EINVAL;
-	json_decref(json);
-	free(text);
-	return error;
-}
-
-/* What its group's limit is made of: as its parent's. */
-static void describe_limits(const json_t *parent, struct machine_plan *ret)
-{
-	ret->cpus = (unsigned)json_integer_value(json_object_get(parent, "cpus"));
-	ret->memory_bytes = (uint64_t)json_integer_value(json_object_get(parent, "memory"));
-	ret->overhead_bytes = (uint64_t)json_integer_value(json_object_get(parent, "overhead"));
-}
-
-/* In a process of its own. */
-static int become_broker(const struct fork_command *command, const struct child *child,
-			 struct plan *plan, int program)
-{
-	struct grants grants;
-	int error = describe_child(command, child, plan);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	if (error)
-		return error;
-	plan->adopts = true;
-	plan->machine_pid = child->pid;
-	plan->machine.forks = true;
-	describe_limits(command->machine, &plan->machine);
-	plan->console = child->console < 0 ? CONSOLE_NONE : CONSOLE_FILE;
-	grants_clear(&grants);
-	grants.fd[GRANT_PROGRAM] = program;
-	grants.fd[GRANT_PLAN] = plan_seal(plan, ROLE_BROKER);
-	grants.fd[GRANT_RINGS] = child->kit[KIT_RINGS];
-	grants.fd[GRANT_TO_BROKER] = child->kit[KIT_TO_BROKER];
-	grants.fd[GRANT_TO_MACHINE] = child->kit[KIT_TO_MACHINE];
-	grants.fd[GRANT_SLOTS] = child->kit[KIT_SLOTS];
-	grants.fd[GRANT_DOORBELL] = child->kit[KIT_DOORBELL];
-	grants.fd[GRANT_ANSWER] = child->kit[KIT_ANSWER];
-	grants.fd[GRANT_CONNECTIONS] = child->kit[KIT_CONNECTIONS];
-	grants.fd[GRANT_CONNECTION_BELL] = child->kit[KIT_CONNECTION_BELL];
-	grants.fd[GRANT_MACHINE] = child->pidfd;
-	grants.fd[GRANT_FORK_ASK] = child->ask;
-	grants.fd[GRANT_FORK_KIT] = child->kit_socket;
-	grants.fd[GRANT_CONTROL] = child->control;
-	grants.fd[GRANT_CONSOLE] = child->console;
-	child_nets_give(&child->nets, &grants);
-	setsid();
-	for (int fd = 0; fd <= STDERR_FILENO; fd++)
-		if (null < 0 || dup2(null, fd) < 0)
-			return -errno;
-	return spawn_become(ROLE_BROKER, &grants);
-}
-
-static void leave_child(struct child *child)
-{
-	close(child->pidfd);
-	close(child->ask);
-	close(child->kit_socket);
-	close(child->control);
-	if (child->console >= 0)
-		close(child->console);
-	child_nets_close(&child->nets);
-}
-
-/* Its disks first, then who has them. Without a broker it ends: its sockets are closed. */
-static int start_broker(const struct fork_command *command, struct child *child, int program)
-{
-	struct plan *plan = plan_new();
-	int code = plan ? fork_disks_of_child(&command->disks, child->name, &plan->disks)
-			: complain(EXIT_FAULT, strerror(ENOMEM), child->name, "see umbra doctor");
-
-	if (!code) {
-		code = fork_nets_listen(&command->nets, child->name, &child->nets, &plan->relay);
-		if (code)
-			fork_disks_remove_child(&plan->disks);
-	}
-	if (!code) {
-		plan->nets = child->nets.plan;
-		child->broker = fork();
-	}
-	if (!code && !child->broker)
-		_exit(complain(EXIT_FAULT, strerror(-become_broker(command, child, plan, program)),
-			       child->name, "see umbra doctor"));
-	if (!code &&
-	    is_adjusted(command->machine)) /* without a balancer it follows its own guest */
-		balance_join(child->name, child->broker);
-	leave_child(child);
-	free(plan);
-	return code;
-}
 
 /* ---- what is said ---- */
 
@@ -394,6 +130,21 @@ static int learn_machine(struct fork_command *command)
 	return json_is_object(command->machine) ? 0 : -ECONNRESET;
 }
 
+int fork_ask(const struct fork_command *command, const char *word)
+{
+	char line[64];
+	json_t *answer;
+	int unused;
+	int error;
+
+	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"%s\"}\n", word);
+	error = say_line(command->peer, line, NULL, 0);
+	answer = error ? NULL : hear(command->peer, &unused);
+	error = error ? error : answer_error(answer);
+	json_decref(answer);
+	return error;
+}
+
 static int send_layer(const struct fork_command *command, unsigned n)
 {
 	int error = fork_disks_send_layer(&command->disks, n, command->peer);
@@ -415,55 +166,38 @@ static int send_layers(const struct fork_command *command)
 	return error;
 }
 
-/* The last kit comes with the line that asks; a snapshot has none. */
-static int send_fork(const struct fork_command *command)
+int fork_send(const struct fork_command *command, struct child_kit *kit, const char *parent)
 {
-	const unsigned fds = fork_kit_fds(command->nets.options.cards);
 	char asked[80] = "";
 	char line[224];
+	int error = send_layers(command);
 
+	if (error)
+		return error;
 	if (command->asked)
 		snprintf(asked, sizeof(asked), ",\"asked\":%lu,\"number\":%lu", command->asked,
 			 command->number);
 	snprintf(line, sizeof(line), "{\"id\":1,\"do\":\"fork\",\"parent\":\"%s\"%s%s}\n",
-		 command->parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
-	if (!command->count)
+		 parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
+	if (!kit)
 		return say_line(command->peer, line, NULL, 0);
-	return say_line(command->peer, line, command->child[command->count - 1].kit, fds);
+	error = say_line(command->peer, line, kit->fd, fork_kit_fds(kit->nets.plan.count));
+	fork_kit_sent(kit);
+	return error;
 }
 
-static int send_kits(const struct fork_command *command)
-{
-	const unsigned fds = fork_kit_fds(command->nets.options.cards);
-	int error = send_layers(command);
-
-	for (unsigned n = 0; n + 1 < command->count && !error; n++) {
-		int unused;
-		json_t *answer;
-
-		error = say_line(command->peer, "{\"id\":1,\"do\":\"kit\"}\n",
-				 command->child[n].kit, fds);
-		answer = error ? NULL : hear(command->peer, &unused);
-		error = error ? error : answer_error(answer);
-		json_decref(answer);
-	}
-	return error ? error : send_fork(command);
-}
-
-/* Until all are there. */
-static int take_children(struct fork_command *command, unsigned *made)
+int fork_take(const struct fork_command *command, struct child *ret)
 {
 	int error = 1;
 
+	ret->pid = 0;
 	while (error > 0) {
 		int fd;
 		json_t *answer = hear(command->peer, &fd);
 
-		if (json_object_get(answer, "child") && fd >= 0 && *made < command->count) {
-			struct child *child = &command->child[(*made)++];
-
-			child->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
-			child->pidfd = fd;
+		if (json_object_get(answer, "child") && fd >= 0 && !ret->pid) {
+			ret->pid = (pid_t)json_integer_value(json_object_get(answer, "pid"));
+			ret->pidfd = fd;
 		} else {
 			error = answer_error(answer);
 		}
@@ -472,19 +206,28 @@ static int take_children(struct fork_command *command, unsigned *made)
 	return error;
 }
 
-/* Those that were made, also when some were not. */
-static int start_brokers(struct fork_command *command, unsigned made)
+/* As it stands: of one child nobody else is between. */
+static int fork_one(struct fork_command *command, unsigned *ret_made, int *ret_error)
 {
-	int program = spawn_open_program();
-	int code = made ? fork_disks_freeze(&command->disks) : 0;
+	struct child *child = &command->child[0];
+	struct brokers_start start = { .program = spawn_open_program(),
+				       .room = -1,
+				       .room_line = -1 };
+	struct child_kit kit;
+	int code = fork_child_make_kit(command, child, FORKED_TO_RUN, &kit);
 
-	for (unsigned n = 0; n < made; n++) {
-		if (code)
-			leave_child(&command->child[n]);
-		else
-			code = start_broker(command, &command->child[n], program);
+	if (!code)
+		*ret_error = fork_send(command, &kit, command->parent);
+	if (!code && !*ret_error)
+		*ret_error = fork_take(command, child);
+	*ret_made = !code && child->pid;
+	if (*ret_made) {
+		code = fork_disks_freeze(&command->disks);
+		if (!code)
+			code = fork_child_start_broker(command, child, &kit, &start);
 	}
-	close(program);
+	close(start.program);
+	fork_kit_close(&kit);
 	return code;
 }
 
@@ -559,7 +302,7 @@ static int make_all(struct fork_command *command)
 				       command->machine);
 
 	for (unsigned n = 0; n < command->count && !code; n++)
-		code = make_child(command, n);
+		code = fork_child_begin(command, n);
 	return code ? code : fork_disks_make_layers(&command->disks, command->name);
 }
 
@@ -577,12 +320,10 @@ static int run(struct fork_command *command)
 	int error = learn_machine(command);
 	int code = error ? 0 : make_all(command);
 
-	if (!error && !code)
-		error = send_kits(command);
-	if (!error && !code)
-		error = take_children(command, &made);
-	if (!error || made)
-		code = code ? code : start_brokers(command, made);
+	if (!error && !code && command->count > 1)
+		code = fork_many(command, &made, &error);
+	else if (!error && !code)
+		code = fork_one(command, &made, &error);
 	if (error || code)
 		drop_layers(command);
 	if (!error && !code)
@@ -606,21 +347,10 @@ static int parse_mac_rule(struct fork_command *command, const char *word)
 
 /* ---- a snapshot: a fork without a child ---- */
 
-static int ask(const struct fork_command *command, const char *line)
-{
-	int unused;
-	int error = say_line(command->peer, line, NULL, 0);
-	json_t *answer = error ? NULL : hear(command->peer, &unused);
-
-	error = error ? error : answer_error(answer);
-	json_decref(answer);
-	return error;
-}
-
 /* Where it is not, its disks are as after a power cut. */
 static bool freeze_guest(const struct fork_command *command)
 {
-	int error = ask(command, "{\"id\":1,\"do\":\"freeze\"}\n");
+	int error = fork_ask(command, "freeze");
 	const bool is_alone = error == -ENOTCONN || error == -EIO;
 
 	if (error)
@@ -632,14 +362,14 @@ static bool freeze_guest(const struct fork_command *command)
 
 static int switch_disks(struct fork_command *command)
 {
-	unsigned made = 0;
 	bool is_frozen = freeze_guest(command);
-	int error = send_kits(command);
+	struct child nobody;
+	int error = fork_send(command, NULL, command->parent);
 
 	if (!error)
-		error = take_children(command, &made);
+		error = fork_take(command, &nobody);
 	if (is_frozen && !error)
-		error = ask(command, "{\"id\":1,\"do\":\"thaw\"}\n");
+		error = fork_ask(command, "thaw");
 	return error;
 }
 
@@ -702,6 +432,7 @@ static int parse_wait(struct fork_command *command, const char *text)
 	const unsigned long seconds = strtoul(text, &end, 10);
 
 	command->away.wait_s = (unsigned)seconds;
+	command->away.has_wait = true;
 	return end != text && !*end && seconds <= INT32_MAX
 		       ? 0
 		       : complain(EXIT_USAGE, "not a number of seconds", text,
@@ -731,8 +462,10 @@ static int check_away(const struct fork_command *command)
 		return complain(EXIT_USAGE, "a child at another place has none of these", "--to",
 				"leave out -n, --suspend-parent, --console, --net, -p, --mac and "
 				"--renew");
-	if (!away->to && (away->key || away->certificates.certificate || away->bytes_per_s))
-		return complain(EXIT_USAGE, "the child stays here", "--key, --limit",
+	if (!away->to && (away->key || away->certificates.certificate || away->certificates.key ||
+			  away->certificates.authority || away->bytes_per_s || away->has_wait))
+		return complain(EXIT_USAGE, "the child stays here",
+				"--key, --cert, --cert-key, --ca, --limit, --wait",
 				"say --to HOST:PORT");
 	return 0;
 }
@@ -740,21 +473,12 @@ static int check_away(const struct fork_command *command)
 /* ---- to another place ---- */
 
 /* A child that has no name here, and nobody's networks: it never runs. */
-static int make_image(struct fork_command *command)
+static int make_image(struct fork_command *command, struct child_kit *kit)
 {
-	struct child *child = &command->child[0];
-	int error;
 	int code = fork_disks_learn(&command->disks, command->name, command->machine);
 
-	if (code)
-		return code;
-	error = make_kit(command, child);
-	if (!error)
-		error = fork_source_mark(child->kit[KIT_RINGS]);
-	if (error)
-		return complain(EXIT_FAULT, strerror(-error), command->name, "see umbra doctor");
-	code = fork_nets_of_image(&command->nets, command->name, command->machine, &child->nets,
-				  child->kit);
+	if (!code)
+		code = fork_kit_make_still(command, FORKED_TO_SERVE, kit);
 	return code ? code : fork_disks_make_layers(&command->disks, command->name);
 }
 
@@ -771,12 +495,12 @@ static int add_host_part(const struct fork_command *command, struct fork_source 
 	return code;
 }
 
-static int open_source(const struct fork_command *command, struct fork_source *source)
+static int open_source(const struct fork_command *command, const struct child_kit *kit,
+		       struct fork_source *source)
 {
-	const struct child *child = &command->child[0];
 	const bool has_bus = json_is_true(json_object_get(command->machine, "bus"));
 	const int error =
-		fork_source_open(source, child->kit, child->pidfd,
+		fork_source_open(source, kit->fd, command->child[0].pidfd,
 				 save_most_bytes(command->machine), has_bus);
 
 	switch (error) {
@@ -824,12 +548,13 @@ static void print_counts(const struct fork_command *command, struct fork_away_co
 }
 
 /* Who is to end here stands still for this connection: whatever happens before, it goes on. */
-static int send_image(struct fork_command *command, struct sending *sending)
+static int send_image(struct fork_command *command, const struct child_kit *kit,
+		      struct sending *sending)
 {
 	const bool ends = !strcmp(command->parent, "hold");
 	static struct fork_extents extents;
 	struct fork_source source = { .memory = NULL };
-	int code = open_source(command, &source);
+	int code = open_source(command, kit, &source);
 
 	if (!code)
 		code = fork_extents_open(&extents, &command->disks, source.bytes);
@@ -851,19 +576,19 @@ static int send_image(struct fork_command *command, struct sending *sending)
 
 static int fork_image(struct fork_command *command, struct sending *sending)
 {
-	unsigned made = 0;
+	struct child_kit kit;
 	int error;
 	int code;
 
 	fork_away_connect(sending); /* it begins while the machine is forked */
 	error = learn_machine(command);
-	code = error ? 0 : make_image(command);
+	code = error ? 0 : make_image(command, &kit);
 	if (!error && !code)
-		error = send_kits(command);
+		error = fork_send(command, &kit, command->parent);
 	if (!error && !code)
-		error = take_children(command, &made);
-	if (!error && !code && made)
-		code = send_image(command, sending);
+		error = fork_take(command, &command->child[0]);
+	if (!error && !code && command->child[0].pid)
+		code = send_image(command, &kit, sending);
 	if (error || code)
 		drop_layers(command);
 	json_decref(command->machine);
@@ -936,14 +661,33 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		}
 	if (code)
 		return code;
-	if ((end && *end) || !command->count || command->count > FORK_CHILDREN)
-		return complain(EXIT_USAGE, "not a number of children from 1 to 128", "-n",
+	if ((end && *end) || !command->count || command->count > CHILDREN_MOST)
+		return complain(EXIT_USAGE, "not a number of children from 1 to 2000", "-n",
 				"fork a child, or fork again");
 	if (argc - optind != 1)
 		return complain(EXIT_USAGE, "wrong number of arguments", argv[0],
 				"see umbra fork --help");
 	command->name = argv[optind];
 	return check_away(command);
+}
+
+static int run_verb(struct fork_command *command)
+{
+	int code;
+
+	/* brokers go on in this process's memory: what they need of it is theirs alone */
+	mallopt(M_MMAP_THRESHOLD, OWN_PAGES_BYTES);
+	command->child = calloc(command->count, sizeof(*command->child));
+	if (!command->child)
+		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
+	if (command->away.to) {
+		code = run_away(command);
+	} else {
+		spawn_raise_descriptors((unsigned)command->count * CHILD_FDS + BESIDE_FDS);
+		code = run(command);
+	}
+	free(command->child);
+	return code;
 }
 
 int verb_fork(int argc, char **argv)
@@ -955,14 +699,11 @@ int verb_fork(int argc, char **argv)
 		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
 	command->count = 1;
 	command->parent = "keep";
+	command->called = argv[-1];
 	command->away.wait_s = FORK_AWAY_WAIT_S;
 	code = parse(command, argc, argv);
-	if (!code && command->away.to) {
-		code = run_away(command);
-	} else if (!code) {
-		spawn_raise_descriptors(2 * FORK_FDS); /* both sides' */
-		code = run(command);
-	}
+	if (!code)
+		code = run_verb(command);
 	free(command);
 	return code;
 }

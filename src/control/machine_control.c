@@ -84,7 +84,6 @@ static const struct control_verb verbs[] = {
 	{ 0 },
 };
 
-/* Its buffers are not touched: most peers never come, and a child of a fork shall be small. */
 static void peer_begin(struct control_peer *peer, int fd)
 {
 	peer->fd = fd;
@@ -96,13 +95,19 @@ static void peer_begin(struct control_peer *peer, int fd)
 void control_init(struct control *control, int listener, const char *description)
 {
 	control_protocol_init();
-	memset(control, 0, offsetof(struct control, peer));
+	memset(control, 0, offsetof(struct control, ask));
+	control->ask.runs = false;
+	control->ask.peer = control->chain.of = NULL;
+	control->chain.count = 0;
+	control->counters[0] = 0;
 	control->listener = listener;
 	control->occupied_fd[0] = -1;
 	control->kit_fds = KIT_FDS;
 	control->description = json_loads(description, 0, NULL);
-	for (unsigned n = 0; n < CONTROL_PEERS; n++)
+	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
+		control->peer[n].room = &control->room[n];
 		peer_begin(&control->peer[n], -1);
+	}
 }
 
 void check_control(const struct control *control)
@@ -124,12 +129,12 @@ void check_control(const struct control *control)
 static bool has_line(const struct control_peer *peer)
 {
 	return peer->fd >= 0 && !control_has_output(peer) &&
-	       memchr(peer->line, '\n', peer->line_used);
+	       memchr(peer->room->line, '\n', peer->line_used);
 }
 
 static bool peer_is_full(const struct control_peer *peer)
 {
-	return peer && sizeof(peer->out) - peer->out_used <
+	return peer && sizeof(peer->room->out) - peer->out_used <
 			       RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES;
 }
 
@@ -228,9 +233,9 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 
 static void add(struct control_peer *peer, const void *data, size_t bytes)
 {
-	if (bytes > sizeof(peer->out) - peer->out_used)
+	if (bytes > sizeof(peer->room->out) - peer->out_used)
 		return;
-	memcpy(peer->out + peer->out_used, data, bytes);
+	memcpy(peer->room->out + peer->out_used, data, bytes);
 	peer->out_used += bytes;
 }
 
@@ -525,7 +530,7 @@ size_t control_trace_room(const struct control *control)
 	const struct control_peer *peer = control->trace.peer;
 
 	/* an answer to something else that this peer asks finds room beside it */
-	return peer && !control_has_output(peer) ? sizeof(peer->out) / 2 : 0;
+	return peer && !control_has_output(peer) ? sizeof(peer->room->out) / 2 : 0;
 }
 
 void control_traced(struct control *control, const void *data, uint32_t bytes)
@@ -683,7 +688,7 @@ static enum control_wish take_line(struct control *control, struct control_peer 
 	const char *reason;
 	enum control_wish wish = WISH_NOTHING;
 
-	if (control_parse(peer->line, bytes, verbs, &request, &reason))
+	if (control_parse(peer->room->line, bytes, verbs, &request, &reason))
 		control_say(peer, control_failure(request.id, -EINVAL, reason));
 	else
 		wish = take_request(control, peer, &request);
@@ -698,8 +703,8 @@ static ssize_t receive(const struct control *control, struct control_peer *peer)
 		struct cmsghdr head;
 		uint8_t bytes[CMSG_SPACE(FORK_CHILDREN * KIT_MOST_FDS * sizeof(int))];
 	} ancillary;
-	struct iovec vector = { .iov_base = peer->line + peer->line_used,
-				.iov_len = sizeof(peer->line) - peer->line_used };
+	struct iovec vector = { .iov_base = peer->room->line + peer->line_used,
+				.iov_len = sizeof(peer->room->line) - peer->line_used };
 	struct msghdr message = { .msg_iov = &vector,
 				  .msg_iovlen = 1,
 				  .msg_control = &ancillary,
@@ -715,7 +720,7 @@ static ssize_t receive(const struct control *control, struct control_peer *peer)
 
 		memcpy(&fd, CMSG_DATA(head) + k * sizeof(fd), sizeof(fd));
 		if (!peer->is_narrow && peer->kit_fds < FORK_CHILDREN * control->kit_fds)
-			peer->kits[peer->kit_fds++] = fd;
+			peer->room->kits[peer->kit_fds++] = fd;
 		else
 			close(fd);
 	}
@@ -726,7 +731,7 @@ static ssize_t receive(const struct control *control, struct control_peer *peer)
 static enum control_wish read_line(struct control *control, struct control_peer *peer)
 {
 	enum control_wish wish;
-	char *end = memchr(peer->line, '\n', peer->line_used);
+	char *end = memchr(peer->room->line, '\n', peer->line_used);
 
 	if (!end) {
 		ssize_t n = receive(control, peer);
@@ -736,20 +741,20 @@ static enum control_wish read_line(struct control *control, struct control_peer 
 		if (n <= 0)
 			return hang_up(control, peer);
 		peer->line_used += (size_t)n;
-		end = memchr(peer->line, '\n', peer->line_used);
+		end = memchr(peer->room->line, '\n', peer->line_used);
 	}
 	if (!end)
-		return peer->line_used == sizeof(peer->line) ? hang_up(control, peer)
+		return peer->line_used == sizeof(peer->room->line) ? hang_up(control, peer)
 							     : WISH_NOTHING;
-	wish = take_line(control, peer, (size_t)(end - peer->line));
-	peer->line_used -= (size_t)(end + 1 - peer->line);
-	memmove(peer->line, end + 1, peer->line_used);
+	wish = take_line(control, peer, (size_t)(end - peer->room->line));
+	peer->line_used -= (size_t)(end + 1 - peer->room->line);
+	memmove(peer->room->line, end + 1, peer->line_used);
 	return wish;
 }
 
 static enum control_wish write_out(struct control *control, struct control_peer *peer)
 {
-	ssize_t n = write(peer->fd, peer->out + peer->out_at, peer->out_used - peer->out_at);
+	ssize_t n = write(peer->fd, peer->room->out + peer->out_at, peer->out_used - peer->out_at);
 
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? WISH_NOTHING : hang_up(control, peer);

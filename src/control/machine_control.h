@@ -128,14 +128,19 @@ enum control_wish {
 	WISH_ASK /* the machine is to be told what `ask` has */
 };
 
+/* What a peer says and is told: memory that is not touched before there is one. */
+struct control_room {
+	char line[CONTROL_LINE_BYTES];
+	uint8_t out[CONTROL_OUT_BYTES];
+	int kits[FORK_CHILDREN * KIT_MOST_FDS];
+};
+
 struct control_peer {
 	int fd; /* -1: nobody */
-	char line[CONTROL_LINE_BYTES];
+	struct control_room *room;
 	size_t line_used;
-	uint8_t out[CONTROL_OUT_BYTES];
 	size_t out_at, out_used;
 	char save_id[CONTROL_ID_BYTES]; /* of the request whose save, or fork, it is */
-	int kits[FORK_CHILDREN * KIT_MOST_FDS];
 	unsigned kit_fds;
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
@@ -219,16 +224,15 @@ struct control {
 	/* of memory, and of disks, still to come; NULL: nothing */
 	const _Atomic uint64_t *remote_bytes, *remote_disk_bytes;
 	int occupied_fd[CONTROL_OCCUPIED_FDS]; /* for who watches; the first -1: there are none */
-	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
 	unsigned looks; /* how often the machine was asked for registers, and has not answered */
 	enum control_save save;
 	/* Whose save it is; NULL: of one that is gone, and nobody hears of the rest. */
 	struct control_peer *saver;
 	bool can_fork, can_stand, forks;
+	bool door_comes; /* whoever has the machine forked for its guest has not come yet */
 	unsigned kit_fds; /* how many descriptors a kit has */
 	bool fork_waits; /* WISH_FORK, and the kits were not taken: the asker can still go away */
 	struct control_peer *forker; /* as saver */
-	struct control_layer layer[CONTROL_LAYERS];
 	unsigned layers;
 	struct control_peer *layers_of; /* who has brought them; NULL: nobody, or they are used */
 	bool unsettled;                 /* the answer to a fork waits for control_settled() */
@@ -238,13 +242,17 @@ struct control {
 	bool suspended;
 	struct control_peer *holder; /* for whom it stands still, and no longer; NULL: nobody */
 	struct control_peer *copier; /* whose file is on its way; NULL: nobody's */
-	struct control_ask ask;
-	struct control_chain chain;
 	struct control_change change;
 	unsigned disk_places; /* numbers that disks can have; 0: none can come */
 	struct control_trace trace;
 	struct control_guest_fork guest_fork;
 	struct control_peer peer[CONTROL_PEERS];
+	/* what follows is not touched before it is needed: a child of a fork shall be small */
+	struct control_ask ask;
+	struct control_chain chain;
+	char counters[RING_RECORD_MAX_BYTES + 1]; /* printable: what the machine counts */
+	struct control_layer layer[CONTROL_LAYERS];
+	struct control_room room[CONTROL_PEERS];
 };
 
 /* description: a JSON object as text, ""; before lock-down. */

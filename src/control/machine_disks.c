@@ -38,7 +38,7 @@ int control_take_chain(struct control *control, struct control_peer *peer,
 	    strlen(path) >= sizeof(file->path) || strlen(format) >= sizeof(file->format))
 		return -EINVAL;
 	peer->kit_fds -= fds;
-	memcpy(file->fd, peer->kits + peer->kit_fds, fds * sizeof(int));
+	memcpy(file->fd, peer->room->kits + peer->kit_fds, fds * sizeof(int));
 	file->fds = fds;
 	strcpy(file->format, format);
 	strcpy(file->path, path);

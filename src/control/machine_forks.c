@@ -12,7 +12,7 @@
 void control_drop_kits(struct control_peer *peer)
 {
 	while (peer->kit_fds)
-		close(peer->kits[--peer->kit_fds]);
+		close(peer->room->kits[--peer->kit_fds]);
 }
 
 /* Those whose files the disk process has are closed already. */
@@ -95,7 +95,7 @@ int control_take_layer(struct control *control, struct control_peer *peer,
 	    control_number(request, "disk") >= CONTROL_LAYERS)
 		return -EINVAL;
 	layer->disk = (uint32_t)control_number(request, "disk");
-	layer->file = peer->kits[--peer->kit_fds];
+	layer->file = peer->room->kits[--peer->kit_fds];
 	memcpy(layer->path, path, bytes);
 	control->layers_of = peer;
 	control->layers++;
@@ -185,7 +185,7 @@ unsigned control_take_kits(struct control *control, int kits[FORK_CHILDREN * KIT
 	assert(control->fork_waits && peer);
 	count = peer->kit_fds / control->kit_fds;
 	control->fork_waits = false;
-	memcpy(kits, peer->kits, peer->kit_fds * sizeof(*kits));
+	memcpy(kits, peer->room->kits, peer->kit_fds * sizeof(*kits));
 	peer->kit_fds = 0;
 	return count;
 }

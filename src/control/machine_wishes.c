@@ -9,7 +9,8 @@
  *   - Each wish is answered once. One that was not wanted any more before it had begun does not
  *     begin: a fork of another number is refused.
  *   - What has begun goes on without who may: its guest hears of a child that there is.
- *   - Without somebody who may, it is answered at once, with -EPERM.
+ *   - Without somebody who may, it is answered at once, with -EPERM; in a child whose door is on
+ *     its way (control.door_comes) it waits for that.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -48,13 +49,16 @@ bool control_guest_forks(struct control *control, bool is_wanted, enum control_w
 	*ret = WISH_NOTHING;
 	if (is_wanted && wish->state != GUEST_FORK_NONE)
 		return false;
-	if (is_wanted && !wish->door) {
+	if (is_wanted && !wish->door && !control->door_comes) {
 		*ret = answer(control, -EPERM, 0);
 	} else if (is_wanted) {
 		wish->state = GUEST_FORK_WISHED;
-		tell_door(control, "wanted", ++wish->number);
+		wish->number++;
+		if (wish->door)
+			tell_door(control, "wanted", wish->number);
 	} else if (wish->state == GUEST_FORK_WISHED) {
-		tell_door(control, "unwanted", wish->number);
+		if (wish->door)
+			tell_door(control, "unwanted", wish->number);
 		*ret = answer(control, -ECANCELED, 0);
 	}
 	return true;
@@ -63,10 +67,15 @@ bool control_guest_forks(struct control *control, bool is_wanted, enum control_w
 int control_take_door(struct control *control, struct control_peer *peer,
 		      const struct control_request *request)
 {
-	if (control->guest_fork.door || control->guest_fork.state != GUEST_FORK_NONE)
+	const bool waits = control->door_comes && control->guest_fork.state == GUEST_FORK_WISHED;
+
+	if (control->guest_fork.door || (control->guest_fork.state != GUEST_FORK_NONE && !waits))
 		return -EBUSY;
 	control->guest_fork.door = peer;
+	control->door_comes = false;
 	memcpy(control->guest_fork.id, request->id, sizeof(control->guest_fork.id));
+	if (waits)
+		tell_door(control, "wanted", control->guest_fork.number);
 	return 0;
 }
 

@@ -454,6 +454,24 @@ int call_rules_add(struct call_filter *filter, const struct role_call *calls)
 	return error;
 }
 
+struct call_filter *call_rules_make_less(const struct role_call *calls)
+{
+	struct call_filter *filter = call_filter_new(SECCOMP_RET_ALLOW);
+	int error = filter ? 0 : -ENOMEM;
+
+	for (; calls->name && !error; calls++) {
+		if (calls->condition != CALL_NEVER)
+			error = allow(filter, calls);
+		if (!error)
+			error = call_filter_add(filter, SECCOMP_RET_KILL_PROCESS, calls->number, 0,
+						NULL);
+	}
+	if (!error)
+		return filter;
+	call_filter_free(filter);
+	return NULL;
+}
+
 /* NULL: no memory. */
 struct call_filter *call_rules_make(const struct role_call *calls, uint32_t otherwise)
 {

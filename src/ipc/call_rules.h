@@ -15,5 +15,10 @@ enum { COPY_FLAGS = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, COPY_MODE = 0444,
  * otherwise: SECCOMP_RET_... of every other call. NULL: no memory.
  */
 struct call_filter *call_rules_make(const struct role_call *calls, uint32_t otherwise);
+/*
+ * What another list is to lose: a call with a row is let through as far as that says, or else ends
+ * the process; all others are let through. NULL: no memory.
+ */
+struct call_filter *call_rules_make_less(const struct role_call *calls);
 /* Rows more. 0 or -errno. */
 int call_rules_add(struct call_filter *filter, const struct role_call *calls);

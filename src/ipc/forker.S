@@ -242,26 +242,28 @@ alone:	xor %edi, %edi
 	kernel __NR_munmap
 	go_to_place
 
-	/*
-	 * It has the filter when it may not ask who it is. Where the processors have other work the
-	 * machine process's list may be there as well by then: that refuses it, too, and does not
-	 * end the process.
-	 */
 thread:	mov %rbx, %r12
-1:	kernel __NR_sched_yield
-	kernel __NR_getpid
-	test %rax, %rax
-	jns 1b
 2:	xor %eax, %eax
 	xchg %eax, FORK_PLACE_GOES(%r12)
 	test %eax, %eax
-	jnz 3f
+	jnz 1f
 	lea FORK_PLACE_GOES(%r12), %rdi
 	mov $WAIT_PRIVATE, %esi
 	xor %edx, %edx
 	xor %r10d, %r10d
 	kernel __NR_futex
 	jmp 2b
+
+	/*
+	 * Who says that it may go is not believed: it has the filter when it may not ask who it is.
+	 * Where the processors have other work the machine process's list may be there as well by
+	 * then: that refuses it, too, and does not end the process.
+	 */
+1:	kernel __NR_getpid
+	test %rax, %rax
+	js 3f
+	kernel __NR_sched_yield
+	jmp 1b
 3:	go_to_place
 	.size forker_clone, . - forker_clone
 

@@ -150,7 +150,37 @@ static void fill_kit(const int fd[GRANTS], int kit[KIT_NUMBERS])
 	}
 }
 
-int forker_ask(const int fd[GRANTS])
+/* Its devices', of which a machine closes those that it has not. */
+static void devices_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS])
+{
+	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
+	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
+	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
+	fd[GRANT_CONNECTIONS] = kit[KIT_CONNECTIONS];
+	fd[GRANT_CONNECTION_BELL] = kit[KIT_CONNECTION_BELL];
+	for (unsigned n = 0; n < NET_CARDS; n++) {
+		const int *card = kit + KIT_FDS + n * KIT_CARD_FDS;
+
+		fd[GRANT_CARDS + n] = card[KIT_CARD];
+		fd[GRANT_CARD_BELLS + n] = card[KIT_CARD_BELL];
+		fd[GRANT_CARD_ANSWERS + n] = card[KIT_CARD_ANSWER];
+	}
+}
+
+void fork_kit_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS])
+{
+	memset(fd, -1, GRANTS * sizeof(*fd));
+	fd[GRANT_RINGS] = kit[KIT_RINGS];
+	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
+	fd[GRANT_TO_MACHINE] = kit[KIT_TO_MACHINE];
+	devices_grants(kit, fd);
+	fd[GRANT_CODE] = kit[KIT_CODE];
+	fd[GRANT_FORK_ASK] = kit[KIT_ASK];
+	fd[GRANT_FORK_KIT] = kit[KIT_KIT];
+	fd[GRANT_READY] = kit[KIT_READY];
+}
+
+int forker_ask(int ask, int kit, const int fd[GRANTS])
 {
 	union {
 		struct cmsghdr head;
@@ -167,13 +197,12 @@ int forker_ask(const int fd[GRANTS])
 
 	assert(fd[GRANT_RINGS] >= 0 && fd[GRANT_FORK_ASK] >= 0 && fd[GRANT_FORK_KIT] >= 0);
 	fill_kit(fd, (int *)(void *)CMSG_DATA(&ancillary.head));
-	if (sendmsg(FORKER_KIT_FD, &message, MSG_NOSIGNAL) != 1 ||
-	    write(FORKER_ASK_FD, &byte, 1) != 1)
+	if (sendmsg(kit, &message, MSG_NOSIGNAL) != 1 || write(ask, &byte, 1) != 1)
 		return -errno;
 	return 0;
 }
 
-pid_t forker_hear(void)
+pid_t forker_hear(int kit)
 {
 	union {
 		struct cmsghdr head;
@@ -185,7 +214,7 @@ pid_t forker_hear(void)
 				  .msg_iovlen = 1,
 				  .msg_control = &ancillary,
 				  .msg_controllen = sizeof(ancillary) };
-	ssize_t got = recvmsg(FORKER_KIT_FD, &message, MSG_CMSG_CLOEXEC);
+	ssize_t got = recvmsg(kit, &message, MSG_CMSG_CLOEXEC);
 	struct ucred who = { 0 };
 
 	if (got <= 0)

@@ -66,17 +66,17 @@ void forker_set_place(struct fork_place *place);
 /* Once, in what was forked: closes what its kit was filled up with. */
 void forker_keep(grant_set kept);
 
-/* ---- the broker's side: at grant_fd(GRANT_FORK_ASK) and GRANT_FORK_KIT ---- */
+/* ---- the broker's side: its ends of the two sockets ---- */
 
 /* The broker's end first; 0 or -errno. */
 int forker_make_sockets(int ask[2], int kit[2]);
 /* What is forked next shall have these (-1: none); RINGS, FORK_ASK, FORK_KIT have to be there. */
-int forker_ask(const int fd[GRANTS]);
+int forker_ask(int ask, int kit, const int fd[GRANTS]);
 /*
  * Who has said something on the kit's socket: the forker when it begins, then what it has forked,
  * or again itself: it could not. The process's id; -EAGAIN: nothing yet; -errno: there is none.
  */
-pid_t forker_hear(void);
+pid_t forker_hear(int kit);
 
 /* ---- what one fork takes ---- */
 
@@ -93,6 +93,8 @@ enum fork_kit_card { KIT_CARD, KIT_CARD_BELL, KIT_CARD_ANSWER, KIT_CARD_FDS };
 enum { KIT_MOST_FDS = KIT_FDS + NET_CARDS * KIT_CARD_FDS };
 /* Of a machine with so many cards. */
 static inline unsigned fork_kit_fds(unsigned cards) { return KIT_FDS + cards * KIT_CARD_FDS; }
+/* The same for forker_ask(). */
+void fork_kit_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS]);
 /*
  * At one moment: as many as who asks reads of before his socket is full, and as descriptors that a
  * broker may have where the host permits 4096.

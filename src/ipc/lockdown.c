@@ -14,12 +14,14 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "call_rules.h"
+#include "spawn.h"
 
 /* ---- Landlock ---- */
 
@@ -368,22 +370,83 @@ static void choose_root(const struct role_description *role)
 		take_root();
 }
 
+/* It holds nothing but its line, and ends when nobody else does. */
+static _Noreturn void be_room(enum role role, int line)
+{
+	const struct role_description *description = role_describe(role);
+	char byte = 1;
+
+	if (dup2(line, 0) || syscall(SYS_close_range, 1, ~0u, 0) ||
+	    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    !enter_namespaces(description->own_namespaces))
+		_exit(1);
+	choose_root(description);
+	take_files(description, NULL);
+	if (take_capabilities(0) || lockdown(role) || write(0, &byte, 1) != 1)
+		_exit(1);
+	while (read(0, &byte, 1) > 0)
+		;
+	_exit(0);
+}
+
+int lockdown_make_room(enum role role, int *ret_line)
+{
+	int line[2];
+	int room;
+	char byte;
+	pid_t pid;
+
+	assert(role_describe(role)->grants & GRANT(GRANT_ROOM));
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
+		return -errno;
+	pid = spawn_fork(&room);
+	if (!pid)
+		be_room(role, line[1]);
+	close(line[1]);
+	if (pid > 0 && read(line[0], &byte, 1) == 1) {
+		*ret_line = line[0];
+		return room;
+	}
+	close(line[0]);
+	if (pid > 0) {
+		close(room);
+		waitpid(pid, NULL, 0);
+	}
+	return pid < 0 ? (int)pid : -EPERM;
+}
+
+/* False: there is none, or the host does not permit it. */
+static bool enter_room(const struct role_description *role)
+{
+	if (!(role->grants & GRANT(GRANT_ROOM)) ||
+	    setns(grant_fd(GRANT_ROOM), role->own_namespaces))
+		return false;
+	close(grant_fd(GRANT_ROOM));
+	close(grant_fd(GRANT_ROOM_LINE));
+	return true;
+}
+
+static void enter_own(const struct role_description *role)
+{
+	const bool enters = enter_namespaces(role->own_namespaces);
+
+	if (has_root(role))
+		enter_root(grant_fd(GRANT_ROOT));
+	else if (enters)
+		choose_root(role);
+}
+
 int lockdown_before_threads(enum role role, const int *folders)
 {
 	const struct role_description *description = role_describe(role);
-	bool enters;
 
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
-	enters = enter_namespaces(description->own_namespaces);
-	if (has_root(description))
-		enter_root(grant_fd(GRANT_ROOT));
-	else if (enters)
-		choose_root(description);
+	if (!enter_room(description))
+		enter_own(description);
 	take_files(description, folders);
 	return take_capabilities(0);
 }
-
 int lockdown_in_folder(enum role role, int folder)
 {
 	const struct role_description *description = role_describe(role);
@@ -627,6 +690,15 @@ int lockdown_compile(enum role role, struct sock_fprog *ret)
 {
 	struct call_filter *filter =
 		call_rules_make(role_describe(role)->calls, SECCOMP_RET_KILL_PROCESS);
+	int error = filter ? call_filter_compile(filter, ret) : -ENOMEM;
+
+	call_filter_free(filter);
+	return error;
+}
+
+int lockdown_compile_forked(enum role role, struct sock_fprog *ret)
+{
+	struct call_filter *filter = call_rules_make_less(role_describe(role)->forked_calls);
 	int error = filter ? call_filter_compile(filter, ret) : -ENOMEM;
 
 	call_filter_free(filter);

@@ -16,6 +16,13 @@
  */
 int lockdown_before_threads(enum role role, const int *folders);
 /*
+ * For several processes of the role, from one that makes them and has its rights: namespaces and an
+ * empty root that they have in common, so that none is made for each. In lockdown_before_threads()
+ * who has GRANT_ROOM and GRANT_ROOM_LINE goes there, or has namespaces of his own after all.
+ * *ret_line, and a process, for these two; -errno: there are none.
+ */
+int lockdown_make_room(enum role role, int *ret_line);
+/*
  * The same, and instead of an empty root this folder, whose descriptor is closed: nothing in it can
  * be opened, but who listens there can be connected to, and nobody elsewhere. 0 or -errno.
  */
@@ -67,6 +74,8 @@ int lockdown_capabilities(void);
  * it. 0 or -errno.
  */
 int lockdown_compile(enum role role, struct sock_fprog *ret);
+/* Of one that was forked: what its forker's list is to lose (role_description.forked_calls). */
+int lockdown_compile_forked(enum role role, struct sock_fprog *ret);
 int lockdown_load(const struct sock_fprog *program);
 /* Landlock's version here; 0: none. */
 int lockdown_landlock_version(void);

@@ -64,7 +64,7 @@ enum {
 	RECORD_FROZEN, /* i32: 0 or -errno, of the last RECORD_FREEZE or RECORD_THAW */
 	/* after RECORD_SHOW: a row of the screen, 3 bytes for a pixel; after RECORD_LIST: bytes */
 	RECORD_SHOWN,
-	RECORD_SERVES, /* struct record_serves: broker_memory.serves, and it can be read */
+	RECORD_SERVES, /* struct record_serves: FORKED_TO_SERVE, and it can be read */
 	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, _SHOW, _LIST or _COPY_* */
 	/* u64: of how much since the beginning nobody is told; then struct record_code, some */
 	RECORD_CODE,
@@ -138,11 +138,17 @@ struct record_registers {
  * What both processes map. last_words: written before a machine process gives up on a fault of its
  * own.
  */
+/*
+ * What is forked runs; or does once it is told by its event, as who has to know it first may not
+ * hear of its end; or is to be read, and never runs (vm/machine.h); or stands, so that others are
+ * forked of it.
+ */
+enum forked_as { FORKED_TO_RUN, FORKED_TO_RUN_WHEN_TOLD, FORKED_TO_SERVE, FORKED_TO_STAND };
+
 struct broker_memory {
 	struct ring_memory to_broker, to_machine;
 	char last_words[256];
 	uint8_t generation[16]; /* drawn by who makes it: the guest's generation id */
-	/* of one that is forked, 1: it is to be read, and never runs (vm/machine.h) */
-	uint32_t serves;
+	uint32_t forked_as; /* of one that is forked: enum forked_as */
 	struct trace_memory trace;
 };

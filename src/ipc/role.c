@@ -108,12 +108,44 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(pidfd_open), CALL_ANY, 0 },
 	{ NAMED(pidfd_send_signal), CALL_ON_GRANTS, GRANT(GRANT_FORK_SELF) },
 	/* until a forked machine runs */
+	{ NAMED(pwrite64), CALL_ON_GRANTS, GRANT(GRANT_CODE) },
 	{ NAMED(seccomp), CALL_FILTER, 0 },
 	{ NAMED(rt_sigaction), CALL_ANY, 0 },
 	{ NAMED(sigaltstack), CALL_ANY, 0 },
 	{ NAMED(arch_prctl), CALL_GS, 0 },
 	{ NAMED(gettid), CALL_ANY, 0 },
 	{ NAMED(timer_create), CALL_ANY, 0 },
+	{ 0 },
+};
+
+/*
+ * What is left of those once its threads exist: of machine_calls, whose windows what was forked has
+ * not. A short list, since the kernel takes as long for each machine as it has instructions.
+ */
+static const struct role_call forked_calls[] = {
+	{ NAMED(read), CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) },
+	{ NAMED(write), CALL_ON_GRANTS,
+	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
+		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
+	{ NAMED(mmap), CALL_ANONYMOUS, 0 },
+	{ NAMED(getpid), CALL_REFUSED, 0 },
+	{ NAMED(clone), CALL_NEVER, 0 },
+	{ NAMED(clone3), CALL_NEVER, 0 },
+	{ NAMED(sendto), CALL_NEVER, 0 },
+	{ NAMED(recvmsg), CALL_NEVER, 0 },
+	{ NAMED(dup2), CALL_NEVER, 0 },
+	{ NAMED(close), CALL_NEVER, 0 },
+	{ NAMED(close_range), CALL_NEVER, 0 },
+	{ NAMED(pidfd_open), CALL_NEVER, 0 },
+	{ NAMED(pidfd_send_signal), CALL_NEVER, 0 },
+	{ NAMED(pwrite64), CALL_NEVER, 0 },
+	{ NAMED(seccomp), CALL_NEVER, 0 },
+	{ NAMED(rt_sigaction), CALL_NEVER, 0 },
+	{ NAMED(sigaltstack), CALL_NEVER, 0 },
+	{ NAMED(arch_prctl), CALL_NEVER, 0 },
+	{ NAMED(gettid), CALL_NEVER, 0 },
+	{ NAMED(timer_create), CALL_NEVER, 0 },
 	{ 0 },
 };
 
@@ -628,6 +660,7 @@ static const struct role_description roles[ROLES] = {
 		.dies_with_parent = true,
 		.signals_nobody = true,
 		.calls = machine_calls,
+		.forked_calls = forked_calls,
 	},
 	[ROLE_BROKER] = {
 		.name = "broker",
@@ -641,7 +674,8 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_PAGES) |
-			  GRANT(GRANT_EXTENTS) | GRANT(GRANT_EXTENT_BITS) | GRANT(GRANT_EARLY),
+			  GRANT(GRANT_EXTENTS) | GRANT(GRANT_EXTENT_BITS) | GRANT(GRANT_EARLY) |
+			  GRANT(GRANT_ROOM) | GRANT(GRANT_ROOM_LINE),
 		.stdio = 3,
 		.own_namespaces = EVERY_NAMESPACE,
 		.empties_root = true,

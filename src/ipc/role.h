@@ -1,7 +1,8 @@
 /*
  * The processes of one machine: what each is given, and what is left to it. Every process but the
- * forker is started by execve with its own memory (spawn.h), gets exactly the descriptors of its
- * row, and keeps exactly the system calls of its row (lockdown.h).
+ * forker, and the broker of a forked machine (cli/fork_child.c), is started by execve with its own
+ * memory (spawn.h), gets exactly the descriptors of its row, and keeps exactly the system calls of
+ * its row (lockdown.h).
  *
  *   role      is given                                           namespaces of its own
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction;
@@ -132,6 +133,9 @@ enum grant {
 	/* of who starts others, and of these: an empty file system (lockdown_to_start()) */
 	GRANT_ROOT,
 	GRANT_EARLY, /* socket: the other descriptors are still to come (early.h) */
+	/* of the broker of one of several children (lockdown_make_room()) */
+	GRANT_ROOM,      /* a process in the namespaces that they share */
+	GRANT_ROOM_LINE, /* socket: it ends when nobody has this */
 	GRANTS,
 	/* umbra-wire has no plan: these are descriptors 3, 4 and 5 in any case */
 	GRANT_WIRE_CONNECTION = GRANT_PLAN, /* a socket of the Internet */
@@ -174,6 +178,7 @@ enum call_condition {
 	CALL_LOCAL, /* argument 0 is of sockets of this host, argument 1 of streams */
 	CALL_READS_ONLY, /* argument 2 opens for reading, and makes nothing */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
+	CALL_NEVER, /* of forked_calls alone: it ends the process */
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */
 	CALL_FILE_CONTROL, /* argument 1 asks for flags or locks, or copies the descriptor */
@@ -236,6 +241,11 @@ struct role_description {
 	 * they need to begin, and what they keep (lockdown_to_start()). Any other call fails.
 	 */
 	const struct role_call *starting_calls;
+	/*
+	 * Of one that was forked, and has the forker's list already: of these calls it keeps what
+	 * the row says, and all others as they are. Together no more than `calls`.
+	 */
+	const struct role_call *forked_calls;
 };
 
 const struct role_description *role_describe(enum role role);

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -150,6 +151,36 @@ int spawn_become(enum role role, const struct grants *grants)
 	snprintf(argument, sizeof(argument), "--role=%s", description->name);
 	syscall(SYS_execveat, program, "", arguments, environment, AT_EMPTY_PATH);
 	return -errno;
+}
+
+int spawn_go_on(enum role role, const struct grants *grants)
+{
+	const struct role_description *description = role_describe(role);
+	struct grants up;
+	int error = descriptors_move_up(description->grants, grants, &up);
+
+	assert(description->stdio == GRANT_FIRST_FD);
+	if (error)
+		return error;
+	if (syscall(SYS_close_range, GRANT_FIRST_FD, FIRST_FREE_FD - 1, 0))
+		return -errno;
+	for (unsigned n = 0; n < GRANTS; n++)
+		if (up.fd[n] >= 0 && dup2(up.fd[n], grant_fd((enum grant)n)) < 0)
+			return -errno;
+	return syscall(SYS_close_range, FIRST_FREE_FD, ~0u, 0) ? -errno : 0;
+}
+
+void spawn_call_self(char *called, enum role role)
+{
+	char *end = called;
+
+	/* the kernel puts all of these one behind the other */
+	for (char **next = environ; *next; next++)
+		if (*next >= end)
+			end = *next + strlen(*next) + 1;
+	environ = NULL;
+	memset(called, 0, (size_t)(end - called));
+	snprintf(called, (size_t)(end - called), "umbra --role=%s", role_describe(role)->name);
 }
 
 /* ---- in the process that starts it ---- */

@@ -35,3 +35,13 @@ int spawn_role(enum role role, const struct grants *grants, int group, struct sp
 pid_t spawn_fork(int *ret_pidfd);
 /* This process goes on in the role, with its own pid. Returns only with -errno. */
 int spawn_become(enum role role, const struct grants *grants);
+/*
+ * The same for one that was forked for it and goes on with the memory that it has: each descriptor
+ * at its number, and no other. 0 or -errno.
+ */
+int spawn_go_on(enum role role, const struct grants *grants);
+/*
+ * It is called what another process of the role is, for who lists processes: in the place of its
+ * arguments and its environment, which begin with what it was called, and are lost.
+ */
+void spawn_call_self(char *called, enum role role);

@@ -908,6 +908,7 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 	disk_work_init(&b->disks, &b->control);
 	b->control.disk_places = options->disk_places;
 	b->control.can_stand = options->forks;
+	b->control.door_comes = options->door_comes;
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards);
 	b->adopted = options->adopts;

@@ -33,6 +33,7 @@ struct broker_options {
 	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
 	unsigned disk_places; /* numbers that its disks can have */
 	unsigned cards;           /* network cards of the machine */
+	bool door_comes;          /* somebody is going to have it forked for its guest */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
 	int rings_fd, event_from_fd, event_to_fd;
 };

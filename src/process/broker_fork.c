@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,9 +11,10 @@
 
 void fork_init(struct fork *forking, struct control *control, bool has_forker, bool has_disks)
 {
-	*forking = (struct fork){ .control = control,
-				  .has_forker = has_forker,
-				  .has_disks = has_disks };
+	memset(forking, 0, offsetof(struct fork, kit)); /* not touched before it is needed */
+	forking->control = control;
+	forking->has_forker = has_forker;
+	forking->has_disks = has_disks;
 }
 
 void check_fork(const struct fork *forking)
@@ -69,23 +71,6 @@ enum fork_news fork_not_taken(struct fork *forking)
 	return fork_done(forking, -EPIPE);
 }
 
-/* Its devices', of which a machine closes those that it has not. */
-static void give_devices(const int kit[KIT_MOST_FDS], int fd[GRANTS])
-{
-	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
-	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
-	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
-	fd[GRANT_CONNECTIONS] = kit[KIT_CONNECTIONS];
-	fd[GRANT_CONNECTION_BELL] = kit[KIT_CONNECTION_BELL];
-	for (unsigned n = 0; n < NET_CARDS; n++) {
-		const int *card = kit + KIT_FDS + n * KIT_CARD_FDS;
-
-		fd[GRANT_CARDS + n] = card[KIT_CARD];
-		fd[GRANT_CARD_BELLS + n] = card[KIT_CARD_BELL];
-		fd[GRANT_CARD_ANSWERS + n] = card[KIT_CARD_ANSWER];
-	}
-}
-
 enum fork_news fork_next(struct fork *forking)
 {
 	const int *kit = forking->kit[forking->made];
@@ -94,16 +79,8 @@ enum fork_news fork_next(struct fork *forking)
 
 	if (forking->made == forking->wanted)
 		return fork_done(forking, 0);
-	memset(fd, -1, sizeof(fd));
-	fd[GRANT_RINGS] = kit[KIT_RINGS];
-	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
-	fd[GRANT_TO_MACHINE] = kit[KIT_TO_MACHINE];
-	give_devices(kit, fd);
-	fd[GRANT_CODE] = kit[KIT_CODE];
-	fd[GRANT_FORK_ASK] = kit[KIT_ASK];
-	fd[GRANT_FORK_KIT] = kit[KIT_KIT];
-	fd[GRANT_READY] = kit[KIT_READY];
-	failed = forker_ask(fd);
+	fork_kit_grants(kit, fd);
+	failed = forker_ask(grant_fd(GRANT_FORK_ASK), grant_fd(GRANT_FORK_KIT), fd);
 	if (failed)
 		return fork_done(forking, failed);
 	forking->state = FORK_ASKED;
@@ -229,7 +206,7 @@ int fork_pipe(const struct fork *forking)
 
 enum fork_news fork_hear(struct fork *forking)
 {
-	pid_t who = forker_hear();
+	pid_t who = forker_hear(grant_fd(GRANT_FORK_KIT));
 
 	if (who == -EAGAIN)
 		return FORK_NOTHING_NEW;

@@ -75,6 +75,7 @@ static int broker_options_of(const struct plan *plan, grant_set here, struct bro
 		.has_disks = plan->disks.count,
 		.disk_places = disk_places(&plan->disks),
 		.cards = plan->nets.count,
+		.door_comes = plan->adopts && plan->machine.guest_forks,
 		.adopts = plan->adopts,
 		.rings_fd = fd_if(here, GRANT_RINGS),
 		.event_from_fd = fd_if(here, GRANT_TO_BROKER),
@@ -505,10 +506,12 @@ static void grants_leave_adopted(const struct grants *grants)
 	const grant_set kept = GRANT(GRANT_MACHINE) | GRANT(GRANT_FORK_ASK) |
 			       GRANT(GRANT_FORK_KIT) | GRANT(GRANT_CONSOLE) | GRANT(GRANT_CONTROL) |
 			       GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
-			       GRANT(GRANT_LAYERS);
+			       GRANT(GRANT_LAYERS) | GRANT(GRANT_ROOM) | GRANT(GRANT_ROOM_LINE);
 
-	/* where the plan was something else lies by now */
-	for (unsigned n = GRANT_PLAN + 1; n < GRANTS; n++) {
+	for (unsigned n = 0; n < GRANTS; n++) {
+		/* where the plan was something else lies by now */
+		if (n == GRANT_PLAN && grants->fd[n] >= 0)
+			continue;
 		if (!(kept & GRANT(n)) || grants->fd[n] < 0)
 			close(grant_fd((enum grant)n));
 		if (grants->fd[n] > grant_fd(GRANTS))
@@ -630,29 +633,23 @@ static int begin_early(struct start *start)
 	return error ? error : early_take();
 }
 
-int broker_main(void)
+static int broker_run(struct start *start, grant_set here)
 {
 	static struct broker_end end;
-	struct start start = { .machine.line = -1, .pager.line = -1 };
 	struct broker_options options;
 	struct broker *broker;
-	grant_set here;
-	int error = begin_early(&start);
+	int error;
 
-	if (error) /* who began it hears of that */
-		return EXIT_FAULT;
-	here = role_grants_here();
-	start.plan = plan_of_process();
-	if (!start.plan || broker_options_of(start.plan, here, &options))
+	if (!start->plan || broker_options_of(start->plan, here, &options))
 		return complain(EXIT_USAGE, "it has no plan", "the broker",
 				"use umbra run: it starts the processes of a machine");
-	error = grants_take(here, &start.grants);
+	error = grants_take(here, &start->grants);
 	if (!error)
 		error = broker_create(&options, &broker);
 	if (!error) {
-		start.grants.errors = broker_errors_fd(broker);
-		error = processes_start(broker, &start, &end);
-		close(start.grants.errors);
+		start->grants.errors = broker_errors_fd(broker);
+		error = processes_start(broker, start, &end);
+		close(start->grants.errors);
 	}
 	if (error && error != -ECHILD)
 		return complain(EXIT_FAULT, strerror(-error), "starting the machine process",
@@ -660,5 +657,25 @@ int broker_main(void)
 	if (!error)
 		broker_serve(broker, &end);
 	broker_destroy(broker);
-	return outcome_report(&end, start.plan);
+	return outcome_report(&end, start->plan);
+}
+
+int broker_main(void)
+{
+	struct start start = { .machine.line = -1, .pager.line = -1 };
+	grant_set here;
+
+	if (begin_early(&start)) /* who began it hears of that */
+		return EXIT_FAULT;
+	here = role_grants_here();
+	start.plan = plan_of_process();
+	return broker_run(&start, here);
+}
+
+int broker_main_forked(const struct plan *plan)
+{
+	struct start start = { .plan = plan, .machine.line = -1, .pager.line = -1 };
+
+	assert(plan->adopts && plan_is_sound(plan));
+	return broker_run(&start, role_grants_here());
 }

@@ -55,7 +55,7 @@ struct process {
 	pthread_t listener, saver;
 	/* where threads go on in what is forked */
 	struct fork_place main_place, listener_place, saver_place;
-	struct sock_fprog calls; /* the list of a machine process, for what is forked */
+	struct sock_fprog calls; /* with its forker's the list of a machine process */
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;
@@ -752,7 +752,7 @@ static int prepare_forks(struct process *process)
 
 	if (SANITIZED || !process->plan->machine.forks)
 		return 0;
-	error = lockdown_compile(ROLE_MACHINE, &process->calls);
+	error = lockdown_compile_forked(ROLE_MACHINE, &process->calls);
 	if (!error)
 		error = lockdown_compile(ROLE_FORKER, &forkers_calls);
 	if (error)
@@ -848,6 +848,31 @@ static _Noreturn void go_on_serving(struct process *process)
 	serve(process);
 }
 
+/* Others are forked of it: it has code that nobody changes, and stands until its broker is gone. */
+static _Noreturn void go_on_standing(struct process *process)
+{
+	const uint8_t byte = 1;
+	uint64_t count;
+
+	if (machine_take_code(process->machine, grant_fd(GRANT_CODE)) ||
+	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+		_exit(EXIT_FAULT);
+	close(grant_fd(GRANT_CODE));
+	close(grant_fd(GRANT_READY));
+	if (lockdown_load(&process->calls))
+		_exit(EXIT_FAULT);
+	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
+		;
+	_exit(EXIT_FAULT);
+}
+
+static bool is_told(void)
+{
+	uint64_t count;
+
+	return read(grant_fd(GRANT_TO_MACHINE), &count, sizeof(count)) == sizeof(count);
+}
+
 /*
  * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
  * on nothing of it is looked at.
@@ -856,26 +881,37 @@ static bool go_on_forked(struct process *process)
 {
 	const grant_set of_devices = grants_of_devices(process);
 	const uint8_t byte = 1;
+	uint32_t as;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
 		    GRANT(GRANT_CODE) | GRANT(GRANT_READY) | of_devices);
 	locks_make(process);
-	if (!take_rings(process) || !take_devices(process, of_devices) || !leave_ports(process))
+	if (!take_rings(process))
 		return false;
-	if (process->rings->serves)
+	as = process->rings->forked_as;
+	if (as <= FORKED_TO_RUN_WHEN_TOLD)
+		machine_forked(process->machine);
+	if (!take_devices(process, of_devices) || !leave_ports(process))
+		return false;
+	if (as == FORKED_TO_SERVE)
 		go_on_serving(process);
-	if (machine_forked(process->machine, grant_fd(GRANT_CODE)))
-		return false;
-	fork_place_revive(&process->listener_place);
-	fork_place_revive(&process->main_place);
-	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+	if (as == FORKED_TO_STAND)
+		go_on_standing(process);
+	if (machine_take_code(process->machine, grant_fd(GRANT_CODE)))
 		return false;
 	close(grant_fd(GRANT_CODE));
-	close(grant_fd(GRANT_READY));
-	if (lockdown_load(&process->calls))
+	/* what goes on by that byte wants the processors that this machine comes to life on */
+	if (machine_forked_whole(process->machine) ||
+	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
 		return false;
-	tell(process, RECORD_STARTED, NULL, 0);
+	close(grant_fd(GRANT_READY));
+	if (lockdown_load(&process->calls) ||
+	    (as == FORKED_TO_RUN_WHEN_TOLD && !is_told()))
+		return false;
 	machine_fork_go(process->machine);
+	tell(process, RECORD_STARTED, NULL, 0);
+	fork_place_revive(&process->listener_place);
+	fork_place_revive(&process->main_place);
 	return true;
 }
 

@@ -14,11 +14,18 @@
  */
 #pragma once
 
+struct plan;
+
 /* Of a process that was started with --role=NAME: its exit code. */
 int process_main(const char *name);
 
 /* Each: the exit code of its process. */
 int broker_main(void);
+/*
+ * Of a process that was forked for a machine that runs already (cli/fork_child.c): it has its
+ * descriptors at their numbers, and its plan in memory.
+ */
+int broker_main_forked(const struct plan *plan);
 int machine_main(void);
 int disk_main(void);
 int keeper_main(void);

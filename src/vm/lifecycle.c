@@ -157,7 +157,8 @@ int machine_pause(struct machine *machine)
 	return error;
 }
 
-void machine_resume(struct machine *machine)
+/* True: they stood still. */
+static bool processors_go(struct machine *machine)
 {
 	bool was_paused;
 
@@ -168,11 +169,30 @@ void machine_resume(struct machine *machine)
 	if (was_paused)
 		machine_move(machine, LIFE_RUNNING);
 	pthread_mutex_unlock(&machine->lock);
-	if (!was_paused)
-		return;
+	return was_paused;
+}
+
+static void units_go(struct machine *machine)
+{
 	if (machine->devices)
 		devices_let_go(machine->devices);
 	units_resume(&machine->units);
+}
+
+void machine_resume(struct machine *machine)
+{
+	if (processors_go(machine))
+		units_go(machine);
+}
+
+/* Nobody waits for the threads of units before there is something for them to do. */
+void machine_resume_forked(struct machine *machine)
+{
+	const bool goes = processors_go(machine);
+
+	units_release(&machine->units);
+	if (goes)
+		units_go(machine);
 }
 
 /* ---- a whole life ---- */

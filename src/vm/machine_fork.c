@@ -3,9 +3,11 @@
  * and both machines go on.
  *
  *   in the machine                         in what was forked
- *   machine_fork_begin()                   machine_forked()   locks, code, threads that wait
- *   ... the process is forked ...          machine_fork_go()  they go on
- *   machine_resume()
+ *   machine_fork_begin()
+ *   ... the process is forked ...          machine_forked()        locks, processors that stand
+ *   machine_resume()                       machine_take_code()
+ *                                          machine_forked_whole()  units, another generation id
+ *                                          machine_fork_go()       processors go on, then units
  *
  *   - From machine_fork_begin() on nobody changes anything of the machine, so that its memory is a
  *     machine at an instruction boundary whenever it is looked at. Who gives it input or has wishes
@@ -42,44 +44,55 @@ static void locks_make(struct machine *machine)
 {
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->changed, NULL);
-	pthread_barrier_init(&machine->prepared, NULL, machine->options.cpus + 1);
 	machine->standing = 0;
 	trace_init(&machine->trace, machine->options.trace);
 }
 
 /* They come as far as where they stand still. */
-static int processors_revive(struct machine *machine)
+static void processors_revive(struct machine *machine)
 {
 	for (unsigned n = 0; n < machine->options.cpus; n++) {
 		vcpu_forked(&machine->vcpus[n]);
 		thread_revive(&machine->vcpus[n].thread);
 	}
-	return machine_meet_processors(machine);
 }
 
-int machine_forked(struct machine *machine, int code_fd)
+/* Its processors come while the rest is made, which they need no earlier than they are let go. */
+void machine_forked(struct machine *machine)
 {
-	int error;
-
 	assert(machine->life == LIFE_FORKING);
 	machine->is_forked = true;
 	locks_make(machine);
-	error = engine_forked(machine->engine, code_fd);
-	if (error)
-		return error;
-	units_forked(&machine->units);
-	return processors_revive(machine);
+	processors_revive(machine);
 }
 
-void machine_leave_code(struct machine *machine) { engine_leave_code(machine->engine); }
-
-void machine_fork_go(struct machine *machine)
+int machine_take_code(struct machine *machine, int code_fd)
 {
+	assert(machine->life == LIFE_FORKING);
+	return engine_forked(machine->engine, code_fd);
+}
+
+/* Who stands still has made all the calls that only a thread at its begin makes. */
+static int meet_standing(struct machine *machine)
+{
+	int error = 0;
+
 	pthread_mutex_lock(&machine->lock);
 	while (machine->standing < machine->options.cpus)
 		pthread_cond_wait(&machine->changed, &machine->lock);
 	pthread_mutex_unlock(&machine->lock);
-	generation_change(machine);
-	units_release(&machine->units);
-	machine_resume(machine);
+	for (unsigned n = 0; n < machine->options.cpus && !error; n++)
+		error = machine->vcpus[n].error;
+	return error;
 }
+
+int machine_forked_whole(struct machine *machine)
+{
+	units_forked(&machine->units);
+	generation_change(machine);
+	return meet_standing(machine);
+}
+
+void machine_leave_code(struct machine *machine) { engine_leave_code(machine->engine); }
+
+void machine_fork_go(struct machine *machine) { machine_resume_forked(machine); }

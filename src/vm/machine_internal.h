@@ -179,6 +179,8 @@ int machine_wait_for_begin(struct machine *machine);
 int machine_pause(struct machine *machine);
 /* Until every processor's thread is prepared: 0 or the first one's -errno. */
 int machine_meet_processors(struct machine *machine);
+/* The same as machine_resume(), of one that was forked: its units were not released yet. */
+void machine_resume_forked(struct machine *machine);
 /* What `life` says of the rest. Under the lock. */
 void check_lifecycle(const struct machine *machine);
 

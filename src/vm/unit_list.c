@@ -118,6 +118,10 @@ void units_forked(struct unit_list *list)
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->forked)
 			list->unit[n].ops->forked(list->unit[n].self);
+}
+
+static void threads_revive(struct unit_list *list)
+{
 	for (unsigned n = 0; n < list->count; n++)
 		if (list->unit[n].ops->run)
 			thread_revive(&list->unit[n].thread);
@@ -126,10 +130,12 @@ void units_forked(struct unit_list *list)
 
 void units_release(struct unit_list *list)
 {
-	if (stage_of(list) == UNITS_FORKED)
+	if (stage_of(list) == UNITS_FORKED) {
+		threads_revive(list);
 		units_move(list, UNITS_FORKED, UNITS_PAUSED);
-	else
+	} else {
 		units_move(list, UNITS_STARTED, UNITS_RUN);
+	}
 	pthread_barrier_wait(&list->released);
 }
 

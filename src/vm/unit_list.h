@@ -55,11 +55,14 @@ bool unit_is_numbered(const struct unit_list *list, uint32_t section);
 void units_reset(struct unit_list *list);
 /* Makes their threads, which wait. 0, or -errno: then the process is to end. */
 int units_start(struct unit_list *list);
-/* They run from now on. Waits for nothing that has the machine's lock. */
+/*
+ * They run from now on; of a forked machine once they are resumed. Waits for nothing that has the
+ * machine's lock.
+ */
 void units_release(struct unit_list *list);
 /*
- * In a machine that was forked while all were paused: nobody holds a lock any more, and every
- * thread is there again and waits for units_release().
+ * In a machine that was forked while all were paused: nobody holds a lock any more. Their threads
+ * are there again with units_release().
  */
 void units_forked(struct unit_list *list);
 void units_pause(struct unit_list *list);

@@ -471,7 +471,8 @@ void vcpu_thread(void *self)
 	struct vcpu *vcpu = self;
 
 	vcpu->error = vcpu_prepare_thread(vcpu);
-	pthread_barrier_wait(&vcpu->machine->prepared);
+	if (!vcpu->machine->is_forked) /* there who has stood still is met (machine_fork.c) */
+		pthread_barrier_wait(&vcpu->machine->prepared);
 	vcpu_wait_for_begin(vcpu);
 	vcpu_run(vcpu);
 }

@@ -313,6 +313,54 @@ static void check_numbers(const struct role_call *calls)
 		       seccomp_syscall_resolve_name(calls->name) == (int)calls->number);
 }
 
+static bool lets_through(const struct sock_fprog *program, const struct seccomp_data *data)
+{
+	return execute(program, data) == SECCOMP_RET_ALLOW;
+}
+
+/* No more than the machine process's list lets through, of what it can name: windows it has not. */
+static void compare_forked_once(const struct sock_fprog lists[3], const struct seccomp_data *data)
+{
+	if (lets_through(&lists[0], data) && lets_through(&lists[1], data) &&
+	    !lets_through(&lists[2], data)) {
+		printf("FAIL what was forked may do more: call %d of %llx %llx %llx %llx\n",
+		       data->nr, data->args[0], data->args[1], data->args[2], data->args[3]);
+		failures++;
+	}
+}
+
+/* The forker's list, what that is to lose, and the machine process's. */
+static void compare_forked(void)
+{
+	const struct role_call *const calls = role_describe(ROLE_FORKER)->calls;
+	struct call_filter *filters[] = {
+		call_rules_make(calls, SECCOMP_RET_KILL_PROCESS),
+		call_rules_make_less(role_describe(ROLE_MACHINE)->forked_calls),
+		call_rules_make(role_describe(ROLE_MACHINE)->calls, SECCOMP_RET_KILL_PROCESS),
+	};
+	struct sock_fprog lists[3];
+	const struct filter_rule *rule;
+	struct seccomp_data data = { .arch = AUDIT_ARCH_X86_64 };
+
+	for (unsigned n = 0; n < 3; n++)
+		if (!filters[n] || call_filter_compile(filters[n], &lists[n])) {
+			expect("it is not made", "what was forked", false);
+			return;
+		}
+	for (data.nr = 0; data.nr < HIGHEST_CALL; data.nr++)
+		compare_forked_once(lists, &data);
+	for (unsigned n = 0; (rule = call_filter_rule(filters[0], n)); n++)
+		for (unsigned round = 0; round < ROUNDS; round++) {
+			data.nr = (int)rule->call;
+			for (unsigned argument = 0; argument < 6; argument++)
+				data.args[argument] = argument_for(rule, argument);
+			compare_forked_once(lists, &data);
+		}
+	printf("what was forked loses: %u instructions\n", lists[1].len);
+	for (unsigned n = 0; n < 3; n++)
+		call_filter_free(filters[n]);
+}
+
 /* More than the kernel takes is said, and is not cut off. */
 static void check_most(void)
 {
@@ -345,6 +393,7 @@ int main(void)
 	}
 	check_numbers(meeting_calls);
 	check_most();
+	compare_forked();
 	printf("%lu comparisons, %d failures; libseccomp lets through or refuses %lu otherwise\n",
 	       compared, failures, merged);
 	return failures ? 1 : 0;

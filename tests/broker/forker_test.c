@@ -158,7 +158,7 @@ static pid_t hear(int timeout_ms)
 {
 	struct pollfd fd = { .fd = FORKER_KIT_FD, .events = POLLIN };
 
-	return poll(&fd, 1, timeout_ms) == 1 ? forker_hear() : -ETIMEDOUT;
+	return poll(&fd, 1, timeout_ms) == 1 ? forker_hear(FORKER_KIT_FD) : -ETIMEDOUT;
 }
 
 static void ask(int next_ask[2], int next_kit[2])
@@ -176,7 +176,7 @@ static void ask(int next_ask[2], int next_kit[2])
 	fd[GRANT_READY] = ready[1];
 	fd[GRANT_FORK_ASK] = next_ask[1];
 	fd[GRANT_FORK_KIT] = next_kit[1];
-	forker_ask(fd);
+	forker_ask(FORKER_ASK_FD, FORKER_KIT_FD, fd);
 	close(fd[GRANT_RINGS]);
 	close(next_ask[1]);
 	close(next_kit[1]);

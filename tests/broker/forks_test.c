@@ -20,7 +20,7 @@
 #include "ipc/forker.h"
 #include "process/layer.h"
 
-enum { LINE_BYTES = 1024, WAIT_MS = 60000 };
+enum { LINE_BYTES = 1024, QUIET_MS = 300, WAIT_MS = 60000 };
 
 static int failures;
 static struct sockaddr_un address;
@@ -102,6 +102,7 @@ static int settles_at_the_end(const struct helper_ends *ends)
 	return write(layers[1], &settled, sizeof(settled)) != sizeof(settled);
 }
 
+static bool door_comes;
 static int (*machine_runs)(struct client *);
 static int has_begun[2];
 
@@ -150,6 +151,7 @@ static pid_t start(int (*machine)(struct client *), int32_t stands)
 		harness.fork_ask_fd = ask_sockets[0];
 		harness.fork_kit_fd = kit_sockets[0];
 		harness.layers_fd = layers[0];
+		harness.door_comes = door_comes;
 		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
 	close(harness.control_fd);
@@ -590,6 +592,37 @@ static void door_that_is_gone_before(void)
 	fclose(other);
 }
 
+/* A child's guest asks before whoever may have it forked has come: it waits; else it is refused. */
+static void door_that_comes(bool comes)
+{
+	struct pollfd told_end = { .fd = wish_ends[0], .events = POLLIN };
+	struct record_fork_ended ended = { .error = 1 };
+	pid_t broker;
+	FILE *peer;
+	FILE *door;
+
+	door_comes = comes;
+	broker = start(wishes_and_stands, 0);
+	door_comes = false;
+	peer = connect_to();
+	door = connect_to();
+	ask_with(peer, "{\"do\":\"memory\",\"bytes\":1}\n", NULL, 0);
+	expect("it wants to be forked", hears(peer, "\"ok\":true"));
+	if (comes)
+		expect("it is not refused", poll(&told_end, 1, QUIET_MS) == 0);
+	else
+		expect("it is refused",
+		       read(wish_ends[0], &ended, sizeof(ended)) == sizeof(ended) &&
+			       ended.error == -EPERM);
+	ask_with(door, "{\"do\":\"forks\"}\n", NULL, 0);
+	expect("a door", !comes || hears(door, "\"wanted\":1"));
+	expect("it may", hears(door, "\"ok\":true"));
+	kill_it();
+	finish("a door that comes", broker, BROKER_STOPPED);
+	fclose(peer);
+	fclose(door);
+}
+
 static void settled_at_the_end(void)
 {
 	pid_t broker = start(says_it_stands, 0), child;
@@ -636,6 +669,8 @@ int main(void)
 	door_that_is_gone(true);
 	door_that_is_gone(false);
 	door_that_is_gone_before();
+	door_that_comes(true);
+	door_that_comes(false);
 	unlink(address.sun_path);
 	return failures != 0;
 }

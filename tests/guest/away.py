@@ -172,6 +172,9 @@ nothing_left()
 for words in (["-n", "2"], ["--suspend-parent"], ["--net", "user"], ["--limit", "0"], ["--wait", "x"]):
     check("refused: %s" % words, run("here", "fork", "rests", "--to", place, "--key", key, *words).returncode == 64)
 
+for words in (["--cert", key], ["--cert-key", key], ["--ca", key], ["--wait", "5"], ["--limit", "1M"], ["--key", key]):
+    check("refused for who stays here: %s" % words, run("here", "fork", "rests", "--name", "stays", *words).returncode == 64)
+
 # ---- a connection that is cut ----
 
 four, log = begin("four")

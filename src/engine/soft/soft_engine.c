@@ -164,16 +164,31 @@ static int make_code_cache(struct soft_engine *engine)
 	return error;
 }
 
-/* What is used of the code, from the view that is executed. */
-static void copy_code(struct soft_engine *engine)
+static int copy_piece(const struct soft_engine *engine, int code_fd, size_t from, size_t end)
 {
-	memcpy(engine->code_write, engine->code_run, CODE_THUNK_BYTES);
-	for (unsigned n = 0; n < CODE_REGIONS; n++) {
-		const struct code_region *region = &engine->regions[n];
+	while (from < end) {
+		const ssize_t got =
+			pwrite(code_fd, engine->code_run + from, end - from, (off_t)from);
 
-		memcpy(engine->code_write + region->start, engine->code_run + region->start,
-		       region->used - region->start);
+		if (got <= 0)
+			return got < 0 ? -errno : -EIO;
+		from += (size_t)got;
 	}
+	return 0;
+}
+
+/*
+ * What is used of the code, from the view that is executed. It is written to the file: through a
+ * mapping each page would be missed, and made of zeros first.
+ */
+static int copy_code(const struct soft_engine *engine, int code_fd)
+{
+	int error = copy_piece(engine, code_fd, 0, CODE_THUNK_BYTES);
+
+	for (unsigned n = 0; n < CODE_REGIONS && !error; n++)
+		error = copy_piece(engine, code_fd, engine->regions[n].start,
+				   engine->regions[n].used);
+	return error;
 }
 
 /*
@@ -184,13 +199,16 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 {
 	struct soft_engine *soft = (struct soft_engine *)engine;
 	const int in_place = MAP_SHARED | MAP_FIXED;
+	int error;
 
 	soft->notes = NULL; /* nobody takes them here */
 	if (mmap(soft->code_write, soft->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd,
 		 0) == MAP_FAILED)
 		return -errno;
 	madvise(soft->code_write, soft->code_bytes, MADV_DONTFORK);
-	copy_code(soft);
+	error = copy_code(soft, code_fd);
+	if (error)
+		return error;
 	if (mmap(soft->code_run, soft->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
 	    MAP_FAILED)
 		return -errno;
