@@ -1,8 +1,8 @@
 /*
- * In a guest: guest-disk DEVICE SECONDS: requests of one device past the page cache, by Linux's
- * asynchronous interface. A line for each of the measurements: R NAME OPERATIONS-A-SECOND
- * MEGABYTES-A-SECOND MEAN-MICROSECONDS. Of a file, on a host: reads alone, and through its page
- * cache.
+ * In a guest: guest-disk DEVICE SECONDS [NAME]: requests of one device past the page cache, by
+ * Linux's asynchronous interface. A line for each of the measurements, or for that one: R NAME
+ * OPERATIONS-A-SECOND MEGABYTES-A-SECOND MEAN-MICROSECONDS. Of a file, on a host: reads alone, and
+ * through its page cache.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 	if (fd < 0 || (!is_file && ioctl(fd, BLKGETSIZE64, &size)))
 		return 1;
 	for (size_t n = 0; n < sizeof(kinds) / sizeof(kinds[0]); n++)
-		if (!is_file || !kinds[n].write)
+		if ((!is_file || !kinds[n].write) && (argc < 4 || !strcmp(argv[3], kinds[n].name)))
 			measure(fd, size, &kinds[n], atof(argv[2]));
 	return 0;
 }
