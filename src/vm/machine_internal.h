@@ -130,7 +130,8 @@ struct machine {
 	char last_line[CONSOLE_LINE_BYTES + 1]; /* the last that was not empty */
 	size_t line_used;
 	bool stuck_told, time_is_up;
-	unsigned idle_looks; /* how often in a row all processors waited (idle.c) */
+	unsigned idle_s; /* the ticker's: for how long it has had nothing to do (idle.c) */
+	uint64_t idle_used_ns; /* of a processor, when that was looked at */
 	size_t console_used;
 	struct demand demand;
 	struct trace trace;

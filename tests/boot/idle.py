@@ -25,7 +25,7 @@ with tempfile.TemporaryDirectory() as where:
     console = os.path.join(where, "console")
     machine = subprocess.Popen([umbra, "run", "--name", "idle", "--time-limit", "240", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/spin.cpio.gz", "--memory", "512M",
                                 "--append", "console=ttyS0 halt=1", "--console", console], stdin=subprocess.DEVNULL)
-    until = time.time() + 100
+    until = time.time() + 200
     while time.time() < until and not (os.path.exists(console) and b"READY" in open(console, "rb").read()):
         time.sleep(0.1)
     said = subprocess.run([umbra, "info", "idle", "--json"], capture_output=True, timeout=60).stdout.decode()

@@ -2,11 +2,12 @@
  * What an idle machine gives back, by counts: a guest of BLOCKS blocks that runs once, or sleeps
  * and wakes.
  *
- *   idle for less than five seconds nothing goes, then every region does, once everybody has left
+ *   idle for less than a minute nothing goes, then every region does, once everybody has left
  *   it; an engine without it is the control
- *   of a guest that wakes every ten seconds, and runs the same each time, code is made again twice
- *   at most in forty times
+ *   of a guest that wakes every hundred seconds, and runs the same, code is made again
+ *   twice at most in forty times
  *   one that then sleeps for longer than the longest patience gives back again
+ *   of one that sleeps six minutes each time, code is made again once
  */
 #include "engine/soft/code/code.h"
 #include "no_devices.h"
@@ -24,8 +25,9 @@ enum {
 	BLOCKS = 32768,
 	STACK = 0x1f0000,
 	HLT = 0xf4,
-	LEAST_S = 5,
-	SLEEP_S = 10,
+	FIRST_S = 61, /* in the first it still makes code */
+	SLEEP_S = 100,
+	MINUTES_S = 360,
 	WAKES = 40,
 	LONG_S = 700
 };
@@ -130,18 +132,18 @@ static void test_gives_back(void)
 
 	run(guest);
 	expect(soft_code_used(soft(guest)) > 2 << 20, "there is code to give back");
-	sleep_s(guest, LEAST_S - 1);
+	sleep_s(guest, FIRST_S - 1);
 	expect(!counts->trims, "nothing goes before the patience is over");
 	cpu->passed = 0; /* as if it were in one of them */
-	engine_trim(guest.engine, LEAST_S);
+	engine_trim(guest.engine, FIRST_S);
 	expect(counts->trims == 1 && counts->blocks_evicted > BLOCKS && !counts->regions_given_back,
 	       "what somebody may be in is closed, and stays");
 	cpu->passed = out;
-	engine_trim(guest.engine, LEAST_S + 1);
+	engine_trim(guest.engine, FIRST_S + 1);
 	expect(counts->regions_given_back && !soft_code_used(soft(guest)),
 	       "what everybody has left goes");
 	expect(!soft(guest)->code_write[CODE_THUNK_BYTES], "its pages are zeros");
-	sleep_s(guest, LEAST_S);
+	sleep_s(guest, FIRST_S);
 	expect(counts->trims == 1, "nothing goes twice");
 	run(guest);
 	expect(made(guest) <= 2 * (BLOCKS + 2), "what is needed is made again, once");
@@ -178,6 +180,23 @@ static void test_sleeps_and_wakes(void)
 	end(guest);
 }
 
+/* Longer than it is patient, each time, and not so long that the first one was right. */
+static void test_needs_the_same(void)
+{
+	struct guest guest = begin(0);
+	const struct code_counts *counts = &soft(guest)->counts;
+
+	for (unsigned n = 0; n < WAKES; n++) {
+		run(guest);
+		sleep_s(guest, MINUTES_S);
+	}
+	printf("after minutes: given back %lu, blocks made %lu of %d\n", counts->trims,
+	       made(guest), BLOCKS);
+	expect(counts->regrets == 1 && made(guest) <= 2 * (BLOCKS + 2),
+	       "what was given back once and made again stays");
+	end(guest);
+}
+
 int main(void)
 {
 	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
@@ -190,5 +209,6 @@ int main(void)
 	test_gives_back();
 	test_left_out();
 	test_sleeps_and_wakes();
+	test_needs_the_same();
 	return failures != 0;
 }

@@ -139,6 +139,9 @@ struct code_trim {
 	size_t needed_bytes;  /* of code that was made again at once, if it stayed idle */
 	uint64_t blocks;      /* that were given back */
 	uint64_t again_until; /* counts.made_again[END_EVICTED] then */
+	uint64_t made_until;  /* of all that were made until then */
+	uint64_t made_at_look; /* the same when somebody looked last */
+	unsigned restless_s;  /* so long it was idle when that was many */
 };
 
 /* follows the jump to the slow thunk; all offsets are relative to the site itself */
