@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "arrival_grains.h"
 #include "arrival_refusal.h"
 #include "cli.h"
 #include "control/names.h"
@@ -28,6 +29,10 @@
 
 enum { PATH_BYTES = 4096, NAME_BYTES = 64, OLD_S = 3600, OUTPUT_BYTES = 4096 };
 enum { BACKLOG = 4, PAGES_FD = 200, DISK_NEWS_BLOCKS = 64 };
+enum { GRAINS = PARCEL_PIECE_BYTES / PARCEL_GRAIN_BYTES }; /* of a block */
+_Static_assert((int)PARCEL_GRAIN_BYTES == (int)SAVED_GRAIN_BYTES &&
+		       (int)PARCEL_PIECE_BYTES == (int)SAVED_BLOCK_BYTES,
+	       "as its pager counts them");
 static const char prefix[] = "umbra-parcel-";
 
 enum stage { ARRIVES, BEGINS, RUNS };
@@ -50,8 +55,8 @@ struct arrival {
 	enum stage stage;
 	int folder, file, listener;
 	char name[NAME_BYTES], line_name[NAME_BYTES]; /* in the folder */
-	struct saved_blocks has, told, asked; /* told: of the machine alone */
-	uint64_t machine_has;
+	struct saved_blocks has, asked;
+	struct arrival_grains grains; /* of the machine */
 	int pager;       /* its line; -1 */
 	bool pager_asks; /* it has said that it is there */
 	pid_t child;     /* who starts the machine */
@@ -93,13 +98,19 @@ static void send_or_lose(struct arrival *arrival, const void *from, size_t bytes
 	arrival->said_s = now_s();
 }
 
+static void say_word(struct arrival *arrival, const struct parcel_word *word)
+{
+	uint8_t bytes[PARCEL_WORD_BYTES];
+
+	parcel_put_word(word, bytes);
+	send_or_lose(arrival, bytes, sizeof(bytes));
+}
+
 static void say(struct arrival *arrival, uint32_t kind, uint64_t block)
 {
 	const struct parcel_word word = { .kind = kind, .block = block };
-	uint8_t bytes[PARCEL_WORD_BYTES];
 
-	parcel_put_word(&word, bytes);
-	send_or_lose(arrival, bytes, sizeof(bytes));
+	say_word(arrival, &word);
 }
 
 static void put_answer(struct arrival *arrival)
@@ -271,6 +282,7 @@ static bool pass_connection(const struct arrival *arrival)
 static void greet(struct arrival *arrival)
 {
 	arrival->heard_s = now_s();
+	arrival_grains_forget_parts(&arrival->grains);
 	set_answer(arrival, 0, "");
 	put_answer(arrival);
 	send_or_lose(arrival, arrival->has.bits, saved_blocks_bytes(&arrival->has));
@@ -444,11 +456,44 @@ static void take_block(struct arrival *arrival, uint64_t block, const uint8_t *d
 		return;
 	}
 	saved_blocks_set(&arrival->has, block);
-	arrival->machine_has += block < arrival->machine_blocks;
+	if (block < arrival->machine_blocks)
+		arrival_grains_come(&arrival->grains, block * PARCEL_PIECE_BYTES,
+				    parcel_used_bytes(&arrival->space, block));
 	say(arrival, PARCEL_GOT, block);
 	if (block >= arrival->machine_blocks && !disk_blocks_left(arrival))
 		begin_finish(arrival);
 	say_if_whole(arrival);
+}
+
+/* The block follows, whole; but where all of it comes in parts that is it. */
+static void take_part(struct arrival *arrival, const struct parcel_piece *piece,
+		      const uint8_t *data)
+{
+	const uint64_t left = arrival->head.bytes - piece->at;
+	const size_t used = piece->bytes < left ? piece->bytes : (size_t)left;
+	const ssize_t written = pwrite(arrival->file, data, used, (off_t)piece->at);
+
+	if (written != (ssize_t)used) {
+		answer(arrival, written < 0 ? -errno : -ENOSPC, "");
+		arrival->is_over = true;
+		return;
+	}
+	arrival_grains_come(&arrival->grains, piece->at, used);
+	if (arrival_grains_part(&arrival->grains, piece->at, piece->bytes)) {
+		saved_blocks_set(&arrival->has, piece->at / PARCEL_PIECE_BYTES);
+		say_if_whole(arrival);
+	}
+}
+
+/* A part is one that was asked for, of the machine, before its block. */
+static bool is_expected(const struct arrival *arrival, const struct parcel_piece *piece)
+{
+	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
+
+	if (saved_blocks_has(&arrival->has, block))
+		return false;
+	return !parcel_is_part(piece, arrival->space.bytes) ||
+	       (piece->at < arrival->head.bytes && saved_blocks_has(&arrival->asked, block));
 }
 
 /* The pager may still be reading. */
@@ -488,9 +533,11 @@ static void hear_sender(struct arrival *arrival)
 	}
 	if (!wire_line_receive(&arrival->line, data, piece.bytes))
 		lose_connection(arrival);
-	else if (saved_blocks_has(&arrival->has, piece.at / PARCEL_PIECE_BYTES) ||
+	else if (!is_expected(arrival, &piece) ||
 		 parcel_checksum(0, data, piece.bytes) != piece.crc)
 		leave_liar(arrival);
+	else if (parcel_is_part(&piece, arrival->space.bytes))
+		take_part(arrival, &piece, data);
 	else
 		take_block(arrival, piece.at / PARCEL_PIECE_BYTES, piece.bytes ? data : NULL);
 }
@@ -527,6 +574,37 @@ static void pager_gone(struct arrival *arrival)
 	end_if_served(arrival);
 }
 
+/* Of one block. */
+static void ask_for_part(struct arrival *arrival, uint64_t first, uint32_t count)
+{
+	const struct parcel_word word = { .kind = PARCEL_WANT_PART, .grains = count,
+					  .block = first };
+	const uint64_t block = first / GRAINS;
+
+	if (saved_blocks_has(&arrival->has, block) ||
+	    !arrival_grains_ask(&arrival->grains, first, count))
+		return;
+	saved_blocks_set(&arrival->asked, block);
+	say_word(arrival, &word);
+}
+
+static void ask_for_grains(struct arrival *arrival, const struct saved_blocks_word *word)
+{
+	const uint64_t grains = arrival->grains.here.blocks;
+	uint64_t left = word->count < SAVED_BLOCKS_WANTED ? word->count : SAVED_BLOCKS_WANTED;
+	uint64_t first = word->block;
+
+	while (left && first < grains) {
+		const uint64_t of_block = GRAINS - first % GRAINS;
+		uint64_t count = left < of_block ? left : of_block;
+
+		count = count < grains - first ? count : grains - first;
+		ask_for_part(arrival, first, (uint32_t)count);
+		left -= count;
+		first += count;
+	}
+}
+
 static void hear_pager(struct arrival *arrival)
 {
 	struct saved_blocks_word word;
@@ -539,7 +617,7 @@ static void hear_pager(struct arrival *arrival)
 		return;
 	}
 	arrival->pager_asks = true;
-	ask_for(arrival, 0, arrival->machine_blocks, &word);
+	ask_for_grains(arrival, &word);
 }
 
 /* So that it does not end before they have come, and says how much that is. */
@@ -560,33 +638,24 @@ static void tell_of_disks(struct arrival *arrival)
 		arrival->told_disk_blocks = left;
 }
 
-/* Blocks that it has not heard of, as many as follow each other. */
+/* Grains that it has not heard of, as many as follow each other. */
 static void tell_pager(struct arrival *arrival)
 {
-	struct saved_blocks_word word = { .block = 0 };
+	struct saved_blocks_word word;
 
 	if (has_disk_news(arrival)) {
 		tell_of_disks(arrival);
 		return;
 	}
-	while (word.block < arrival->machine_blocks &&
-	       (!saved_blocks_has(&arrival->has, word.block) ||
-		saved_blocks_has(&arrival->told, word.block)))
-		word.block++;
-	while (word.block + word.count < arrival->machine_blocks &&
-	       saved_blocks_has(&arrival->has, word.block + word.count) &&
-	       !saved_blocks_has(&arrival->told, word.block + word.count))
-		word.count++;
-	if (send(arrival->pager, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof(word))
-		return;
-	for (uint64_t n = 0; n < word.count; n++)
-		saved_blocks_set(&arrival->told, word.block + n);
+	word = arrival_grains_news(&arrival->grains);
+	if (send(arrival->pager, &word, sizeof(word), MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof(word))
+		arrival_grains_tell(&arrival->grains, &word);
 }
 
 static bool has_news(const struct arrival *arrival)
 {
 	return arrival->pager >= 0 && arrival->pager_asks &&
-	       (arrival->told.count < arrival->machine_has || has_disk_news(arrival));
+	       (arrival_grains_have_news(&arrival->grains) || has_disk_news(arrival));
 }
 
 /* ---- who reads disks ---- */
@@ -747,8 +816,9 @@ static const char *text_of(int error)
 static bool make_blocks(struct arrival *arrival)
 {
 	if (!saved_blocks_make(&arrival->has, arrival->space.bytes) ||
-	    !saved_blocks_make(&arrival->told, arrival->head.bytes) ||
-	    !saved_blocks_make(&arrival->asked, arrival->space.bytes))
+	    !saved_blocks_make(&arrival->asked, arrival->space.bytes) ||
+	    !arrival_grains_make(&arrival->grains, arrival->head.bytes,
+				 parcel_machine_span(&arrival->space)))
 		return false;
 	for (uint64_t block = arrival->machine_blocks;
 	     !arrival->has_landing && block < arrival->has.blocks; block++)

@@ -37,7 +37,8 @@ enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, LIVES_MS = PARCEL_LIVES_
 #define NS_PER_S 1000000000ull
 /* How many blocks may be under way; after one was wanted; and so many behind that one follow it. */
 enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
-enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
+enum { PARTED_BLOCKS = 8, PARTS_OF_BLOCK = 2, IN_A_ROW = 4, ASKING_NS = 500000 };
+enum { MOST_BLOCKS = 16, FEW_BLOCKS = 1, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
 /* While it begins there nothing comes that it does not ask for; so long, since it may need all. */
 enum { BEGINS_NS = 200000000 };
 
@@ -58,6 +59,13 @@ struct sending {
 	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
 	uint64_t rest, rest_disks; /* none behind, none before these is still to be sent */
 	uint64_t next, ahead; /* the one that was wanted; how many more to send behind it */
+	/* of which a part was sent: the last ones, whole and before others */
+	uint64_t parted[PARTED_BLOCKS];
+	unsigned parts;
+	struct saved_blocks grains; /* that went over this connection in parts */
+	uint8_t *parts_of; /* each block of the machine: so many, up to PARTS_OF_BLOCK */
+	uint64_t behind; /* the part that was wanted last */
+	unsigned in_a_row; /* so many, each behind the one before */
 	unsigned unheard;     /* blocks of which nothing was heard yet */
 	uint64_t wanted_ns;   /* when one was wanted */
 	bool is_begun, runs, is_whole;
@@ -71,7 +79,8 @@ struct sending {
 	bool knows_wanted;
 	struct saved_blocks is_due;
 	uint64_t *due, dues, next_due;
-	uint64_t wants;
+	struct saved_blocks is_wanted; /* blocks of which something was */
+	uint64_t part_bytes, part_bytes_before; /* sent before their blocks; by the time it ran */
 	bool has_moved; /* something went over the last connection */
 	uint64_t said_ns, heard_ns; /* when something last was, over this one */
 };
@@ -152,6 +161,9 @@ static int read_block(const struct sending *sending, uint64_t block,
 		       : 0;
 }
 
+/* As a piece is sent. */
+struct piece_room { uint8_t head[PARCEL_PIECE_HEAD_BYTES], data[PARCEL_PIECE_BYTES]; };
+
 /* Of disks one of zeros goes without them. */
 static bool is_hole(const struct sending *sending, uint64_t block, const uint8_t *data)
 {
@@ -159,25 +171,31 @@ static bool is_hole(const struct sending *sending, uint64_t block, const uint8_t
 	       !memcmp(data, data + 1, PARCEL_PIECE_BYTES - 1);
 }
 
+/* Head and data as one: who hands them on wakes up once. 0 or -ECONNRESET. */
+static int send_piece(struct sending *sending, struct parcel_piece *piece, struct piece_room *room)
+{
+	piece->crc = parcel_checksum(0, room->data, piece->bytes);
+	parcel_put_piece(piece, room->head);
+	sending->said_ns = now_ns();
+	return wire_line_send(&sending->line, room, sizeof(room->head) + piece->bytes)
+		       ? 0
+		       : -ECONNRESET;
+}
+
 /* 0; -ECONNRESET; as above. */
 static int send_block(struct sending *sending, uint64_t block)
 {
-	static uint8_t data[PARCEL_PIECE_BYTES];
-	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
+	static struct piece_room room;
 	struct parcel_piece piece = { .at = block * PARCEL_PIECE_BYTES,
 				      .bytes = parcel_block_bytes(sending->bytes, block) };
-	const int error = read_block(sending, block, data);
+	int error = read_block(sending, block, room.data);
 
+	if (!error && is_hole(sending, block, room.data))
+		piece.bytes = 0;
+	if (!error)
+		error = send_piece(sending, &piece, &room);
 	if (error)
 		return error;
-	if (is_hole(sending, block, data))
-		piece.bytes = 0;
-	piece.crc = parcel_checksum(0, data, piece.bytes);
-	parcel_put_piece(&piece, head);
-	if (!wire_line_send(&sending->line, head, sizeof(head)) ||
-	    !wire_line_send(&sending->line, data, piece.bytes))
-		return -ECONNRESET;
-	sending->said_ns = now_ns();
 	saved_blocks_set(&sending->sent, block);
 	sending->unheard++;
 	if (!is_due(sending, block))
@@ -220,6 +238,20 @@ static bool find_due(struct sending *sending, uint64_t *ret)
 	return false;
 }
 
+/* The last one first. */
+static bool find_parted(struct sending *sending, uint64_t *ret)
+{
+	const unsigned first = sending->parts > PARTED_BLOCKS ? sending->parts - PARTED_BLOCKS : 0;
+
+	for (unsigned n = sending->parts; n > first; n--) {
+		*ret = sending->parted[(n - 1) % PARTED_BLOCKS];
+		if (is_unsent(sending, *ret))
+			return true;
+	}
+	sending->parts = 0;
+	return false;
+}
+
 static bool is_beginning(const struct sending *sending)
 {
 	return !sending->runs && now_ns() - sending->begun_ns < BEGINS_NS;
@@ -258,6 +290,8 @@ static bool find_next(struct sending *sending, uint64_t *ret)
 		return true;
 	if (!sending->is_begun)
 		return false;
+	if (find_parted(sending, ret))
+		return true;
 	while (sending->ahead) {
 		sending->ahead--;
 		*ret = ++sending->next;
@@ -267,13 +301,25 @@ static bool find_next(struct sending *sending, uint64_t *ret)
 	return !is_beginning(sending) && find_rest(sending, ret);
 }
 
+static bool is_in_a_row(const struct sending *sending)
+{
+	return sending->in_a_row >= IN_A_ROW;
+}
+
+/* Who has just asked soon asks again, and is not to find the way full of what he did not want. */
+static bool is_asking(const struct sending *sending, uint64_t now)
+{
+	return now - sending->wanted_ns < ASKING_NS && !is_in_a_row(sending);
+}
+
 /* While somebody waits there, what nobody asked for is not to stand before what he asks for. */
 static bool may_send(const struct sending *sending, uint64_t now)
 {
 	const bool is_wanted = now - sending->wanted_ns < WANTED_NS;
 
 	return sending->unheard < (is_wanted ? FEW_BLOCKS : MOST_BLOCKS) &&
-	       (!sending->is_begun || sending->next_due < sending->dues ||
+	       !is_asking(sending, now) &&
+	       (!sending->is_begun || sending->next_due < sending->dues || sending->parts ||
 		sending->due_ns <= now);
 }
 
@@ -304,13 +350,18 @@ static bool receive_answer(struct sending *sending)
 	       !parcel_take_answer(bytes, sending->bytes, &sending->answer);
 }
 
+static void note_want(struct sending *sending, uint64_t at, uint64_t bytes)
+{
+	saved_blocks_set(&sending->is_wanted, at / PARCEL_PIECE_BYTES);
+	if (sending->knows_wanted && at < sending->head.bytes)
+		fork_wanted_add(&sending->now, at, bytes);
+}
+
 /* What was sent already comes by itself. */
 static int take_want(struct sending *sending, uint64_t block)
 {
-	sending->wants++;
-	if (sending->knows_wanted && block < sending->machine_blocks)
-		fork_wanted_add(&sending->now, block * PARCEL_PIECE_BYTES,
-				parcel_used_bytes(&sending->extents->space, block));
+	note_want(sending, block * PARCEL_PIECE_BYTES,
+		  parcel_used_bytes(&sending->extents->space, block));
 	if (!is_unsent(sending, block))
 		return 0;
 	sending->wanted_ns = now_ns();
@@ -319,10 +370,76 @@ static int take_want(struct sending *sending, uint64_t block)
 	return send_block(sending, block);
 }
 
+/* A block all of whose grains went over this connection is there, as its receiver knows. */
+static void note_part(struct sending *sending, uint64_t at, uint32_t bytes)
+{
+	const uint64_t block = at / PARCEL_PIECE_BYTES;
+
+	if (saved_grains_part(&sending->grains, at, bytes))
+		saved_blocks_set(&sending->sent, block);
+}
+
+/* Of the machine. The block itself follows with those behind it. */
+static int send_part(struct sending *sending, uint64_t at, uint32_t bytes)
+{
+	static struct piece_room room;
+	struct parcel_piece piece = { .at = at, .bytes = bytes };
+	const uint64_t left = sending->head.bytes - at;
+	const uint32_t used = bytes < left ? bytes : (uint32_t)left;
+
+	memset(room.data + used, 0, bytes - used);
+	if (fork_source_read(sending->source, at, room.data, used))
+		return -ENODATA;
+	sending->part_bytes += bytes;
+	note_part(sending, at, bytes);
+	return send_piece(sending, &piece, &room);
+}
+
+/*
+ * Who wants part after part is better off with whole blocks, and those behind them; so is who has
+ * had some parts of one.
+ */
+static void note_row(struct sending *sending, const struct parcel_word *word)
+{
+	const bool follows = word->block == sending->behind || word->block + 1 == sending->behind;
+
+	sending->in_a_row = follows ? sending->in_a_row + 1 : 0;
+	sending->behind = word->block + word->grains;
+}
+
+static int take_want_part(struct sending *sending, const struct parcel_word *word)
+{
+	const uint64_t at = word->block * PARCEL_GRAIN_BYTES;
+	const uint64_t block = at / PARCEL_PIECE_BYTES;
+	const uint32_t left = parcel_block_bytes(sending->bytes, block) -
+			      (uint32_t)(at % PARCEL_PIECE_BYTES);
+	const uint32_t bytes = word->grains * PARCEL_GRAIN_BYTES < left
+				       ? word->grains * PARCEL_GRAIN_BYTES
+				       : left;
+	int error = 0;
+
+	note_row(sending, word);
+	if (block >= sending->machine_blocks || is_in_a_row(sending) ||
+	    sending->parts_of[block] == PARTS_OF_BLOCK ||
+	    bytes == parcel_block_bytes(sending->bytes, block))
+		return take_want(sending, block);
+	sending->parts_of[block]++;
+	if (is_unsent(sending, block)) {
+		sending->next = block;
+		sending->ahead = AHEAD_BLOCKS;
+		sending->parted[sending->parts++ % PARTED_BLOCKS] = block;
+		error = send_part(sending, at, bytes);
+		sending->wanted_ns = now_ns();
+	}
+	note_want(sending, at, bytes); /* nobody waits for that */
+	return error;
+}
+
 static void note_run(struct sending *sending)
 {
 	sending->runs_ns = now_ns();
 	sending->blocks_before = sending->sent.count - sending->unwanted;
+	sending->part_bytes_before = sending->part_bytes;
 }
 
 /* 0, or -ECONNRESET. */
@@ -341,6 +458,7 @@ static int hear_word(struct sending *sending)
 		sending->has_moved = true;
 		return 0;
 	case PARCEL_WANT: return take_want(sending, word.block);
+	case PARCEL_WANT_PART: return take_want_part(sending, &word);
 	case PARCEL_WHOLE: sending->is_whole = sending->runs; return 0;
 	case PARCEL_STAYS: return 0;
 	default:
@@ -358,10 +476,13 @@ static int wait_ms(const struct sending *sending)
 	const uint64_t now = now_ns();
 	uint64_t ms = LIVES_MS;
 
-	if (sending->is_begun && is_beginning(sending))
+	if (is_asking(sending, now))
+		ms = 1;
+	else if (sending->is_begun && is_beginning(sending))
 		ms = (sending->begun_ns + BEGINS_NS - now) / 1000000 + 1;
 	else if (sending->sent.count < sending->sent.blocks && sending->due_ns > now &&
-		 sending->next_due >= sending->dues && sending->unheard < FEW_BLOCKS)
+		 sending->next_due >= sending->dues && !sending->parts &&
+		 sending->unheard < FEW_BLOCKS)
 		ms = (sending->due_ns - now) / 1000000 + 1;
 	return (int)(ms < LIVES_MS ? ms : LIVES_MS);
 }
@@ -434,6 +555,7 @@ static int greet(struct sending *sending)
 	sending->knows_unwanted = true;
 	sending->rest = sending->rest_disks = sending->machine_blocks;
 	sending->unheard = 0;
+	saved_blocks_clear(&sending->grains);
 	sending->is_greeted = true;
 	sending->is_begun = sending->runs;
 	return 0;
@@ -625,12 +747,13 @@ void fork_away_keep_wanted(struct sending *sending, const char *machine, const j
 
 struct fork_away_counts fork_away_count(const struct sending *sending)
 {
-	return (struct fork_away_counts){ .bytes = sending->bytes -
+	return (struct fork_away_counts){ .bytes = sending->bytes + sending->part_bytes -
 					  sending->unwanted * PARCEL_PIECE_BYTES,
-					  .wants = sending->wants,
+					  .wants = sending->is_wanted.count,
 					  .ahead = sending->dues,
 					  .bytes_before = sending->blocks_before *
-							  PARCEL_PIECE_BYTES,
+								  PARCEL_PIECE_BYTES +
+							  sending->part_bytes_before,
 					  .until_it_ran_ns = sending->runs_ns - sending->began_ns };
 }
 
@@ -643,7 +766,10 @@ int fork_away_deliver(struct sending *sending, struct fork_source *source,
 	sending->machine_blocks = parcel_blocks(source->bytes);
 	sending->bytes = extents->space.bytes;
 	sending->front_from = source->parts_at / PARCEL_PIECE_BYTES;
-	if (!saved_blocks_make(&sending->sent, sending->bytes))
+	if (!saved_blocks_make(&sending->sent, sending->bytes) ||
+	    !(sending->parts_of = calloc(sending->machine_blocks, 1)) ||
+	    !saved_blocks_make(&sending->is_wanted, sending->bytes) ||
+	    !saved_grains_make(&sending->grains, parcel_machine_span(&extents->space)))
 		return say_failure(sending, -ENOMEM);
 	learn_wanted(sending, machine, info);
 	return say_end(sending, try_until_done(sending, false));
@@ -660,5 +786,6 @@ void fork_away_end(struct sending *sending)
 	if (sending->knows_wanted)
 		fork_wanted_close(&sending->before);
 	free(sending->due);
+	free(sending->parts_of);
 	free(sending);
 }

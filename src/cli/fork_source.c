@@ -37,11 +37,12 @@ static int hear(struct fork_source *source, uint32_t kind, uint8_t data[RING_REC
 	int got;
 
 	while (!(got = ring_get(&source->from_machine, &said, data, ret_bytes))) {
-		const int error = wait_for_word(source);
+		const int error = brief_wait_looks(&source->wait) ? 0 : wait_for_word(source);
 
 		if (error)
 			return error;
 	}
+	brief_wait_found(&source->wait);
 	return got > 0 && said == kind ? 0 : -EBADMSG;
 }
 

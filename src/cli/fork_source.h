@@ -15,11 +15,13 @@
 #include <stdint.h>
 
 #include "ipc/record_ring.h"
+#include "lib/brief_wait.h"
 
 struct fork_source {
 	struct broker_memory *memory;
 	struct ring_end from_machine, to_machine;
 	int event, pidfd; /* the event from it; the process */
+	struct brief_wait wait; /* for what it says: it answers at once */
 	uint64_t machine_bytes, parts_at, bytes; /* bytes: with the host part */
 	uint8_t *host; /* what lies behind the machine */
 };

@@ -65,7 +65,7 @@ struct pager {
 	uint64_t waiting[WAITING_MOST];
 	unsigned waiters;
 	int line; /* of a file that is being filled; -1: all of it is there */
-	struct saved_blocks here;
+	struct saved_blocks here; /* grains */
 	uint64_t disk_blocks; /* of disks, that are still to come */
 };
 
@@ -263,29 +263,42 @@ static uint32_t bring_entries(struct pager *pager, uint32_t number, uint32_t mos
 
 /* ---- of a file that is being filled ---- */
 
-static uint64_t last_block(const struct saved_entry *entry)
+static uint64_t last_grain(const struct saved_entry *entry)
 {
-	return (entry->at + saved_entry_bytes(entry) - 1) / SAVED_BLOCK_BYTES;
+	return (entry->at + saved_entry_bytes(entry) - 1) / SAVED_GRAIN_BYTES;
 }
 
 static bool is_here(const struct pager *pager, uint32_t number)
 {
 	const struct saved_entry *entry = &pager->pages.entry[number];
 
-	for (uint64_t block = entry->at / SAVED_BLOCK_BYTES;
-	     pager->line >= 0 && block <= last_block(entry); block++)
-		if (!saved_blocks_has(&pager->here, block))
+	for (uint64_t grain = entry->at / SAVED_GRAIN_BYTES;
+	     pager->line >= 0 && grain <= last_grain(entry); grain++)
+		if (!saved_blocks_has(&pager->here, grain))
 			return false;
 	return true;
 }
 
 /* Its line's other end takes it, or is gone; none: to say that this one hears. */
-static void want(const struct pager *pager, uint64_t block, uint64_t count)
+static void want(const struct pager *pager, uint64_t grain, uint64_t count)
 {
-	const struct saved_blocks_word word = { .block = block, .count = count };
+	const struct saved_blocks_word word = { .block = grain, .count = count };
 
 	if (write(pager->line, &word, sizeof(word)) != sizeof(word))
 		give_up(pager, -ENOTCONN);
+}
+
+static void want_entry(const struct pager *pager, const struct saved_entry *entry)
+{
+	const uint64_t end = last_grain(entry) + 1;
+
+	for (uint64_t grain = entry->at / SAVED_GRAIN_BYTES; grain < end;) {
+		const uint64_t left = end - grain;
+		const uint64_t count = left < SAVED_BLOCKS_WANTED ? left : SAVED_BLOCKS_WANTED;
+
+		want(pager, grain, count);
+		grain += count;
+	}
 }
 
 static bool has_frames(const struct pager *pager, uint32_t number)
@@ -309,10 +322,7 @@ static void bring(struct pager *pager, uint64_t frame)
 		return;
 	}
 	if (!is_here(pager, owner - 1)) {
-		const struct saved_entry *entry = &pager->pages.entry[owner - 1];
-		const uint64_t block = entry->at / SAVED_BLOCK_BYTES;
-
-		want(pager, block, last_block(entry) - block + 1);
+		want_entry(pager, &pager->pages.entry[owner - 1]);
 		return; /* who waits is woken when it is brought */
 	}
 	bring_entries(pager, owner - 1, 1);
@@ -358,12 +368,12 @@ static uint32_t first_entry(const struct pager *pager, uint64_t at)
 	return low;
 }
 
-/* What these blocks have made whole. */
+/* What these grains have made whole. */
 static void bring_blocks(struct pager *pager, const struct saved_blocks_word *word)
 {
-	const uint64_t end = (word->block + word->count) * SAVED_BLOCK_BYTES;
+	const uint64_t end = (word->block + word->count) * SAVED_GRAIN_BYTES;
 
-	for (uint32_t n = first_entry(pager, word->block * SAVED_BLOCK_BYTES);
+	for (uint32_t n = first_entry(pager, word->block * SAVED_GRAIN_BYTES);
 	     n < pager->pages.entries && pager->pages.entry[n].at < end; n++)
 		if (is_here(pager, n) && has_frames(pager, n))
 			bring_entries(pager, n, 1);
@@ -618,7 +628,7 @@ static int begin_line(struct pager *pager)
 	if (pager->line < 0)
 		return 0;
 	error = saved_pages_file_bytes(grant_fd(GRANT_SAVED), &file_bytes);
-	if (!error && !saved_blocks_make(&pager->here, file_bytes))
+	if (!error && !saved_grains_make(&pager->here, file_bytes))
 		error = -ENOMEM;
 	if (!error)
 		want(pager, 0, 0);

@@ -5,12 +5,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool saved_blocks_make(struct saved_blocks *blocks, uint64_t file_bytes)
+static bool make(struct saved_blocks *blocks, uint64_t file_bytes, uint64_t unit_bytes)
 {
-	*blocks = (struct saved_blocks){ .blocks = file_bytes / SAVED_BLOCK_BYTES +
-						   (file_bytes % SAVED_BLOCK_BYTES != 0) };
+	*blocks = (struct saved_blocks){ .blocks = file_bytes / unit_bytes +
+						   (file_bytes % unit_bytes != 0) };
 	blocks->bits = calloc(1, saved_blocks_bytes(blocks) + 1);
 	return blocks->bits;
+}
+
+bool saved_blocks_make(struct saved_blocks *blocks, uint64_t file_bytes)
+{
+	return make(blocks, file_bytes, SAVED_BLOCK_BYTES);
+}
+
+bool saved_grains_make(struct saved_blocks *grains, uint64_t file_bytes)
+{
+	return make(grains, file_bytes, SAVED_GRAIN_BYTES);
+}
+
+bool saved_grains_part(struct saved_blocks *grains, uint64_t at, uint64_t bytes)
+{
+	const uint64_t of_block = SAVED_BLOCK_BYTES / SAVED_GRAIN_BYTES;
+	const uint64_t begin = at / SAVED_BLOCK_BYTES * of_block;
+
+	assert(at % SAVED_GRAIN_BYTES == 0 && at % SAVED_BLOCK_BYTES + bytes <= SAVED_BLOCK_BYTES);
+	for (uint64_t done = 0; done < bytes; done += SAVED_GRAIN_BYTES)
+		saved_blocks_set(grains, (at + done) / SAVED_GRAIN_BYTES);
+	for (uint64_t n = begin; n < begin + of_block && n < grains->blocks; n++)
+		if (!saved_blocks_has(grains, n))
+			return false;
+	return true;
 }
 
 void saved_blocks_clear(struct saved_blocks *blocks)

@@ -155,18 +155,19 @@ bool saver_is_used(const struct saver *saver, uint64_t frame)
 void saver_put_pages(struct saver *saver,
 		     bool (*is_wanted)(const struct saver *saver, uint64_t frame))
 {
+	const uint64_t most = saver->lays_out ? SAVER_LAID_OUT_PAGES : SAVER_RUN_PAGES;
 	uint64_t frames = saved_frames(saver->machine);
 	uint64_t first = 0;
 
 	while (first < frames && !saver->error) {
 		uint64_t end = first;
 
-		while (end < frames && end - first < SAVER_RUN_PAGES && is_wanted(saver, end))
+		while (end < frames && end - first < most && is_wanted(saver, end))
 			end++;
 		if (end > first)
 			put_run(saver, first, end);
 		/* a run that is full has not looked at its end */
-		first = end - first == SAVER_RUN_PAGES ? end : end + 1;
+		first = end - first == most ? end : end + 1;
 	}
 }
 

@@ -10,7 +10,11 @@
 #include "saved.h"
 #include "saved_pages.h"
 
-enum { SAVER_RUN_PAGES = 16, SAVER_INDEX_ENTRIES = 4095 };
+/*
+ * Pages of a section; of one that is laid out, and sent where somebody waits for a page of it,
+ * fewer.
+ */
+enum { SAVER_RUN_PAGES = 16, SAVER_LAID_OUT_PAGES = 3, SAVER_INDEX_ENTRIES = 4095 };
 
 /* A block of the index is one section, and what is taken of memory at once. */
 struct saver_index {

@@ -152,6 +152,12 @@ uint32_t parcel_used_bytes(const struct parcel_space *space, uint64_t block)
 		    : parcel_block_bytes(space->machine_bytes, block);
 }
 
+uint64_t parcel_machine_span(const struct parcel_space *space)
+{
+	return space->files ? parcel_blocks(space->machine_bytes) * PARCEL_PIECE_BYTES
+			    : space->machine_bytes;
+}
+
 /* ---- pieces ---- */
 
 void parcel_put_piece(const struct parcel_piece *piece, uint8_t to[PARCEL_PIECE_HEAD_BYTES])
@@ -168,17 +174,37 @@ uint32_t parcel_block_bytes(uint64_t bytes, uint64_t block)
 	return left < PARCEL_PIECE_BYTES ? (uint32_t)left : PARCEL_PIECE_BYTES;
 }
 
+bool parcel_is_part(const struct parcel_piece *piece, uint64_t bytes)
+{
+	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
+
+	assert(piece->at < bytes);
+	return piece->bytes && (piece->at % PARCEL_PIECE_BYTES ||
+				piece->bytes != parcel_block_bytes(bytes, block));
+}
+
+/* Grains of one block; the last of them may be the parcel's end. */
+static bool is_part(const struct parcel_piece *piece, uint64_t bytes)
+{
+	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
+	const uint64_t in_block = piece->at % PARCEL_PIECE_BYTES;
+	const uint32_t block_bytes = parcel_block_bytes(bytes, block);
+
+	return piece->at % PARCEL_GRAIN_BYTES == 0 && piece->bytes <= block_bytes - in_block &&
+	       (piece->bytes % PARCEL_GRAIN_BYTES == 0 || piece->at + piece->bytes == bytes);
+}
+
 int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t bytes,
 		      struct parcel_piece *ret)
 {
 	memcpy(ret, from, sizeof(*ret));
 	if (ret->at == PARCEL_BEGIN || ret->at == PARCEL_HEARD || ret->at == PARCEL_LIVES)
 		return ret->bytes ? -EBADMSG : 0;
-	if (ret->at % PARCEL_PIECE_BYTES || ret->at >= bytes)
+	if (ret->at >= bytes)
 		return -EBADMSG;
 	if (!ret->bytes)
-		return ret->crc ? -EBADMSG : 0;
-	return ret->bytes == parcel_block_bytes(bytes, ret->at / PARCEL_PIECE_BYTES) ? 0 : -EBADMSG;
+		return ret->crc || ret->at % PARCEL_PIECE_BYTES ? -EBADMSG : 0;
+	return parcel_is_part(ret, bytes) && !is_part(ret, bytes) ? -EBADMSG : 0;
 }
 
 void parcel_put_word(const struct parcel_word *word, uint8_t to[PARCEL_WORD_BYTES])
@@ -186,18 +212,29 @@ void parcel_put_word(const struct parcel_word *word, uint8_t to[PARCEL_WORD_BYTE
 	assert(word->kind < PARCEL_WORDS);
 	memset(to, 0, PARCEL_WORD_BYTES);
 	memcpy(to, &word->kind, sizeof(word->kind));
+	memcpy(to + sizeof(word->kind), &word->grains, sizeof(word->grains));
 	memcpy(to + sizeof(uint64_t), &word->block, sizeof(word->block));
+}
+
+/* Of one block, and none behind the parcel's end. */
+static bool are_grains(const struct parcel_word *word, uint64_t bytes)
+{
+	const uint64_t grains = bytes / PARCEL_GRAIN_BYTES + (bytes % PARCEL_GRAIN_BYTES != 0);
+	const uint64_t of_block = PARCEL_PIECE_BYTES / PARCEL_GRAIN_BYTES;
+
+	return word->grains && word->block < grains && word->grains <= grains - word->block &&
+	       word->block % of_block + word->grains <= of_block;
 }
 
 int parcel_take_word(const uint8_t from[PARCEL_WORD_BYTES], uint64_t bytes,
 		     struct parcel_word *ret)
 {
-	uint32_t zero;
-
 	memcpy(&ret->kind, from, sizeof(ret->kind));
-	memcpy(&zero, from + sizeof(ret->kind), sizeof(zero));
+	memcpy(&ret->grains, from + sizeof(ret->kind), sizeof(ret->grains));
 	memcpy(&ret->block, from + sizeof(uint64_t), sizeof(ret->block));
-	return ret->kind < PARCEL_WORDS && !zero && ret->block < parcel_blocks(bytes)
+	if (ret->kind == PARCEL_WANT_PART)
+		return are_grains(ret, bytes) ? 0 : -EBADMSG;
+	return ret->kind < PARCEL_WORDS && !ret->grains && ret->block < parcel_blocks(bytes)
 		       ? 0
 		       : -EBADMSG;
 }

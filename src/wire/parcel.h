@@ -12,6 +12,8 @@
  *                                 <--   word: an answer, which follows: 0, it runs; or why not
  *                                 <--   word: a block is wanted
  *   piece: that block             -->   before the others; and so on, until all of it is there
+ *                                 <--   word: a part of a block is wanted, of the machine's
+ *   piece: that part              -->   and soon the block, whole
  *                                 <--   word: it is whole
  *   piece: heard                  -->   nobody is waited for any more
  *   piece: lives                  -->   and
@@ -39,6 +41,7 @@ enum {
 	PARCEL_NAME_BYTES = 65, /* with the NUL */
 	PARCEL_TEXT_BYTES = 240,
 	PARCEL_PIECE_BYTES = 64 << 10, /* a block */
+	PARCEL_GRAIN_BYTES = 2 << 10, /* of which parts of blocks are */
 	PARCEL_HEAD_BYTES = 120,
 	PARCEL_FILE_BYTES = 16,
 	PARCEL_FILES = 64,
@@ -77,7 +80,10 @@ struct parcel_space { uint64_t machine_bytes, bytes; uint32_t files;
 /* More is a lie: a bit for each block lies in memory. */
 #define PARCEL_MOST_BYTES (16ull << 40)
 
-/* at: of a block, or one of those below, which have no bytes. bytes 0: a block of zeros. */
+/*
+ * at: of a block or a part of one, which is some grains, or one of those below, which have no
+ * bytes. bytes 0: a block of zeros.
+ */
 struct parcel_piece { uint64_t at; uint32_t bytes, crc; };
 #define PARCEL_BEGIN (~0ull)
 #define PARCEL_HEARD (~0ull - 1)
@@ -89,9 +95,11 @@ enum parcel_word_kind {
 	PARCEL_ANSWERS,
 	PARCEL_WHOLE,
 	PARCEL_STAYS, /* it lives */
+	PARCEL_WANT_PART,
 	PARCEL_WORDS
 };
-struct parcel_word { uint32_t kind; uint64_t block; };
+/* Of a part: its first grain, and how many, all of one block; of others grains is 0. */
+struct parcel_word { uint32_t kind, grains; uint64_t block; };
 
 /* error: 0 or -errno; have: blocks that are there; text: one printable line, or "". */
 struct parcel_answer { int32_t error; uint64_t have; char text[PARCEL_TEXT_BYTES]; };
@@ -113,11 +121,15 @@ int parcel_take_files(const struct parcel_head *head, const uint8_t *from,
 		      struct parcel_space *ret);
 /* Which file has this block; NULL: it is the machine's. */
 const struct parcel_file *parcel_file_of(const struct parcel_space *space, uint64_t block);
+/* So many bytes of it are the machine's, with zeros up to a whole block where files follow. */
+uint64_t parcel_machine_span(const struct parcel_space *space);
 /* How much of that block is the file's, or the machine's: less than all of it at an end. */
 uint32_t parcel_used_bytes(const struct parcel_space *space, uint64_t block);
-/* Of a parcel of so many bytes: a block of it, whole, or the begin. 0 or -EBADMSG. */
+/* Of a parcel of so many bytes: a block of it, a part of one, or a mark. 0 or -EBADMSG. */
 int parcel_take_piece(const uint8_t from[PARCEL_PIECE_HEAD_BYTES], uint64_t bytes,
 		      struct parcel_piece *ret);
+/* Whether it is not all of its block; of no mark. */
+bool parcel_is_part(const struct parcel_piece *piece, uint64_t bytes);
 static inline uint64_t parcel_blocks(uint64_t bytes)
 {
 	return bytes / PARCEL_PIECE_BYTES + (bytes % PARCEL_PIECE_BYTES != 0);

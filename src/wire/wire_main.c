@@ -44,8 +44,14 @@ enum {
 	HOST_BYTES = 256
 };
 enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
-/* Keys are exchanged anew each time: who gets the key later reads nothing of what was said. */
+/*
+ * Keys are exchanged anew each time: who gets the key later reads nothing of what was said. With a
+ * key that both have GnuTLS would take ChaCha20 before AES-128, which a processor with instructions
+ * for AES does in a fifteenth of the time; without them it is slower, and its tables leave traces.
+ */
 static const char priority[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK";
+static const char with_aes[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:"
+			       "-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
 static const char with_certificates[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
 static const char who[] = "umbra";
 
@@ -209,6 +215,14 @@ static int read_secret(struct wire *wire)
 		       : -EBADF;
 }
 
+static const char *priority_of(bool has_key)
+{
+	if (!has_key)
+		return with_certificates;
+	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul") ? with_aes
+										  : priority;
+}
+
 static int begin(struct wire *wire)
 {
 	const bool has_key = wire->bytes == KEY_BYTES;
@@ -218,8 +232,7 @@ static int begin(struct wire *wire)
 	if (error)
 		return error;
 	gnutls_session_set_ptr(wire->session, wire);
-	error = gnutls_priority_set_direct(wire->session, has_key ? priority : with_certificates,
-					   NULL);
+	error = gnutls_priority_set_direct(wire->session, priority_of(has_key), NULL);
 	if (!error)
 		error = has_key ? set_key(wire) : set_certificates(wire);
 	if (!error && !has_key)

@@ -9,6 +9,7 @@
 #include "wire/parcel.h"
 
 enum { KINDS = 5, TOTAL = (1 << 20) + 1000 };
+enum { OF_BLOCK = PARCEL_PIECE_BYTES / PARCEL_GRAIN_BYTES };
 
 static void take_pieces(const uint8_t *data, size_t bytes)
 {
@@ -21,9 +22,9 @@ static void take_pieces(const uint8_t *data, size_t bytes)
 		    piece.at == PARCEL_LIVES) {
 			if (piece.bytes)
 				abort();
-		} else if (piece.at % PARCEL_PIECE_BYTES || piece.at >= TOTAL ||
-			   (!piece.bytes && piece.crc) ||
-			   piece.bytes > TOTAL - piece.at || piece.bytes > PARCEL_PIECE_BYTES) {
+		} else if (piece.at >= TOTAL || (!piece.bytes && piece.crc) ||
+			   piece.at % PARCEL_GRAIN_BYTES || piece.bytes > TOTAL - piece.at ||
+			   piece.at % PARCEL_PIECE_BYTES + piece.bytes > PARCEL_PIECE_BYTES) {
 			abort();
 		}
 		data += PARCEL_PIECE_HEAD_BYTES;
@@ -36,6 +37,12 @@ static void take_word(const uint8_t *data)
 
 	if (parcel_take_word(data, TOTAL, &word))
 		return;
+	if (word.kind == PARCEL_WANT_PART) {
+		if (!word.grains || word.block * PARCEL_GRAIN_BYTES >= TOTAL ||
+		    word.block / OF_BLOCK != (word.block + word.grains - 1) / OF_BLOCK)
+			abort();
+		return;
+	}
 	if (word.kind >= PARCEL_WORDS || word.block >= parcel_blocks(TOTAL) ||
 	    !parcel_block_bytes(TOTAL, word.block))
 		abort();

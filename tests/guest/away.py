@@ -397,7 +397,8 @@ lies = [("no head", b"x" * 120), ("another version", head(1000, version=2)), ("n
 lies += [("a name %r" % name, head(1000, name)) for name in (b"", b"../x", b"a/b", b".x", b"a b", b"x" * 72, b"\x1b[2J", b"-x")]
 lies += [("a piece elsewhere", head(1000), piece(1, data)), ("behind its end", head(1000), piece(0, data + b"x")), ("a long piece", head(1 << 20), piece(0, data, bytes=1 << 19)),
          ("half a block", head(1 << 20), piece(0, data)), ("a block behind the last", head(1000), piece(BLOCK, data)),
-         ("a life of bytes", head(1000), piece((1 << 64) - 3, data)), ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
+         ("a part that nobody asked for", head(1 << 20), piece(0, bytes(4096))), ("a part of two blocks", head(1 << 20), piece(BLOCK - 2048, bytes(4096))),
+         ("a part between grains", head(1 << 20), piece(1024, bytes(2048))), ("a part of nothing", head(1 << 20), piece(2048, b"")), ("a life of bytes", head(1000), piece((1 << 64) - 3, data)), ("another checksum", head(1000), piece(0, data, crc=1)), ("an early begin", head(1000), begins), ("a begin of bytes", head(1000), piece((1 << 64) - 1, data)),
          ("twice", head(2000), piece(0, data * 2), piece(0, data * 2)), ("no saved machine", head(1000), piece(0, data), begins),
          ("it runs already", head(1000, runs=1)), ("it half runs", head(1000, runs=2)), ("a begin twice", head(1000), begins, begins), ("it has heard what nobody said", head(1000), hears)]
 for what, *parts in lies:
@@ -440,7 +441,8 @@ for what, reply, why in (("rubbish", os.urandom(255) + b"\xff", "lost"), ("more 
                          ("no error", answer(error=-5000), "lost"), ("an end without an answer", b"", "lost"), ("a text for terminals", answer(error=-5, text=b"\x1b[2Jboo"), ".[2Jboo"),
                          ("a text without an end", answer(error=-5, text=b"x" * 240), "lost"), ("half of its blocks", answer(), "lost"),
                          ("an unknown word", answer() + bytes(4096) + word(9), "lost"), ("a word that is not zero", answer() + bytes(4096) + word(0, zero=1), "lost"),
-                         ("a block that is none", answer() + bytes(4096) + word(1, 1 << 40), "lost"), ("it is whole, and does not run", answer() + bytes(4096) + word(3), "lost"),
+                         ("a block that is none", answer() + bytes(4096) + word(1, 1 << 40), "lost"), ("a part that is none", answer() + bytes(4096) + word(5, 1 << 40, zero=1), "lost"),
+                         ("a part of nothing", answer() + bytes(4096) + word(5), "lost"), ("a part of two blocks", answer() + bytes(4096) + word(5, 31, zero=2), "lost"), ("it is whole, and does not run", answer() + bytes(4096) + word(3), "lost"),
                          ("it runs, and more is not said", answer() + bytes(4096) + word(2) + answer(), "it ends there"),
                          ("a refusal", answer() + bytes(4096) + word(2) + answer(error=-5, text=b"no room"), "no room")):
     server = socket.create_server(("127.0.0.1", 0))
