@@ -20,6 +20,7 @@
 #include "fork_disks.h"
 #include "fork_door.h"
 #include "fork_nets.h"
+#include "ipc/early.h"
 #include "ipc/spawn.h"
 #include "landing.h"
 #include "memory_option.h"
@@ -665,6 +666,38 @@ void run_remove_layers(const struct run *run)
 			unlink(disks->disk[n].path);
 }
 
+static void begin_role(struct run *run, enum role role, const struct grants *grants,
+		       enum grant line, int32_t *ret_pid)
+{
+	struct early early;
+
+	if (early_begin(role, grants, &early))
+		return; /* its broker begins it, as it does when it was not begun */
+	run->grants.fd[line] = early.line;
+	*ret_pid = early.process.pid;
+	close(early.process.pidfd);
+}
+
+/*
+ * Whom a machine that goes on from a file needs in any case begins while the file is looked at, and
+ * this program becomes the broker (ipc/early.h). They end with this process.
+ */
+static void begin_early(struct run *run)
+{
+	struct grants grants;
+
+	grants_clear(&grants);
+	grants.fd[GRANT_PROGRAM] = spawn_open_program();
+	grants.errors = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (grants.fd[GRANT_PROGRAM] >= 0 && grants.errors >= 0) {
+		begin_role(run, ROLE_MACHINE, &grants, GRANT_EARLY_MACHINE,
+			   &run->plan->early_machine);
+		begin_role(run, ROLE_PAGER, &grants, GRANT_EARLY_PAGER, &run->plan->early_pager);
+	}
+	close(grants.fd[GRANT_PROGRAM]);
+	close(grants.errors);
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct run run = { .options = { .console = "stdio" }, .plan = plan_new() };
@@ -681,6 +714,8 @@ int verb_run(int argc, char **argv)
 			return code;
 	}
 	run.broker = getpid();
+	if (!code && run.options.restore)
+		begin_early(&run);
 	if (!code)
 		code = run_prepare(&run);
 	if (!code && run.options.detach)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* Where descriptors lie meanwhile: no grant is there, and nothing of a broker's (role.h). */
@@ -64,6 +65,19 @@ int early_begin(enum role role, const struct grants *grants, struct early *ret)
 	if (error)
 		early_end(ret);
 	return error;
+}
+
+int early_adopt(enum grant grant, pid_t process, struct early *ret)
+{
+	ret->line = move_up(grant_fd(grant));
+	if (ret->line < 0)
+		return ret->line;
+	ret->process.pid = process;
+	ret->process.pidfd = move_up((int)syscall(SYS_pidfd_open, process, 0));
+	if (ret->process.pidfd >= 0)
+		return 0;
+	early_end(ret);
+	return -ESRCH;
 }
 
 void early_end(struct early *early)

@@ -8,6 +8,8 @@
  *   early_begin()                          early_take() in its main, before its plan is read
  *   early_give(): a set, descriptors  -->  each at its number; the line is closed
  *
+ * Who is begun by umbra run is that broker's child, which becomes its broker (early_adopt()).
+ *
  * What it is given, and by whom, is believed as what execve leaves open is.
  */
 #pragma once
@@ -21,6 +23,11 @@ struct early { struct spawned process; int line; };
 int early_begin(enum role role, const struct grants *grants, struct early *ret);
 /* A line for one that is started by other means: its end is *ret_there. 0 or -errno. */
 int early_make_line(struct early *early, int *ret_there);
+/*
+ * One that this process has begun before it became what it is: its line is this grant, which is
+ * free then. 0; -errno: it is as if it had not been begun.
+ */
+int early_adopt(enum grant grant, pid_t process, struct early *ret);
 /* What its row has of these, and standard error if it has that. -EPIPE: it has ended; -errno. */
 int early_give(struct early *early, enum role role, const struct grants *grants);
 /* One that nobody needs ends. */

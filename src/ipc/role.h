@@ -136,6 +136,9 @@ enum grant {
 	/* of the broker of one of several children (lockdown_make_room()) */
 	GRANT_ROOM,      /* a process in the namespaces that they share */
 	GRANT_ROOM_LINE, /* socket: it ends when nobody has this */
+	/* of a broker: these ends, of a machine process and a pager that were begun for it */
+	GRANT_EARLY_MACHINE,
+	GRANT_EARLY_PAGER,
 	GRANTS,
 	/* umbra-wire has no plan: these are descriptors 3, 4 and 5 in any case */
 	GRANT_WIRE_CONNECTION = GRANT_PLAN, /* a socket of the Internet */

@@ -633,6 +633,21 @@ static int begin_early(struct start *start)
 	return error ? error : early_take();
 }
 
+/*
+ * Of a broker whose umbra run has begun them (cli/run.c), while nothing else is open. Who cannot be
+ * taken is begun anew. What is left of its grants.
+ */
+static grant_set adopt_early(grant_set here, struct start *start)
+{
+	const grant_set lines = GRANT(GRANT_EARLY_MACHINE) | GRANT(GRANT_EARLY_PAGER);
+
+	if (here & GRANT(GRANT_EARLY_MACHINE))
+		early_adopt(GRANT_EARLY_MACHINE, start->plan->early_machine, &start->machine);
+	if (here & GRANT(GRANT_EARLY_PAGER))
+		early_adopt(GRANT_EARLY_PAGER, start->plan->early_pager, &start->pager);
+	return here & ~lines;
+}
+
 static int broker_run(struct start *start, grant_set here)
 {
 	static struct broker_end end;
@@ -643,6 +658,7 @@ static int broker_run(struct start *start, grant_set here)
 	if (!start->plan || broker_options_of(start->plan, here, &options))
 		return complain(EXIT_USAGE, "it has no plan", "the broker",
 				"use umbra run: it starts the processes of a machine");
+	here = adopt_early(here, start);
 	error = grants_take(here, &start->grants);
 	if (!error)
 		error = broker_create(&options, &broker);

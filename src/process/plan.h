@@ -146,6 +146,7 @@ struct plan {
 	bool folder_is_read_only, folder_is_alone; /* that is shared with a guest */
 	bool adopts;                               /* its machine process runs already */
 	int32_t machine_pid;                       /* then: which */
+	int32_t early_machine, early_pager; /* that were begun for it: which */
 	char source[PLAN_PATH_BYTES];              /* what it boots, for messages */
 	char description[PLAN_DESCRIPTION_BYTES];  /* what umbra info says; "": it has no name */
 };
