@@ -425,31 +425,22 @@ int bus_range_read(struct bus_channel *channel, const struct bus_range *range, u
 	return 0;
 }
 
-/* The same of as many pages as follow each other, of at most `left` bytes. */
-static uint64_t range_run(const struct bus_range *range, uint64_t at, uint32_t left,
-			  uint32_t *ret_bytes)
-{
-	const uint64_t gpa = range_gpa(range, at, ret_bytes);
-	uint32_t count;
-
-	while (gpa != GUEST_NOWHERE && *ret_bytes < left &&
-	       range_gpa(range, at + *ret_bytes, &count) == gpa + *ret_bytes)
-		*ret_bytes += count;
-	*ret_bytes = smaller(*ret_bytes, left);
-	return gpa;
-}
-
+/* Of pages that follow each other once, with the channel's lock. */
 static void tell_range_written(const struct bus_channel *channel, const struct bus_range *range,
 			       uint32_t at, uint32_t bytes)
 {
 	const struct bus_host *host = channel->bus->host;
 	uint32_t count;
+	uint32_t more;
 
 	for (uint32_t done = 0; done < bytes; done += count) {
-		uint64_t gpa = range_run(range, (uint64_t)at + done, bytes - done, &count);
+		const uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
 
-		if (gpa != GUEST_NOWHERE)
-			host->memory_written(host->context, gpa, count);
+		while (count < bytes - done &&
+		       range_gpa(range, (uint64_t)at + done + count, &more) == gpa + count)
+			count += more;
+		count = smaller(count, bytes - done);
+		host->memory_written(host->context, gpa, count);
 	}
 }
 
@@ -459,17 +450,18 @@ int bus_range_write(struct bus_channel *channel, const struct bus_range *range, 
 	const struct guest_memory *memory = channel->bus->host->memory;
 	uint32_t done = 0;
 	uint32_t count;
-	int error = 0;
 
 	assert((uint64_t)at + bytes <= range->bytes);
-	for (; done < bytes && !error; done += count) {
-		uint64_t gpa = range_run(range, (uint64_t)at + done, bytes - done, &count);
+	while (done < bytes) {
+		const uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
 
+		count = smaller(count, bytes - done);
 		if (gpa == GUEST_NOWHERE ||
 		    guest_memory_write(memory, gpa, (const uint8_t *)from + done, count))
-			error = -EFAULT;
+			break;
+		done += count;
 	}
 	/* behind all of it: whoever is told waits until what was written can be seen */
 	tell_range_written(channel, range, at, done);
-	return error;
+	return done < bytes ? -EFAULT : 0;
 }
