@@ -82,6 +82,8 @@ enum { JUMP_CACHE_BITS = 16, JUMP_CACHE_ENTRIES = 1 << JUMP_CACHE_BITS };
  * them.
  */
 struct jump_entry { uint64_t sum, host; };
+/* Of the running mode, so that it is made once. */
+struct made_key { uint64_t meaning, key; };
 /* Behind it: entries that others have displaced, by their sum. */
 enum { JUMP_VICTIM_BITS = 11, JUMP_VICTIMS = 1 << JUMP_VICTIM_BITS };
 
@@ -159,7 +161,7 @@ enum { MAX_CPUS = 64, FLUSH_RANGES = 16 };
  * --code`. Nothing was there; the same block under another key, which a flush or another address
  * space has changed; another block.
  */
-struct jump_counters { uint64_t first, stale, displaced, recalled, recovered, kept; };
+struct jump_counters { uint64_t first, stale, displaced, recalled, recovered; };
 
 /* What became of translations: `umbra info --mmu`. */
 struct mmu_counters {
@@ -218,6 +220,8 @@ struct soft_cpu {
 	struct memory_site *bounce_site;
 	struct soft_engine *engine;
 	uint64_t passed; /* soft_engine.pass at its last time at the top of the dispatcher */
+	uint64_t forgotten; /* soft_engine.pass when jumps to closed regions were last forgotten */
+	struct made_key made_keys[2]; /* [user] */
 	const struct engine_ops *ops;
 	void *ops_context;
 	enum engine_exit exit;

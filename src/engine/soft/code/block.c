@@ -86,7 +86,9 @@ struct block *soft_block_at(const struct soft_engine *engine, const void *entry)
 
 static uint32_t bucket(uint64_t gpa, uint32_t mode)
 {
-	return (uint32_t)(((gpa ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull) >> 32) %
+	const uint64_t page = gpa / PAGE_BYTES ^ (uint64_t)mode << 48;
+
+	return (uint32_t)((page * 0x9e3779b97f4a7c15ull >> 32) + (gpa & PAGE_OFFSET_MASK) / 8) %
 	       HASH_BUCKETS;
 }
 
@@ -142,6 +144,11 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 			return b;
 	}
 	return NULL;
+}
+
+struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode)
+{
+	return block_look_up(cpu, gpa, 0, mode);
 }
 
 static void block_insert(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)

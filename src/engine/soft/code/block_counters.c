@@ -45,11 +45,10 @@ size_t soft_jump_statistics(const struct soft_cpu *cpu, char *text, size_t bytes
 	size_t used = (size_t)snprintf(text, bytes,
 				       "jumps: jumps-first %lu, jumps-stale %lu, "
 				       "jumps-displaced %lu, jumps-recovered %lu, "
-				       "pages-recalled %lu, blocks-recalled %lu, dispatches %lu, "
+				       "pages-recalled %lu, dispatches %lu, "
 				       "links-made %lu, left-to-c %lu\n",
 				       cpu->jumps.first, cpu->jumps.stale, cpu->jumps.displaced,
-				       cpu->jumps.recovered, cpu->jumps.recalled, cpu->jumps.kept,
-				       cpu->misses,
+				       cpu->jumps.recovered, cpu->jumps.recalled, cpu->misses,
 				       cpu->chains, cpu->systems);
 
 	return used < bytes ? used : bytes - 1;

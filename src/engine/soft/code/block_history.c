@@ -14,9 +14,13 @@ static uint64_t hash_of(const struct block *b)
 	return (b->gpa ^ (uint64_t)soft_key_mode(b) << 48) * 0x9e3779b97f4a7c15ull;
 }
 
+/* Those of a page lie side by side, since they are made one after the other. */
 static uint32_t *entry_of(struct soft_engine *engine, const struct block *b)
 {
-	return &engine->history[hash_of(b) >> (64 - HISTORY_BITS)];
+	const uint64_t page = b->gpa / PAGE_BYTES ^ (uint64_t)soft_key_mode(b) << 48;
+	const uint64_t first = page * 0x9e3779b97f4a7c15ull >> (64 - HISTORY_BITS);
+
+	return &engine->history[(first + (b->gpa & PAGE_OFFSET_MASK) / 8) % HISTORY_ENTRIES];
 }
 
 /* Never 0: what was never written is nobody's. */

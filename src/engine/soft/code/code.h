@@ -7,7 +7,8 @@
  *                that of their addresses. Descriptions, pc maps, kept bytes and links of its blocks
  *                have a part of blocks[], maps[], kept[] and links[] each
  *   block        hot code, then a stub for each way into a cold part
- *   hash         by gpa and mode: where the dispatcher finds a block. User code of 64 bits floats:
+ *   hash         by gpa and mode: where the dispatcher finds a block; those of a page lie side by
+ *                side. User code of 64 bits floats:
  *                it is found by these alone, and any process at any address executes it. Rights
  *                are looked at when it is looked up. Other code is found by gva as well
  *   page_blocks  by frame: what a write to it takes back; straddlers: blocks that end in a second
@@ -25,15 +26,16 @@
  *   2. What the hash leads to is not dead, in its bucket, and in no closed region.
  *   3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one
  *      that straddles also the second.
- *   4. An entry of a jump cache that can hit leads to a block that is not dead; or to one that
- *      floats, whose entry leads to the dispatcher, which then overwrites that of the jump cache.
+ *   4. An entry of a jump cache leads to a block, and none to a region that was closed before its
+ *      processor has passed; the entry of a block that is dead leads to the dispatcher, which then
+ *      overwrites that of the jump cache.
  *   5. A link leads to where it led first or to a block of the same page and mode that is in no
  *      closed region.
  *   6. A stub that leads to a cold part leads to one of its block, in a region that is not closed.
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
  *
- * All but the jump cache change under the engine's lock. The hash is read without it: blocks are
+ * All but the jump caches change under the engine's lock. The hash is read without it: blocks are
  * not reused before everybody has come through the dispatcher.
  */
 #pragma once
@@ -158,6 +160,8 @@ bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_r
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault);
+/* The block at state.rip = gpa, if there is one and it does not straddle; or NULL. */
+struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *engine, struct block *b);
 
@@ -170,7 +174,7 @@ static inline bool soft_region_is_empty(const struct code_region *region)
 {
 	return region->used == region->start;
 }
-/* No jump cache leads there any more. */
+/* Of the jump caches next to nothing leads there any more. */
 void soft_forget_region(struct soft_engine *engine, uint32_t number);
 static inline struct code_region *soft_open_region(const struct soft_engine *engine)
 {
@@ -257,16 +261,11 @@ static inline uint32_t soft_stub_offset(unsigned n)
 
 /* jump_cache.c */
 /* 4, while nobody else executes. */
-void check_jump_cache(struct soft_cpu *cpu);
+void check_jump_cache(const struct soft_cpu *cpu);
 /* Mode and epoch in one number. */
 uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode);
 struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip);
 struct page_walk;
-/*
- * The block of this mode that the jump cache still has for state.rip under another key, after a
- * flush or in another address space; NULL: it has another one. Less is touched than by the hash.
- */
-struct block *soft_recall_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode);
 /*
  * The page of code at linear in this mode, if a jump has come there since jumps were flushed last.
  * False: it is to be walked for.
@@ -282,8 +281,10 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
  * not so.
  */
 void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t sum);
-void soft_forget_block(struct soft_cpu *cpu, const struct block *b);
-/* No entry leads to [begin, end) of the code cache any more. From any thread, under the lock. */
+/* The jump to state.rip of 64-bit code, whose page and block are known: as soft_recover_jump(). */
+void *soft_find_known_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t key,
+			   uint32_t mode);
+/* No entry leads to [begin, end) of the code cache any more: for its processor, or but for some. */
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 /* No jump is found any more: the next exit comes to the dispatcher. From any thread. */

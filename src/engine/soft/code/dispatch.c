@@ -67,22 +67,25 @@ static void take_interrupt(struct soft_cpu *cpu)
 }
 
 /*
- * As soft_dispatch(), for the usual case that nothing is pending and the jump cache knows the way;
- * NULL if not so.
+ * As soft_dispatch(), for the usual case that nothing is pending, and the jump cache knows the way
+ * or the page and the block are known; NULL if not so.
  */
 static void *dispatch_quickly(struct soft_cpu *cpu)
 {
 	const struct x86_state *state = &cpu->state;
 	struct jump_entry *entry = soft_jump_entry(cpu, state->rip);
 	uint32_t mode;
-	uint64_t sum;
+	uint64_t sum, key;
 	void *host;
 
 	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag))
 		return NULL;
 	mode = soft_mode(cpu);
-	sum = state->rip + soft_jump_key(cpu, mode);
+	key = soft_jump_key(cpu, mode);
+	sum = state->rip + key;
 	host = entry->sum == sum ? (void *)entry->host : soft_recover_jump(cpu, entry, sum);
+	if (!host)
+		host = soft_find_known_jump(cpu, entry, key, mode);
 	if (!host)
 		return NULL;
 	soft_select_view(cpu);
@@ -196,7 +199,6 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 {
 	const uint32_t alone = PENDING_SINGLE | PENDING_SHADOW | PENDING_STEP | PENDING_BREAKPOINTS;
 	const struct x86_state *state = &cpu->state;
-	struct block *b;
 
 	to->mode = soft_mode(cpu) | (cpu->pending & alone ? BLOCK_ALONE : 0);
 	if (cpu->pending & PENDING_CHECKED && cpu->checked_rip == state->rip)
@@ -219,8 +221,7 @@ static struct block *find_destination(struct soft_cpu *cpu, struct destination *
 	if (!to->is_recalled &&
 	    soft_walk_pages(cpu, to->linear, ACCESS_EXEC, &to->found, fault))
 		return NULL;
-	b = to->is_recalled ? soft_recall_block(cpu, to->found.gpa, to->mode) : NULL;
-	return b ? b : find_within_limit(cpu, to, fault);
+	return find_within_limit(cpu, to, fault);
 }
 
 /*

@@ -24,8 +24,6 @@ static void block_kill(struct soft_engine *engine, struct block *b, uint64_t fra
 	soft_hide_block(engine, b);
 	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
-	for (unsigned n = 0; n < engine->cpu_count && !soft_floats(b->mode); n++)
-		soft_forget_block(engine->cpus[n], b);
 	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
 	soft_replace_by_jump(entry, stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
 	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));

@@ -1,4 +1,11 @@
-/* The jump cache of a processor: where an address leads in its current mode, in one comparison. */
+/*
+ * The jump cache of a processor: where an address leads in its current mode, in one comparison.
+ *
+ * Its processor alone makes entries and moves them, so that nothing of it needs a lock or a fence:
+ * what leads to a region that somebody closes it takes out itself, before it says that it has
+ * passed (soft_forget_closed()). Others only take entries out, for a region that is looked at
+ * (eviction.c): one may outlive that.
+ */
 #include <assert.h>
 
 #include "code.h"
@@ -9,15 +16,27 @@ struct jump_entry *soft_jump_entry(struct soft_cpu *cpu, uint64_t rip)
 	return &cpu->jump_cache[soft_jump_index(rip)];
 }
 
-uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
+/* What a key is of; never 0. */
+static uint64_t meaning_of_key(const struct soft_cpu *cpu, uint32_t mode)
 {
-	uint64_t x = cpu->engine->secret +
-		     (soft_epoch(cpu, mode & MODE_USER) << 16 | (mode & MODE_BITS)) *
-			     0x9e3779b97f4a7c15ull;
+	return (soft_epoch(cpu, mode & MODE_USER) << 16 | (mode & MODE_BITS)) + 1;
+}
+
+static uint64_t make_key(const struct soft_cpu *cpu, uint64_t meaning)
+{
+	uint64_t x = cpu->engine->secret + meaning * 0x9e3779b97f4a7c15ull;
 
 	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
 	x = (x ^ x >> 27) * 0x94d049bb133111ebull;
 	return x ^ x >> 31;
+}
+
+uint64_t soft_jump_key(const struct soft_cpu *cpu, uint32_t mode)
+{
+	const struct made_key *made = &cpu->made_keys[!!(mode & MODE_USER)];
+	const uint64_t meaning = meaning_of_key(cpu, mode);
+
+	return made->meaning == meaning ? made->key : make_key(cpu, meaning);
 }
 
 /* ---- pages of code ---- */
@@ -38,21 +57,6 @@ bool soft_recall_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint
 	*ret_gpa = page->gpa | (linear & PAGE_OFFSET_MASK);
 	cpu->jumps.recalled++;
 	return true;
-}
-
-struct block *soft_recall_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode)
-{
-	const struct jump_entry *entry = soft_jump_entry(cpu, cpu->state.rip);
-	struct block *b;
-
-	if (!__atomic_load_n(&entry->sum, __ATOMIC_SEQ_CST) || x86_code_bits(&cpu->state) != 64)
-		return NULL;
-	b = soft_block_at(cpu->engine, (const void *)entry->host);
-	if (b->dead || b->gpa != gpa || b->mode != mode ||
-	    (!soft_floats(mode) && b->gva != cpu->state.rip))
-		return NULL;
-	cpu->jumps.kept++;
-	return b;
 }
 
 static void remember_page(struct soft_cpu *cpu, uint64_t linear, uint32_t mode, uint64_t gpa)
@@ -98,19 +102,17 @@ static void count_jump(struct soft_cpu *cpu, const struct jump_entry *entry, uin
 		cpu->jumps.displaced++;
 }
 
-/* From any thread an entry may be taken back meanwhile; nobody but its processor makes one. */
-static void set_entry(struct jump_entry *entry, uint64_t sum, uint64_t host, const struct block *b)
+/* From any thread it may be taken back meanwhile: never is a new sum beside an old host. */
+static void set_entry(struct jump_entry *entry, uint64_t sum, uint64_t host)
 {
-	entry->sum = 0;
-	__atomic_store_n(&entry->host, host, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&entry->sum, sum, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	/*
-	 * since it was found: block_kill() may have been here before; what leads to a dead block
-	 * would never end
-	 */
-	if (b->dead)
-		entry->sum = 0;
+	__atomic_store_n(&entry->sum, 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&entry->host, host, __ATOMIC_RELEASE);
+	__atomic_store_n(&entry->sum, sum, __ATOMIC_RELEASE);
+}
+
+static uint64_t sum_of(const struct jump_entry *entry)
+{
+	return __atomic_load_n(&entry->sum, __ATOMIC_RELAXED);
 }
 
 static struct jump_entry *victim(struct soft_cpu *cpu, uint64_t sum)
@@ -121,44 +123,73 @@ static struct jump_entry *victim(struct soft_cpu *cpu, uint64_t sum)
 /* An entry that gives way to another. */
 static void keep_victim(struct soft_cpu *cpu, const struct jump_entry *entry)
 {
-	uint64_t sum = __atomic_load_n(&entry->sum, __ATOMIC_SEQ_CST);
+	uint64_t sum = sum_of(entry);
 
 	if (sum && cpu->engine->keeps_victims)
-		set_entry(victim(cpu, sum), sum, entry->host,
-			  soft_block_at(cpu->engine, (const void *)entry->host));
+		set_entry(victim(cpu, sum), sum, entry->host);
 }
 
 void *soft_recover_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t sum)
 {
 	struct jump_entry *from = victim(cpu, sum);
 	uint64_t host = from->host;
-	const struct block *b;
 
-	if (!cpu->engine->keeps_victims || __atomic_load_n(&from->sum, __ATOMIC_SEQ_CST) != sum)
+	if (!cpu->engine->keeps_victims || sum_of(from) != sum)
 		return NULL;
-	from->sum = 0;
-	b = soft_block_at(cpu->engine, (const void *)host);
-	if (b->dead) /* nobody has searched the victims for it */
-		return NULL;
+	__atomic_store_n(&from->sum, 0, __ATOMIC_RELAXED);
 	keep_victim(cpu, entry);
-	set_entry(entry, sum, host, b);
+	set_entry(entry, sum, host);
 	cpu->jumps.recovered++;
 	return (void *)host;
+}
+
+/* To this block, in place of what is there; sum: 0, so long as it may not be found. */
+static void make_entry(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t sum,
+		       const struct block *b)
+{
+	const uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
+
+	count_jump(cpu, entry, host);
+	soft_note_use(cpu->engine, b);
+	keep_victim(cpu, entry);
+	set_entry(entry, sum, host);
+}
+
+void *soft_find_known_jump(struct soft_cpu *cpu, struct jump_entry *entry, uint64_t key,
+			   uint32_t mode)
+{
+	const uint64_t rip = cpu->state.rip;
+	const struct block *b;
+	uint64_t gpa;
+
+	if (mode & (MODE_32_BIT | MODE_16_BIT) || !soft_recall_page(cpu, rip, mode, &gpa))
+		return NULL;
+	b = soft_look_up_block(cpu, gpa, mode);
+	if (!b || b->mode & BLOCK_STRADDLES)
+		return NULL;
+	make_entry(cpu, entry, rip + key, b);
+	return (void *)entry->host;
 }
 
 void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t linear,
 			const struct page_walk *found)
 {
-	uint64_t rip = cpu->state.rip;
+	const uint64_t rip = cpu->state.rip;
 	struct jump_entry *entry = soft_jump_entry(cpu, rip);
-	uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
 
-	count_jump(cpu, entry, host);
-	soft_note_use(cpu->engine, b);
-	keep_victim(cpu, entry);
-	entry->sum = 0;
+	make_entry(cpu, entry, 0, b);
 	if (note_pages(cpu, b, linear, found))
-		set_entry(entry, rip + soft_jump_key(cpu, b->mode), host, b);
+		__atomic_store_n(&entry->sum, rip + soft_jump_key(cpu, b->mode), __ATOMIC_RELEASE);
+}
+
+static uint64_t refresh_key(struct soft_cpu *cpu, uint32_t mode)
+{
+	struct made_key *made = &cpu->made_keys[!!(mode & MODE_USER)];
+	const uint64_t meaning = meaning_of_key(cpu, mode);
+
+	if (made->meaning != meaning)
+		*made = (struct made_key){ .meaning = meaning, .key = make_key(cpu, meaning) };
+	return made->key;
 }
 
 /*
@@ -167,9 +198,13 @@ void soft_remember_jump(struct soft_cpu *cpu, const struct block *b, uint64_t li
  */
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode)
 {
-	uint64_t kernel = soft_jump_key(cpu, mode & ~(uint32_t)MODE_USER);
-	uint64_t user = soft_jump_key(cpu, mode | MODE_USER);
+	uint64_t kernel = refresh_key(cpu, mode & ~(uint32_t)MODE_USER);
+	uint64_t user = refresh_key(cpu, mode | MODE_USER);
 
+	/* who kicks takes them away afterwards */
+	if (__atomic_load_n(&cpu->jump_key[0], __ATOMIC_RELAXED) == kernel &&
+	    __atomic_load_n(&cpu->jump_key[1], __ATOMIC_RELAXED) == user)
+		return;
 	__atomic_store_n(&cpu->jump_key[0], kernel, __ATOMIC_RELAXED);
 	__atomic_store_n(&cpu->jump_key[1], user, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
@@ -186,17 +221,8 @@ void soft_leave_mode(struct soft_cpu *cpu)
 static void forget_among(struct jump_entry *entries, uint32_t count, uint64_t first, uint64_t bytes)
 {
 	for (uint32_t n = 0; n < count; n++)
-		if (__atomic_load_n(&entries[n].host, __ATOMIC_SEQ_CST) - first < bytes)
-			__atomic_store_n(&entries[n].sum, 0, __ATOMIC_SEQ_CST);
-}
-
-void soft_forget_block(struct soft_cpu *cpu, const struct block *b)
-{
-	struct jump_entry *entry = soft_jump_entry(cpu, b->gva);
-
-	if (__atomic_load_n(&entry->host, __ATOMIC_SEQ_CST) ==
-	    (uint64_t)(cpu->engine->code_run + b->host_offset))
-		__atomic_store_n(&entry->sum, 0, __ATOMIC_SEQ_CST);
+		if (__atomic_load_n(&entries[n].host, __ATOMIC_RELAXED) - first < bytes)
+			__atomic_store_n(&entries[n].sum, 0, __ATOMIC_RELAXED);
 }
 
 void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
@@ -207,25 +233,23 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 	forget_among(cpu->jump_victims, JUMP_VICTIMS, first, end - begin);
 }
 
-/* Where an entry leads, if it is one. A victim may lead to a dead block: soft_recover_jump(). */
-static const struct block *check_entry(const struct soft_cpu *cpu, const struct jump_entry *entry)
+static void check_entries(const struct soft_cpu *cpu, const struct jump_entry *entries,
+			  uint32_t count)
 {
-	const struct block *b = entry->sum ? soft_block_of(cpu->engine, entry->host) : NULL;
+	for (uint32_t n = 0; n < count; n++) {
+		const struct code_region *region;
 
-	assert(b || !entry->sum);
-	return b;
+		if (!entries[n].sum)
+			continue;
+		assert(soft_block_of(cpu->engine, entries[n].host));
+		region = &cpu->engine->regions[soft_region_of(
+			cpu->engine, (uint32_t)(entries[n].host - (uint64_t)cpu->engine->code_run))];
+		assert(!region->closed || region->closed_at > cpu->forgotten);
+	}
 }
 
-void check_jump_cache(struct soft_cpu *cpu)
+void check_jump_cache(const struct soft_cpu *cpu)
 {
-	for (uint32_t n = 0; n < JUMP_CACHE_ENTRIES; n++) {
-		const struct jump_entry *entry = &cpu->jump_cache[n];
-		const struct block *b = check_entry(cpu, entry);
-
-		if (b && !soft_floats(b->mode) &&
-		    entry->sum == b->gva + soft_jump_key(cpu, b->mode))
-			assert(!b->dead);
-	}
-	for (uint32_t n = 0; n < JUMP_VICTIMS; n++)
-		check_entry(cpu, &cpu->jump_victims[n]);
+	check_entries(cpu, cpu->jump_cache, JUMP_CACHE_ENTRIES);
+	check_entries(cpu, cpu->jump_victims, JUMP_VICTIMS);
 }

@@ -2,8 +2,9 @@
  * The code cache as regions: code.h says what a region's life is.
  *
  *   who fills                                    a processor
- *   close a region: nothing leads there          soft_pass(): passed = pass; then it looks up
- *   pass++, closed_at = pass, kick everybody     the hash, the jump cache
+ *   close a region: neither hash nor links       soft_pass(): its jump cache forgets what was
+ *   lead there                                   closed since; passed = pass; then it looks up
+ *   closed_at = ++pass, kick everybody           the hash
  *   reuse it when every passed >= closed_at
  *
  * What it found by them before it passed may be of the closed region, what it finds afterwards is
@@ -128,21 +129,28 @@ static void close_region(struct soft_engine *engine, uint32_t number)
 	struct code_region *region = &engine->regions[number];
 
 	drop_blocks(engine, number);
-	soft_forget_region(engine, number);
 	region->closed = true;
-	region->closed_at = __atomic_add_fetch(&engine->pass, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&region->closed_at, engine->pass + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&engine->pass, region->closed_at, __ATOMIC_SEQ_CST);
 	engine->counts.evictions++;
 	for (unsigned n = 0; n < engine->cpu_count; n++)
 		soft_kick(engine->cpus[n], KICK_PASS);
+}
+
+/* So that who has not forgotten yet what led there does so, it is known when it was closed. */
+static void empty_region(struct code_region *region, bool is_reused)
+{
+	*region = (struct code_region){ .start = region->start,
+					.used = region->start,
+					.closed_at = region->closed_at,
+					.times_reused = region->times_reused + is_reused };
 }
 
 static void open_region(struct soft_engine *engine, uint32_t number)
 {
 	struct code_region *region = &engine->regions[number];
 
-	*region = (struct code_region){ .start = region->start,
-					.used = region->start,
-					.times_reused = region->times_reused + region->closed };
+	empty_region(region, region->closed);
 	engine->open_region = number;
 }
 
@@ -218,9 +226,7 @@ static void give_back_region(struct soft_engine *engine, uint32_t number)
 	give_back(&engine->maps[number * maps], maps * sizeof(*engine->maps), MADV_DONTNEED);
 	give_back(&engine->links[number * links], links * sizeof(*engine->links), MADV_DONTNEED);
 	give_back(&engine->kept[number * kept], kept, MADV_DONTNEED);
-	*region = (struct code_region){ .start = region->start,
-					.used = region->start,
-					.times_reused = region->times_reused + 1 };
+	empty_region(region, true);
 }
 
 void soft_give_back_regions(struct soft_engine *engine)
@@ -272,12 +278,29 @@ void soft_take_block(struct soft_engine *engine, const struct block *b, size_t e
 	soft_note_code(engine, b);
 }
 
+/* What was closed until then; it may have been opened again, where this processor was out. */
+static void forget_closed(struct soft_cpu *cpu, uint64_t pass)
+{
+	const struct soft_engine *engine = cpu->engine;
+
+	for (uint32_t n = 0; n < CODE_REGIONS && cpu->forgotten < pass; n++) {
+		const struct code_region *region = &engine->regions[n];
+
+		if (__atomic_load_n(&region->closed_at, __ATOMIC_SEQ_CST) > cpu->forgotten)
+			soft_forget_code(cpu, (uint32_t)region->start,
+					 (uint32_t)(region->start + engine->budget.region_bytes));
+	}
+	cpu->forgotten = pass;
+}
+
 void soft_pass(struct soft_cpu *cpu)
 {
 	uint64_t pass = __atomic_load_n(&cpu->engine->pass, __ATOMIC_SEQ_CST);
 
-	if (cpu->passed != pass)
-		__atomic_store_n(&cpu->passed, pass, __ATOMIC_SEQ_CST);
+	if (cpu->passed == pass)
+		return;
+	forget_closed(cpu, pass);
+	__atomic_store_n(&cpu->passed, pass, __ATOMIC_SEQ_CST);
 }
 
 void soft_pass_out(struct soft_cpu *cpu)
@@ -292,9 +315,11 @@ bool soft_is_out(const struct soft_cpu *cpu)
 
 void soft_pass_all(struct soft_engine *engine)
 {
-	for (unsigned n = 0; n < engine->cpu_count; n++)
+	for (unsigned n = 0; n < engine->cpu_count; n++) {
+		forget_closed(engine->cpus[n], engine->pass);
 		if (engine->cpus[n]->passed != PASSED_OUT)
 			engine->cpus[n]->passed = engine->pass;
+	}
 }
 
 size_t soft_code_used(const struct soft_engine *engine)
