@@ -55,13 +55,21 @@ static void make_tables(void)
 }
 
 /*
- * Each block: jmp to the next; the last of a run stops. The first one, if RCX is not 0:
- * mov rax, [rdi].
+ * Each block: jmp to the next; the last of a run stops. The first one reads two words by RDI, with
+ * a jump in between, if RCX is not 0.
  */
 static void make_code(void)
 {
 	static const uint8_t block[BLOCK_GUEST_BYTES] = { 0xeb, BLOCK_GUEST_BYTES - 2 };
-	static const uint8_t first[] = { 0xe3, 3, 0x48, 0x8b, 7, 0xeb, 1 };
+	static const uint8_t first[] = {
+		0xe3, 12,               /* jrcxz to the last */
+		0x48, 0x8b, 7,          /* mov rax, [rdi] */
+		0x85, 0xc9,             /* test ecx, ecx */
+		0x75, 5,                /* jnz to the last */
+		0x48, 0x8b, 0x5f, 0xf8, /* mov rbx, [rdi - 8] */
+		0x90,
+		0xeb, 0,                /* jmp to the next */
+	};
 
 	for (unsigned n = 0; n < RUNS * RUN; n++) {
 		memcpy(ram + CODE + n * BLOCK_GUEST_BYTES, block, sizeof(block));

@@ -2,8 +2,8 @@
  * Links: jumps from block to block within a page, patched in place, and taken back when the block
  * that they lead to goes.
  *
- * A list for each block of its own links. Who goes looks at the lists of its page: nobody else
- * links to it.
+ * A list for each block of its own links, those of its cold parts among them. Who goes looks at
+ * the lists of its page: nobody else links to it. A part that goes takes its links with it.
  */
 #include <assert.h>
 
@@ -53,7 +53,8 @@ void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint
 {
 	struct code_link *link = find_link(engine, from, at);
 
-	if (engine->regions[soft_region_of(engine, from->host_offset)].closed)
+	if (engine->regions[soft_region_of(engine, from->host_offset)].closed ||
+	    engine->regions[soft_region_of(engine, at)].closed)
 		return;
 	if (!link)
 		link = new_link(engine, from, at, home);
@@ -72,12 +73,28 @@ void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uin
 		}
 }
 
+void soft_drop_links(struct soft_engine *engine, struct block *from, uint32_t begin, uint32_t end)
+{
+	uint32_t *link = &from->links;
+
+	while (*link) {
+		struct code_link *at = &engine->links[*link - 1];
+
+		if (at->at - begin < end - begin)
+			*link = at->next;
+		else
+			link = &at->next;
+	}
+}
+
 static void check_link(const struct soft_engine *engine, const struct block *from,
 		       const struct code_link *link)
 {
 	uint32_t target = target_of(engine, link);
 	const struct block *to;
 
+	assert(!engine->regions[soft_region_of(engine, link->at)].closed &&
+	       !engine->regions[soft_region_of(engine, link->home)].closed);
 	if (target == link->home)
 		return;
 	to = soft_block_of(engine, (uint64_t)(engine->code_run + target));

@@ -29,8 +29,8 @@
  *   4. An entry of a jump cache leads to a block, and none to a region that was closed before its
  *      processor has passed; the entry of a block that is dead leads to the dispatcher, which then
  *      overwrites that of the jump cache.
- *   5. A link leads to where it led first or to a block of the same page and mode that is in no
- *      closed region.
+ *   5. A link leads to where it led first or to a block of the same page and mode, and neither
+ *      these nor the link are in a closed region.
  *   6. A stub that leads to a cold part leads to one of its block, in a region that is not closed.
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
@@ -241,13 +241,15 @@ void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint
 	       uint32_t target);
 /* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
 void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uint32_t end);
+/* The block has no link any more whose jump lies there. */
+void soft_drop_links(struct soft_engine *engine, struct block *from, uint32_t begin, uint32_t end);
 /* 5, while nobody else executes. */
 void check_links(const struct soft_engine *engine);
 
 /* late.c */
 /* The thunk of stubs: what to go on with at the stub of this name. */
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
-/* Under the lock: the part goes; no stub of its block leads there any more. */
+/* Under the lock: the part goes; no stub leads there any more, and no link is there. */
 void soft_leave_part(struct soft_engine *engine, const struct block *part);
 /* 6, while nobody else executes. */
 void check_stubs(const struct soft_engine *engine);

@@ -358,9 +358,12 @@ void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const 
 {
 	struct soft_engine *engine = cpu->engine;
 	struct block *from = soft_block_of(engine, (uint64_t)link);
-	const struct code_region *region =
-		&engine->regions[soft_region_of(engine, from->host_offset)];
-	uint32_t before = region->times_reused;
+	const uint32_t at = (uint32_t)(link - engine->code_run);
+	/* of a cold part that is another one */
+	const uint32_t of_block = soft_region_of(engine, from->host_offset);
+	const uint32_t of_link = soft_region_of(engine, at);
+	uint32_t before = engine->regions[of_block].times_reused;
+	uint32_t link_before = engine->regions[of_link].times_reused;
 	uint64_t target = cpu->state.rip;
 	void *entry;
 	struct block *b;
@@ -371,10 +374,10 @@ void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const 
 	if (!b)
 		return entry;
 	soft_acquire(&engine->lock);
-	if (region->times_reused == before && !from->dead && !b->dead &&
+	if (engine->regions[of_block].times_reused == before &&
+	    engine->regions[of_link].times_reused == link_before && !from->dead && !b->dead &&
 	    may_chain(from, b, target))
-		soft_link(engine, from, (uint32_t)(link - engine->code_run),
-			  (uint32_t)(home - engine->code_run),
+		soft_link(engine, from, at, (uint32_t)(home - engine->code_run),
 			  b->host_offset + (in_word ? entry_in_word(b) : b->direct));
 	soft_release(&engine->lock);
 	return entry;

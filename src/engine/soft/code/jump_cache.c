@@ -237,13 +237,13 @@ static void check_entries(const struct soft_cpu *cpu, const struct jump_entry *e
 			  uint32_t count)
 {
 	for (uint32_t n = 0; n < count; n++) {
+		const uint64_t offset = entries[n].host - (uint64_t)cpu->engine->code_run;
 		const struct code_region *region;
 
 		if (!entries[n].sum)
 			continue;
 		assert(soft_block_of(cpu->engine, entries[n].host));
-		region = &cpu->engine->regions[soft_region_of(
-			cpu->engine, (uint32_t)(entries[n].host - (uint64_t)cpu->engine->code_run))];
+		region = &cpu->engine->regions[soft_region_of(cpu->engine, (uint32_t)offset)];
 		assert(!region->closed || region->closed_at > cpu->forgotten);
 	}
 }

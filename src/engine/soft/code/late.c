@@ -97,7 +97,7 @@ static void lead_home(uint8_t *stub, uint32_t name)
 
 void soft_leave_part(struct soft_engine *engine, const struct block *part)
 {
-	const struct block *b = &engine->blocks[part->parent];
+	struct block *b = &engine->blocks[part->parent];
 	uint8_t *stub;
 
 	if (engine->regions[part->parent / engine->budget.region_blocks].times_reused !=
@@ -106,6 +106,7 @@ void soft_leave_part(struct soft_engine *engine, const struct block *part)
 	for (unsigned n = STUBS_OF_ENTRIES; (stub = stub_of(engine, b, n)); n++)
 		if (jumps_to(engine, stub) - part->host_offset < part->host_bytes)
 			lead_home(stub, part->parent << STUB_BITS | n);
+	soft_drop_links(engine, b, part->host_offset, part->host_offset + part->host_bytes);
 }
 
 static void check_stubs_of(const struct soft_engine *engine, const struct block *b)
