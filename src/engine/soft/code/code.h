@@ -26,7 +26,7 @@
  *   2. What the hash leads to is not dead, in its bucket, and in no closed region.
  *   3. A block that is not dead is in the list of its frame, and the frame is FRAME_CODE; of one
  *      that straddles also the second.
- *   4. An entry of a jump cache leads to a block, and none to a region that was closed before its
+ *   4. An entry of a jump cache leads to a block, or to a region that was closed since its
  *      processor has passed; the entry of a block that is dead leads to the dispatcher, which then
  *      overwrites that of the jump cache.
  *   5. A link leads to where it led first or to a block of the same page and mode, and neither

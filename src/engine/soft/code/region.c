@@ -137,13 +137,17 @@ static void close_region(struct soft_engine *engine, uint32_t number)
 		soft_kick(engine->cpus[n], KICK_PASS);
 }
 
-/* So that who has not forgotten yet what led there does so, it is known when it was closed. */
+/* But for closed_at: who has not forgotten yet what led there looks at it without the lock. */
 static void empty_region(struct code_region *region, bool is_reused)
 {
-	*region = (struct code_region){ .start = region->start,
-					.used = region->start,
-					.closed_at = region->closed_at,
-					.times_reused = region->times_reused + is_reused };
+	region->used = region->start;
+	__atomic_store_n(&region->blocks, 0, __ATOMIC_RELEASE);
+	region->maps = region->kept = region->links = 0;
+	region->times_reused += is_reused;
+	region->closed = false;
+	__atomic_store_n(&region->is_looked_at, false, __ATOMIC_RELAXED);
+	memset(region->pages, 0, sizeof(region->pages));
+	memset(region->used_pages, 0, sizeof(region->used_pages));
 }
 
 static void open_region(struct soft_engine *engine, uint32_t number)
