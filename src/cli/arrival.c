@@ -334,7 +334,8 @@ static void run_machine(struct arrival *arrival, int pages)
 	if (arrival->has_landing)
 		close(arrival->landing.line);
 	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD,
-			    arrival->has_landing ? &arrival->landing : NULL));
+			    arrival->has_landing ? &arrival->landing : NULL,
+			    arrival->place->ports));
 }
 
 static void begin_machine(struct arrival *arrival)

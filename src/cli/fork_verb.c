@@ -511,7 +511,7 @@ static int open_source(const struct fork_command *command, const struct child_ki
 				command->name, "do not trust it: end it with umbra kill");
 	case -EOPNOTSUPP:
 		return complain(EXIT_UNUSABLE, strerror(-error), command->name,
-				"with ports or --test-device it cannot be sent");
+				"with --test-device it cannot be sent");
 	default:
 		return complain(EXIT_UNUSABLE, strerror(-error), command->name,
 				"see umbra ps: it goes on here");

@@ -30,6 +30,7 @@
 #include "helper_program.h"
 #include "landing.h"
 #include "place.h"
+#include "share_option.h"
 #include "spare.h"
 #include "wire_line.h"
 
@@ -39,7 +40,8 @@ static const char default_port[] = "4640";
 
 static const char listen_help[] =
 	"usage: umbra listen [ADDRESS:PORT|PORT] --key FILE [--folder FOLDER] [--disks FOLDER]\n"
-	"                    [--wait SECONDS]\n"
+	"                    [--wait SECONDS] [--serve NAME[=packet|=disk]]...\n"
+	"                    [--bind MACHINE/NAME[=packet|=disk]]...\n"
 	"       umbra listen --make-key FILE\n"
 	"       umbra listen [ADDRESS:PORT|PORT] --cert FILE --cert-key FILE --ca FILE ...\n"
 	"Machines that umbra fork NAME --to HOST:PORT sends arrive here, and go on. It listens at\n"
@@ -50,7 +52,9 @@ static const char listen_help[] =
 	"(/var/tmp) until all of it is there; the machine runs before. A connection that is lost\n"
 	"is waited for, for SECONDS (60): then the machine ends. With --disks the files of its\n"
 	"disks come as well, into that FOLDER, while it runs, and it goes on in files of its own\n"
-	"there; without, its disks have to be here, where and what they were.\n";
+	"there; without, its disks have to be here, where and what they were. A machine that\n"
+	"has ports of just these kinds joins the hub here with those of --serve and --bind, as of\n"
+	"umbra run; nobody is at those of any other.\n";
 
 /*
  * A connection that somebody serves, the leader of a group of processes. line: it says a byte once
@@ -63,6 +67,7 @@ struct listen {
 	const char *place, *folder;
 	char *disks; /* NULL: none */
 	struct wire_secret secret;
+	struct share_plan ports;
 	int socket;
 	unsigned wait_s;
 	uint64_t most_bytes;
@@ -78,6 +83,7 @@ static int serve(const struct listen *listen, int taken)
 {
 	const struct arrival_place place = { .folder = listen->folder,
 					     .disks = listen->disks,
+					     .ports = &listen->ports,
 					     .most_bytes = listen->most_bytes,
 					     .wait_s = listen->wait_s,
 					     .begun = taken };
@@ -276,16 +282,20 @@ int verb_listen(int argc, char **argv)
 					       { "cert-key", 1, 0, 'P' },
 					       { "ca", 1, 0, 'A' },
 					       { "wait", 1, 0, 'w' },
+					       { "serve", 1, 0, 's' },
+					       { "bind", 1, 0, 'b' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	struct listen listen = { .folder = "/var/tmp", .wait_s = WAIT_S };
 	struct wire_certificates certificates = { .key = NULL };
 	const char *key = NULL;
 	int option;
-	int code;
+	int code = 0;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
 		switch (option) {
+		case 's': code = code ? code : share_option_serve(&listen.ports, optarg); break;
+		case 'b': code = code ? code : share_option_bind(&listen.ports, optarg); break;
 		case 'k': key = optarg; break;
 		case 'C': certificates.certificate = optarg; break;
 		case 'P': certificates.key = optarg; break;
@@ -311,7 +321,8 @@ int verb_listen(int argc, char **argv)
 		return complain(EXIT_USAGE, "unexpected argument", argv[optind + 1],
 				"see umbra listen --help");
 	listen.place = argv[optind];
-	code = wire_secret_read(key, &certificates, "", &listen.secret);
+	if (!code)
+		code = wire_secret_read(key, &certificates, "", &listen.secret);
 	if (!code)
 		code = begin(&listen);
 	if (!code)

@@ -361,7 +361,7 @@ static int take_new(struct run *run)
 }
 
 /* Its head; what is wrong with it the machine process says. */
-static void read_saved(struct machine_plan *machine, unsigned *ret_cards, int fd)
+static void read_saved(struct machine_plan *machine, struct machine_saved *ret, int fd)
 {
 	uint8_t head[MACHINE_SAVED_HEAD_BYTES];
 	const struct boot_file file = { .data = head, .bytes = sizeof(head) };
@@ -374,7 +374,7 @@ static void read_saved(struct machine_plan *machine, unsigned *ret_cards, int fd
 	machine->start_memory_bytes = saved.start_bytes;
 	machine->cpus = saved.cpus;
 	machine->has_bus = saved.has_bus;
-	*ret_cards = saved.cards;
+	*ret = saved;
 }
 
 /* By which who fills the file while it runs says what there is of it (vm/saved_blocks.h). */
@@ -393,11 +393,24 @@ static int take_pages_line(struct run *run)
 	return 0;
 }
 
+static int take_saved_ports(struct run *run, const uint8_t kind[SHARE_PORTS])
+{
+	struct share_plan *shares = &run->plan->shares;
+
+	if (!shares->count || share_option_fits(shares, kind))
+		return 0;
+	shares->count = 0;
+	if (run->ports_are_offered)
+		return 0;
+	return complain(EXIT_USAGE, "it has other ports than these", run->options.restore,
+			"say --serve and --bind as it was started with, or none of them");
+}
+
 /* What it had of the host is made anew: its machine process finds the rest wanting. */
 static int take_saved(struct run *run)
 {
 	struct plan *plan = run->plan;
-	unsigned cards = 0;
+	struct machine_saved saved = { .cards = 0 };
 	int code = take_file(run, GRANT_SAVED, run->options.restore,
 			     "name a file that umbra save has written");
 
@@ -411,15 +424,15 @@ static int take_saved(struct run *run)
 	if (!code)
 		code = take_host(run);
 	if (!code)
-		read_saved(&plan->machine, &cards, run->grants.fd[GRANT_SAVED]);
+		read_saved(&plan->machine, &saved, run->grants.fd[GRANT_SAVED]);
 	if (!code && plan->machine.has_bus)
 		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
 				       run->options.name, run->landing, &run->nets, plan);
 	run->has_layers = !code;
-	if (!code && plan->nets.count != cards)
+	if (!code && plan->nets.count != saved.cards)
 		code = complain(EXIT_USAGE, "it was saved with another number of network cards",
 				run->options.restore, "say --net once for each of them");
-	return code;
+	return code ? code : take_saved_ports(run, saved.port);
 }
 
 static int take_console(struct run *run)

@@ -32,6 +32,7 @@ struct run {
 	const struct cpu_host *host; /* NULL: it is still to be found */
 	const struct landing *landing; /* where its disks land (landing.h); NULL: they are here */
 	bool has_layers; /* that were made for it alone */
+	bool ports_are_offered; /* they are for one that has such, and for no other */
 	pid_t broker; /* this process, or one that was begun before (spare.h) */
 };
 

@@ -239,7 +239,7 @@ static const char *save_remedy(int error)
 	switch (error) {
 	case -EEXIST: return "say --replace, or name another file";
 	case -ECANCELED: case -ECONNRESET: return "it ended meanwhile";
-	case -EOPNOTSUPP: return "with ports or --test-device it cannot be saved";
+	case -EOPNOTSUPP: return "with --test-device it cannot be saved";
 	case -ENODEV: return "its disks cannot go on in another file: see umbra info";
 	case -EBUSY: return "it is being saved already: wait";
 	case -EPROTO: return "do not trust it: end it with umbra kill";

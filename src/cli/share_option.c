@@ -77,6 +77,22 @@ int share_option_bind(struct share_plan *shares, const char *text)
 	return 0;
 }
 
+static uint8_t kind_of(const struct wire_join *join)
+{
+	return share_port_kind(join->side,
+			  strcmp(join->class, "disk") ? SHARE_CLASS_PACKET : SHARE_CLASS_DISK);
+}
+
+bool share_option_fits(const struct share_plan *shares, const uint8_t kind[SHARE_PORTS])
+{
+	bool is_same = true;
+
+	for (unsigned n = 0; n < SHARE_PORTS; n++)
+		is_same &= kind[n] == (n < shares->count ? kind_of(&shares->port[n].join)
+							 : SHARE_PORT_NONE);
+	return is_same;
+}
+
 int share_rules_path(char *path, size_t bytes)
 {
 	return cli_user_file("XDG_CONFIG_HOME", ".config", "share.rules", path, bytes);

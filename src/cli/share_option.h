@@ -6,6 +6,8 @@
 /* NAME[=CLASS], MACHINE/NAME[=CLASS]; each: 0 or the exit code. */
 int share_option_serve(struct share_plan *shares, const char *text);
 int share_option_bind(struct share_plan *shares, const char *text);
+/* Whether these are as many, and of the same kinds (share_port_kind()). */
+bool share_option_fits(const struct share_plan *shares, const uint8_t kind[SHARE_PORTS]);
 /* name: the machine's, or NULL: then it can have no ports. */
 int share_option_take(struct share_plan *shares, const char *name);
 /* Where the user's rules are. 0 or -errno. */

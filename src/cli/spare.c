@@ -78,18 +78,21 @@ static int give(struct spare *spare, struct run *run)
 
 /* What was made on disks that do not stay, either. */
 int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
-		  const struct landing *landing)
+		  const struct landing *landing, const struct share_plan *ports)
 {
 	char number[16];
 	struct run run = { .options = { .console = "stdio", .restore = file, .name = name,
 					.pages_from = number, .detach = true },
 			   .plan = plan_new(), .broker = spare->broker.process.pid,
-			   .host = &spare->host, .landing = landing };
+			   .host = &spare->host, .landing = landing,
+			   .ports_are_offered = true };
 	int code = run.plan ? 0
 			    : complain(EXIT_FAULT, strerror(ENOMEM), name, "see umbra doctor");
 
 	snprintf(number, sizeof(number), "%d", pages);
 	grants_clear(&run.grants);
+	if (!code)
+		run.plan->shares = *ports;
 	if (!code)
 		code = run_prepare(&run);
 	if (!code)

@@ -17,7 +17,8 @@ int spare_begin(struct spare *ret);
 /*
  * In a process of its own, as umbra run --restore FILE --name NAME --detach, with the line by which
  * is said what there is of the file: the machine goes on in them. landing: where its disks land;
- * NULL: they are here. Once it runs, or has said on standard error why not: 0 or the exit code.
+ * NULL: they are here. ports: what it has if it has such. Once it runs, or has said on standard
+ * error why not: 0 or the exit code.
  */
 int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
-		  const struct landing *landing);
+		  const struct landing *landing, const struct share_plan *ports);

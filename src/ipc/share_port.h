@@ -39,6 +39,17 @@ enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
 enum share_part { SHARE_PART_BOTH, SHARE_PART_SERVES, SHARE_PART_BINDS, SHARE_PARTS };
 enum share_class { SHARE_CLASS_PACKET, SHARE_CLASS_DISK, SHARE_CLASSES };
 enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
+/* A port's side and class in a byte; 0: there is no port. */
+enum {
+	SHARE_PORT_KINDS = SHARE_CLASSES * SHARE_SIDE_BINDS,
+	SHARE_PORT_NONE = 0
+};
+static inline uint8_t share_port_kind(uint32_t side, uint32_t class)
+{
+	return (uint8_t)(class * SHARE_SIDE_BINDS + side);
+}
+static inline uint32_t share_port_side(uint8_t kind) { return 1 + (kind - 1u) % SHARE_SIDE_BINDS; }
+static inline uint32_t share_port_class(uint8_t kind) { return (kind - 1u) / SHARE_SIDE_BINDS; }
 
 /*
  * What a packet is. LENT: the pages of this number have appeared in the window. ENDED: they are

@@ -644,6 +644,34 @@ static bool take_ports(struct process *process, grant_set here, struct machine_o
 		    !port_window_make(port->window,
 				      grant_fd((enum grant)(GRANT_WINDOW_LINES + n))))
 			return false;
+		port->kind = share_port_kind(port->memory->side, port->memory->class);
+	}
+	return true;
+}
+
+/* Of a saved machine that has no place at the hub: ports that nobody is at. */
+static bool make_ports(struct process *process, struct machine_options *options)
+{
+	struct machine_saved saved = { .cpus = 0 };
+
+	/* what cannot be read is refused later, with a reason */
+	if (!options->saved.bytes || options->ports ||
+	    machine_read_saved(&options->saved, &saved))
+		return true;
+	for (unsigned n = 0; n < SHARE_PORTS && saved.port[n]; n++) {
+		struct machine_port *port = &options->port[options->ports++];
+
+		*port = (struct machine_port){ .window = &process->window[process->ports++],
+					       .doorbell_fd = -1,
+					       .answer_fd = -1,
+					       .kind = saved.port[n] };
+		port->memory = mmap(NULL, sizeof(*port->memory), PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (port->memory == MAP_FAILED || !port_window_make(port->window, -1))
+			return false;
+		port->memory->side = share_port_side(saved.port[n]);
+		port->memory->class = share_port_class(saved.port[n]);
+		process->port[n] = port->memory;
 	}
 	return true;
 }
@@ -674,7 +702,7 @@ static bool take_grants(struct process *process, grant_set here, struct machine_
 	return take_ports(process, here, options) &&
 	       grant_map_file(here, GRANT_KERNEL, &options->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &options->initrd) &&
-	       grant_map_file(here, GRANT_SAVED, &options->saved);
+	       grant_map_file(here, GRANT_SAVED, &options->saved) && make_ports(process, options);
 }
 
 static void take_plan(struct process *process, struct machine_options *options)

@@ -20,16 +20,17 @@
 
 #include "hub_internal.h"
 
-static bool has_ended(int pipe)
+bool hold_has_ended(const struct port *port)
 {
-	struct pollfd end = { .fd = pipe, .events = POLLIN };
+	struct pollfd end = { .fd = port->end, .events = POLLIN };
 
-	return poll(&end, 1, 0) != 0;
+	return port->end != HUB_NOBODY && poll(&end, 1, 0) > 0;
 }
 
 bool hold_begin(struct port *port)
 {
-	if (!port->memory || port->is_held || port->end == HUB_NOBODY || has_ended(port->end))
+	if (!port->memory || port->is_held || port->end == HUB_NOBODY ||
+	    hold_has_ended(port))
 		return false;
 	port->is_held = true;
 	port->between_until_ms = hub_now_ms() + HUB_PATIENCE_MS;

@@ -148,6 +148,8 @@ bool hold_begin(struct port *port);
  * leave then; NULL: there is none.
  */
 struct port *hold_end(struct hub *hub, struct port *port);
+/* Whether it is known that its machine is gone. */
+bool hold_has_ended(const struct port *port);
 /* Whether what is for it has to wait: it is held, or its device has not come to the new line. */
 bool hold_waits(const struct port *port);
 /* It was held for long enough, or without need. */

@@ -271,7 +271,8 @@ void window_leave(struct port *port)
 		return;
 	window->port[window->port[1] == port] = NULL;
 	port->window = NULL;
-	window->was_left = true; /* whether its machine has it still, nobody says */
+	/* whether its machine has it still, nobody says, unless that is gone */
+	window->was_left |= !hold_has_ended(port);
 	window_take(window);
 }
 

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "ipc/role.h"
 #include "machine_internal.h"
 
 /* Newer than the headers of some hosts. */
@@ -19,16 +20,31 @@
 #define UFFD_USER_MODE_ONLY 1
 #endif
 
+/* The lowest numbers are for what comes later (ipc/port_window.h). */
+static int open_behind_grants(void)
+{
+	const int low = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	int fd;
+
+	if (low < 0)
+		return -errno;
+	fd = fcntl(low, F_DUPFD_CLOEXEC, grant_fd(GRANTS));
+	if (fd < 0)
+		fd = -errno;
+	close(low);
+	return fd;
+}
+
 /* -errno: the host has it not, or does not permit it. */
 static int register_memory(const struct demand_hello *hello)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE };
 	struct uffdio_register range = { .range = { .start = hello->hva, .len = hello->bytes },
 					 .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+	const int fd = open_behind_grants();
 
 	if (fd < 0)
-		return -errno;
+		return fd;
 	if (ioctl(fd, UFFDIO_API, &api) || ioctl(fd, UFFDIO_REGISTER, &range)) {
 		const int error = -errno;
 

@@ -482,6 +482,9 @@ static uint32_t look_again(struct devices *devices)
 static void go_on_restored(struct devices *devices)
 {
 	bus_go_on(devices->bus);
+	for (unsigned n = 0; n < devices->machine->options.ports; n++)
+		if (devices->share[n])
+			share_go_on(devices->share[n]);
 	for (unsigned n = 0; n < devices->machine->options.cards; n++)
 		network_go_on(devices->network[n]);
 }
@@ -572,11 +575,26 @@ static void devices_stop(void *self)
 	slot_wake(&devices->block);
 }
 
-/* Once nothing of the guest's runs: what is lent is a fork's, too. */
+/* Once nothing of the guest's runs: what is lent, and will be written, is a fork's, too. */
 void devices_stand(struct devices *devices)
 {
 	if (devices->lender)
 		lender_stand(devices->lender);
+	for (unsigned n = 0; n < devices->machine->options.ports; n++)
+		if (devices->proxy[n])
+			disk_proxy_stand(devices->proxy[n]);
+}
+
+void devices_mark_lent(struct devices *devices, uint64_t *frames)
+{
+	if (devices->lender)
+		lender_mark(devices->lender, frames);
+}
+
+void devices_leave_lent(struct devices *devices)
+{
+	if (devices->lender)
+		lender_forked(devices->lender);
 }
 
 /* Its slots are others now, and empty, as the parent's were. */

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "boot/multiboot.h"
@@ -269,6 +270,18 @@ int machine_load(struct machine *machine, const char **ret_reason)
 	return error;
 }
 
+static bool has_ports(const struct machine_options *options, const uint8_t kind[SHARE_PORTS])
+{
+	for (unsigned n = 0; n < SHARE_PORTS; n++) {
+		const uint8_t own =
+			n < options->ports ? options->port[n].kind : SHARE_PORT_NONE;
+
+		if (own != kind[n])
+			return false;
+	}
+	return true;
+}
+
 /* Only what the head says: the rest is read without rights (machine_load()). */
 static int make_saved(struct machine *machine, const char **ret_reason)
 {
@@ -286,7 +299,7 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	machine->options.hv_features = head.features;
 	machine->options.debug_exit = head.debug_exit;
 	if (head.has_bus != !!machine->options.disks.memory ||
-	    head.cards != machine->options.cards) {
+	    head.cards != machine->options.cards || !has_ports(&machine->options, head.port)) {
 		*ret_reason = "it has other devices than this machine was given";
 		return -ENOTSUP;
 	}
@@ -310,6 +323,7 @@ int machine_read_saved(const struct boot_file *saved, struct machine_saved *ret)
 				       .cpus = head.cpus,
 				       .cards = head.cards,
 				       .has_bus = head.has_bus };
+	memcpy(ret->port, head.port, sizeof(ret->port));
 	return error;
 }
 

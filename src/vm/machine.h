@@ -47,7 +47,8 @@ struct machine_card { struct net_card_memory *memory; int doorbell_fd, answer_fd
 struct machine_port {
 	struct share_memory *memory;
 	struct port_window *window;
-	int doorbell_fd, answer_fd;
+	int doorbell_fd, answer_fd; /* -1: it has no place at the hub */
+	uint8_t kind; /* share_port_kind() */
 };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };
@@ -241,6 +242,7 @@ struct machine_saved {
 	uint64_t memory_bytes, start_bytes; /* start: 0 without a bus */
 	unsigned cpus, cards;
 	bool has_bus;
+	uint8_t port[SHARE_PORTS]; /* share_port_kind() of each that it has */
 };
 int machine_read_saved(const struct boot_file *saved, struct machine_saved *ret);
 /* What the guest has of its memory when it begins. */
@@ -347,7 +349,7 @@ void machine_stop(struct machine *machine);
  * Writes the machine in pieces, the last of them while it stands still; so it does afterwards,
  * until machine_resume(). 0; -ECANCELED when the machine ended first, or what write returned: then
  * the machine runs. docs/saved-state.md. From a thread that is none of the machine's, one at a
- * time. -EOPNOTSUPP: it has ports or the test device.
+ * time. -EOPNOTSUPP: it has the test device.
  */
 int machine_save(struct machine *machine,
 		 int (*write)(void *context, const void *data, size_t bytes), void *context);

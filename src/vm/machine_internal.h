@@ -231,6 +231,10 @@ int devices_event(void *machine, uint32_t connection, uint16_t flag);
 void devices_hold(struct devices *devices);
 /* While it stands still, before it is forked. */
 void devices_stand(struct devices *devices);
+/* Then: of frames as saved_frames() counts them, a bit each, those that others write, too. */
+void devices_mark_lent(struct devices *devices, uint64_t *frames);
+/* In what was forked and never runs: what is lent is its own. */
+void devices_leave_lent(struct devices *devices);
 void devices_let_go(struct devices *devices);
 /* machine_test_device.c; after machine_make_devices(). 0 or -ENOMEM. */
 int machine_make_test_device(struct machine *machine);

@@ -16,6 +16,17 @@ enum { MEMORY_MIN_BYTES = 1 << 20, TSC_HZ_MIN = 1000000, TSC_TOLERANCE_PPM = 200
 
 static const char damaged[] = "it is damaged, or no saved machine";
 
+/* The first ones, each of a kind that is known. */
+static void check_ports(struct archive *archive, const struct saved_head *head)
+{
+	for (unsigned n = 0; n < SHARE_PORTS && !archive->error; n++) {
+		archive_check(archive, !n || !head->port[n] || head->port[n - 1]);
+		if (head->port[n] > SHARE_PORT_KINDS)
+			archive_fail(archive, -ENOTSUP,
+				     "it has a port that this Umbra does not know");
+	}
+}
+
 int saved_read_head(const struct boot_file *file, struct saved_head *ret, const char **ret_reason)
 {
 	struct archive archive = archive_load_from(
@@ -38,6 +49,7 @@ int saved_read_head(const struct boot_file *file, struct saved_head *ret, const 
 						ret->start_bytes >= MEMORY_MIN_BYTES &&
 						ret->start_bytes <= ret->memory_bytes &&
 						ret->start_bytes % GUEST_PAGE_BYTES == 0);
+	check_ports(&archive, ret);
 	*ret_reason = archive.reason ? archive.reason : damaged;
 	return archive.error;
 }

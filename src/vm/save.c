@@ -43,6 +43,7 @@ void saved_head_archive(struct archive *archive, struct saved_head *head)
 		archive_u16(archive, &head->cards);
 		archive_u64(archive, &head->start_bytes);
 		archive_bool(archive, &head->display);
+		archive_bytes(archive, head->port, sizeof(head->port));
 	}
 	if (archive->error)
 		return;
@@ -120,6 +121,9 @@ static void put_rest(struct saver *saver)
 	struct machine *machine = saver->machine;
 
 	engine_take_dirty(machine->engine, saver->wanted);
+	/* which others write, and no engine notes */
+	if (machine->devices)
+		devices_mark_lent(machine->devices, saver->wanted);
 	for (uint64_t n = machine->memory.ram_bytes / GUEST_PAGE_BYTES; n < saved_frames(machine);
 	     n++)
 		saver->wanted[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
@@ -150,6 +154,8 @@ static void save(struct saver *saver)
 		saver->error = machine_pause(machine);
 	if (saver->error)
 		return;
+	if (machine->devices)
+		devices_stand(machine->devices);
 	move(machine, LIFE_SAVING);
 	saver_put_parts(saver);
 	put_rest(saver);

@@ -95,6 +95,7 @@ struct saved_head {
 	uint16_t cards;
 	uint64_t start_bytes;
 	bool display; /* likewise; where it was left out there is none */
+	uint8_t port[SHARE_PORTS]; /* likewise: share_port_kind() of each, the first ones */
 };
 
 struct saved_section { uint32_t name, version; uint64_t bytes; uint32_t crc, head_crc; };

@@ -9,7 +9,7 @@
 #include "lib/archive.h"
 #include "lib/crc32c.h"
 
-enum { PARTS_BYTES = 2 << 20, BITS_PER_WORD = 64 };
+enum { PARTS_BYTES = 2 << 20, PORT_PART_BYTES = 2 << 20, BITS_PER_WORD = 64 };
 
 /* ---- sections ---- */
 
@@ -137,8 +137,9 @@ static size_t buffer_bytes(const struct machine *machine)
 {
 	const uint64_t frames = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
 
-	return (PARTS_BYTES + frames / 8 + GUEST_PAGE_BYTES - 1) / GUEST_PAGE_BYTES *
-	       GUEST_PAGE_BYTES;
+	return (PARTS_BYTES + machine->options.ports * (size_t)PORT_PART_BYTES + frames / 8 +
+		GUEST_PAGE_BYTES - 1) /
+	       GUEST_PAGE_BYTES * GUEST_PAGE_BYTES;
 }
 
 bool saver_is_wanted(const struct saver *saver, uint64_t frame)
@@ -259,6 +260,8 @@ void saver_put_head(struct saver *saver)
 	};
 	struct archive archive = archive_save_to(saver->buffer, SAVED_HEAD_BYTES);
 
+	for (unsigned n = 0; n < machine->options.ports; n++)
+		head.port[n] = machine->options.port[n].kind;
 	saved_head_archive(&archive, &head);
 	put_bytes(saver, archive.data, SAVED_HEAD_BYTES);
 }
@@ -281,8 +284,7 @@ void saver_forget_wanted(struct saver *saver)
 
 int saver_check(const struct machine *machine)
 {
-	/* what another machine has of it would have to be saved, too */
-	return machine->options.ports || machine->test_device ? -EOPNOTSUPP : 0;
+	return machine->test_device ? -EOPNOTSUPP : 0;
 }
 
 int saver_make(struct saver *saver, struct machine *machine,

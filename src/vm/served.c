@@ -112,6 +112,8 @@ int machine_serve(struct machine *machine, uint64_t *ret_bytes, uint64_t *ret_pa
 	if (error)
 		return error;
 	pthread_mutex_init(&machine->lock, NULL); /* who held it was a thread of the other */
+	if (machine->devices)
+		devices_leave_lent(machine->devices);
 	served = mmap(NULL, sizeof(*served), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		      -1, 0);
 	if (served == MAP_FAILED)

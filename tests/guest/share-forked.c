@@ -1,9 +1,10 @@
 /*
- * The end that binds a channel to another machine (abi/share.h), which is forked meanwhile: the
- * machine that was forked goes on as if nothing had been, each packet once and in order; in what
- * was forked what is under way completes, once, as nobody's, what was lent is its own, and the
- * channel is taken away and offered again. sharing-forked.sh runs it beside guest-share, and
- * sharing-packets.py, where it may lend nothing, with one of another host.
+ * The end that binds a channel to another machine (abi/share.h), which is forked or saved
+ * meanwhile: that machine goes on as if nothing had been, each packet once and in order; in what was forked or
+ * restored what is under way completes, once, as nobody's, what was lent is its own, and the
+ * channel is taken away and offered again. Where it was restored at a port of its own the channel
+ * stays, and whoever serves there comes. sharing-forked.sh and sharing-saved.sh run it beside
+ * guest-share, and sharing-packets.py, where it may lend nothing, with one of another host.
  */
 #include "abi/share.h"
 #include "vmbus.h"
@@ -106,7 +107,35 @@ static void set_words(uint64_t first)
 		page[n] = first + n;
 }
 
-/* ---- what was forked ---- */
+/* ---- what was forked, or restored ---- */
+
+/* It has a port: who serves there has come. False: the host has something to say. */
+static bool has_peer(void)
+{
+	const uint64_t until = rdtsc() + PATIENCE_TSC;
+
+	while (!peer_is_there && bus_is_quiet() && rdtsc() < until)
+		for (unsigned n = 0; n < 1000 && !peer_is_there; n++)
+			hear();
+	return peer_is_there;
+}
+
+static _Noreturn void be_joined(void)
+{
+	const uint64_t until = rdtsc() + PATIENCE_TSC;
+
+	done = failed = echoes = 0;
+	put(0);
+	while ((under_way || !echoes) && rdtsc() < until)
+		hear();
+	check_equal("who serves anew has what is sent", done, 1);
+	check_equal("and sends it back", echoes, 1);
+	put(LAST);
+	while (peer_is_there && rdtsc() < until)
+		hear();
+	check("and goes", !peer_is_there);
+	finish();
+}
 
 static void be_child(unsigned sent)
 {
@@ -123,6 +152,8 @@ static void be_child(unsigned sent)
 	check("what was lent is as it was", words_are(9000));
 	set_words(1);
 	check("and its own", words_are(1));
+	if (has_peer())
+		be_joined();
 	check("the channel is taken away", bus_expect(VMBUS_RESCIND) != NULL);
 	bus_post_on(VMBUS_CONNECTION, &release, sizeof(release));
 	again = bus_expect(VMBUS_OFFER);

@@ -1,5 +1,5 @@
 /* See disk_proxy.h. */
-#include "disk_proxy.h"
+#include "disk_proxy_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -18,73 +18,6 @@
 #include "lender.h"
 #include "lib/check.h"
 
-enum {
-	SLOTS = SHARE_DISK_REQUESTS,
-	SLOT_BYTES = SHARE_DISK_MAX_BYTES,
-	SLOT_PAGES = SLOT_BYTES / SLOT_PAGE_BYTES,
-	AGAIN_MS = 1000,
-	SECTOR_LEAST_BYTES = 512,
-};
-_Static_assert((int)SLOT_BYTES <= (int)BLOCK_SLOT_BYTES, "a controller takes such slots");
-_Static_assert((int)SHARE_DISK_READ == (int)BLOCK_READ && (int)SHARE_DISK_FLUSH == (int)BLOCK_FLUSH,
-	       "a request says what the controller says");
-_Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a window has them");
-
-/* Refused: the hub is asked again later. Stranger: not before another one comes. */
-enum server_state { NOBODY, STRANGER, ASKING, REFUSED, GREETING, SERVING };
-
-struct pending {
-	bool is_there, is_sent;
-	uint64_t number;
-	struct slot_request request;
-};
-
-struct proxy_counters {
-	uint64_t requests, answered, again, late, rounds, strangers, wrong, refused, hubs;
-	uint64_t hubs_failed;
-};
-
-struct disk_proxy {
-	pthread_mutex_t lock;
-	unsigned number;
-
-	/* the controller's side */
-	struct storage *storage;
-	struct slot_client disk_client;
-	struct slot_server disk_server;
-	struct block_memory *block;
-	size_t block_bytes;
-	uint8_t *written; /* as block->data, of what the server only reads */
-	struct pending pending[SLOTS];
-	uint64_t last_number;
-	bool answers, arrived, told_served; /* told_served: the controller, at last */
-	bool is_lost; /* the controller is to be told */
-
-	/* the hub's side */
-	struct share_memory *memory;
-	struct port_window *window;
-	struct lender *lender;
-	struct slot_client *client, *wakes;
-	uint32_t generation;
-	uint32_t peer_word; /* another each time that the server opens its channel; 0: nobody */
-	bool cut_off, peer_is_there, submitted;
-	uint64_t epoch, number_sent;
-	bool is_hubs[SHARE_SLOTS];
-	unsigned send_free;
-	uint8_t send_stack[SHARE_SEND_SLOTS];
-	struct share_packet sent[SHARE_SLOTS];
-
-	/* the server's */
-	enum server_state state;
-	int64_t again_ms; /* refused, or greeting: invariant 4 */
-	bool is_asked, asks_anew; /* of ASK: it is with the hub; it is time for the next */
-	uint32_t round;
-	bool is_known;
-	struct share_disk_welcome disk; /* as the first server said */
-
-	struct proxy_counters counters;
-};
-
 void check_disk_proxy(const struct disk_proxy *proxy)
 {
 	unsigned send_free = 0;
@@ -98,6 +31,7 @@ void check_disk_proxy(const struct disk_proxy *proxy)
 		send_free += !proxy->is_hubs[n];
 	assert(send_free == proxy->send_free);
 	assert(proxy->state != SERVING || proxy->is_known);
+	assert(!proxy->is_old || proxy->last_old <= proxy->last_number);
 }
 
 static int64_t now_ms(void)
@@ -189,17 +123,6 @@ static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldes
 	pending->is_sent = send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
 }
 
-/* What is pending and was not sent in this round, where its number is not too far ahead. */
-static void send_requests(struct disk_proxy *proxy)
-{
-	const uint64_t oldest = oldest_number(proxy);
-
-	for (unsigned n = 0; n < SLOTS && proxy->state == SERVING; n++)
-		if (proxy->pending[n].is_there && !proxy->pending[n].is_sent &&
-		    proxy->pending[n].number - oldest < SHARE_DISK_SPAN)
-			send_request(proxy, n, oldest);
-}
-
 /* Of a hub or server's machine of an earlier version there is no window that is only read. */
 static uint32_t most_version(const struct disk_proxy *proxy)
 {
@@ -212,7 +135,7 @@ static void greet(struct disk_proxy *proxy)
 						  .least = SHARE_DISK_1_1,
 						  .most = most_version(proxy),
 						  .round = proxy->round,
-						  .session = proxy->epoch };
+						  .session = proxy->session };
 
 	proxy->again_ms = now_ms() + AGAIN_MS;
 	send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
@@ -224,6 +147,43 @@ static void begin_round(struct disk_proxy *proxy)
 	proxy->round++;
 	proxy->counters.rounds++;
 	greet(proxy);
+}
+
+bool disk_proxy_has_old(const struct disk_proxy *proxy)
+{
+	for (unsigned n = 0; n < SLOTS; n++)
+		if (proxy->pending[n].is_there && proxy->pending[n].number <= proxy->last_old)
+			return true;
+	return false;
+}
+
+/* Invariant 7: what was asked in it is answered. */
+static void end_old_session(struct disk_proxy *proxy)
+{
+	proxy->is_old = false;
+	proxy->session = proxy->next_session;
+	if (proxy->state >= GREETING)
+		begin_round(proxy);
+}
+
+static bool may_be_sent(const struct disk_proxy *proxy, const struct pending *pending,
+			uint64_t oldest)
+{
+	return pending->is_there && !pending->is_sent &&
+	       pending->number - oldest < SHARE_DISK_SPAN &&
+	       (!proxy->is_old || pending->number <= proxy->last_old);
+}
+
+/* What is pending and was not sent in this round, where its number is not too far ahead. */
+static void send_requests(struct disk_proxy *proxy)
+{
+	const uint64_t oldest = oldest_number(proxy);
+
+	if (proxy->is_old && !disk_proxy_has_old(proxy))
+		end_old_session(proxy);
+	for (unsigned n = 0; n < SLOTS && proxy->state == SERVING; n++)
+		if (may_be_sent(proxy, &proxy->pending[n], oldest))
+			send_request(proxy, n, oldest);
 }
 
 static bool ask_hub(struct disk_proxy *proxy)
@@ -298,7 +258,7 @@ static void disk_kicked(void *context)
 
 static bool is_power_of_2(uint32_t value) { return value && !(value & (value - 1)); }
 
-static bool is_disk(const struct share_disk_welcome *said)
+bool disk_proxy_is_disk(const struct share_disk_welcome *said)
 {
 	return is_power_of_2(said->sector_bytes) && is_power_of_2(said->physical_bytes) &&
 	       said->sector_bytes >= SECTOR_LEAST_BYTES && said->sector_bytes <= SLOT_PAGE_BYTES &&
@@ -322,7 +282,7 @@ static void take_welcome(struct disk_proxy *proxy, const uint8_t *bytes)
 	if (proxy->state != GREETING || said.round != proxy->round)
 		return;
 	if (said.version < SHARE_DISK_1_1 || said.version > most_version(proxy) ||
-	    !is_disk(&said) ||
+	    !disk_proxy_is_disk(&said) ||
 	    (proxy->is_known && !is_same_disk(&proxy->disk, &said))) {
 		proxy->counters.strangers++;
 		proxy->state = STRANGER;
@@ -497,7 +457,7 @@ static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
 }
 
 /* Nobody knows whose bytes are gone: what the guest hears is that none of it may be there. */
-static void fail_pending(struct disk_proxy *proxy)
+void disk_proxy_fail_pending(struct disk_proxy *proxy)
 {
 	take_waiting(proxy);
 	for (unsigned n = 0; n < SLOTS; n++)
@@ -521,7 +481,7 @@ static void follow_window(struct disk_proxy *proxy)
 		lender_tell_change(proxy->lender, gpa, WINDOW_HALF_BYTES);
 		lender_tell_change(proxy->lender, read_only_gpa, WINDOW_HALF_BYTES);
 		if (port_window_take_lost(proxy->window))
-			fail_pending(proxy);
+			disk_proxy_fail_pending(proxy);
 		if (was_shared)
 			begin_with_server(proxy);
 		port_window_accept(proxy->window, proxy->memory);
@@ -550,8 +510,7 @@ static void follow_peer(struct disk_proxy *proxy)
 	}
 }
 
-/* What the controller is told, outside of the lock. */
-static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers, bool is_served)
+struct block_disk disk_proxy_block_disk(const struct disk_proxy *proxy)
 {
 	const struct share_disk_welcome *disk = &proxy->disk;
 	struct block_disk is = { .size_bytes = disk->size_bytes,
@@ -560,17 +519,44 @@ static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers
 				 .read_only = disk->flags & SHARE_DISK_READ_ONLY };
 
 	memcpy(is.id, disk->id, sizeof(is.id));
-	if (arrived || is_served != proxy->told_served)
+	return is;
+}
+
+static void tell_served(struct disk_proxy *proxy, bool is_served)
+{
+	if (is_served != proxy->told_served)
 		storage_serve(proxy->storage, is_served);
 	proxy->told_served = is_served;
-	if (arrived)
-		storage_arrive(proxy->storage, &is);
+}
+
+/*
+ * What the controller is told, outside of the lock: that nobody serves before it takes more; what
+ * was answered of the disk that was before that is gone; and only then which one has come.
+ */
+static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers, bool is_served)
+{
+	const struct block_disk disk = disk_proxy_block_disk(proxy);
+
+	if (!is_served)
+		tell_served(proxy, false);
 	/* its answers are this process's own, one to each request */
 	if (answers && storage_collect(proxy->storage) < 0)
 		abort();
 	if (proxy->is_lost)
 		storage_lose(proxy->storage);
 	proxy->is_lost = false;
+	if (arrived)
+		storage_arrive(proxy->storage, &disk);
+	if (is_served)
+		tell_served(proxy, true);
+}
+
+/* Takes what it has to be told. */
+static void take_news(struct disk_proxy *proxy, bool *ret_arrived, bool *ret_answers)
+{
+	*ret_arrived = proxy->arrived;
+	*ret_answers = proxy->answers;
+	proxy->arrived = proxy->answers = false;
 }
 
 void disk_proxy_collect(struct disk_proxy *proxy)
@@ -591,10 +577,8 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 	}
 	send_requests(proxy);
 	kick(proxy);
-	arrived = proxy->arrived;
-	answers = proxy->answers;
+	take_news(proxy, &arrived, &answers);
 	is_served = proxy->state == SERVING;
-	proxy->arrived = proxy->answers = false;
 	CHECK(check_disk_proxy(proxy));
 	pthread_mutex_unlock(&proxy->lock);
 	tell_controller(proxy, arrived, answers, is_served);
@@ -619,13 +603,22 @@ static struct block_memory *make_slots(struct port_window *window, size_t *ret_b
 	return NULL;
 }
 
+/* As long as the slots, and of no window. */
+static uint8_t *make_stood(void)
+{
+	void *at = mmap(NULL, SLOTS * (size_t)SLOT_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return at == MAP_FAILED ? NULL : at;
+}
+
 /* As long as the slots, and kept as they are. */
 static uint8_t *make_written(struct port_window *window)
 {
 	const size_t bytes = SLOTS * (size_t)SLOT_BYTES;
-	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *at = make_stood();
 
-	if (at == MAP_FAILED)
+	if (!at)
 		return NULL;
 	if (port_window_show(window, WINDOW_OWN, 0, at, bytes, true))
 		return at;
@@ -637,7 +630,8 @@ static bool make_controller(struct disk_proxy *proxy, struct bus *bus)
 {
 	proxy->block = make_slots(proxy->window, &proxy->block_bytes);
 	proxy->written = make_written(proxy->window);
-	if (!proxy->block || !proxy->written)
+	proxy->stood = make_stood();
+	if (!proxy->block || !proxy->written || !proxy->stood)
 		return false;
 	proxy->disk_client = (struct slot_client){ .queue = &proxy->block->queue, .slots = SLOTS,
 						   .kicked = disk_kicked, .context = proxy };
@@ -658,7 +652,7 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 		return NULL;
 	*proxy = (struct disk_proxy){ .number = number, .memory = memory, .client = client,
 				      .wakes = wakes, .epoch = memory->epoch, .window = window,
-				      .lender = lender };
+				      .lender = lender, .session = memory->epoch };
 	pthread_mutex_init(&proxy->lock, NULL);
 	reset_slots(proxy);
 	if (make_controller(proxy, bus))
@@ -675,7 +669,17 @@ void disk_proxy_destroy(struct disk_proxy *proxy)
 		munmap(proxy->block, proxy->block_bytes);
 	if (proxy->written)
 		munmap(proxy->written, SLOTS * (size_t)SLOT_BYTES);
+	if (proxy->stood)
+		munmap(proxy->stood, SLOTS * (size_t)SLOT_BYTES);
 	free(proxy);
+}
+
+void disk_proxy_leave(struct disk_proxy *proxy)
+{
+	disk_proxy_fail_pending(proxy);
+	proxy->arrived = proxy->is_known = proxy->is_old = false;
+	proxy->state = NOBODY;
+	proxy->is_lost = true;
 }
 
 void disk_proxy_forked(struct disk_proxy *proxy)
@@ -683,16 +687,46 @@ void disk_proxy_forked(struct disk_proxy *proxy)
 	pthread_mutex_init(&proxy->lock, NULL);
 	port_window_forked(proxy->window);
 	storage_forked(proxy->storage);
-	fail_pending(proxy);
+	disk_proxy_leave(proxy);
 	reset_slots(proxy);
 	proxy->client->doorbell_fd = proxy->client->answer_fd = -1;
 	slot_restart(proxy->client);
 	proxy->generation = proxy->peer_word = 0;
 	proxy->cut_off = proxy->peer_is_there = proxy->submitted = false;
-	proxy->is_asked = proxy->asks_anew = proxy->arrived = false;
-	proxy->state = NOBODY;
-	proxy->is_lost = true;
+	proxy->is_asked = proxy->asks_anew = false;
 	CHECK(check_disk_proxy(proxy));
+}
+
+/* Another one each time, by which nobody else asks. */
+static uint64_t session_after(uint64_t session)
+{
+	return session * 6364136223846793005u + 1442695040888963407u;
+}
+
+void disk_proxy_stand(struct disk_proxy *proxy)
+{
+	bool arrived;
+	bool answers;
+
+	take_news(proxy, &arrived, &answers);
+	tell_controller(proxy, arrived, answers, proxy->state == SERVING);
+	proxy->stood_lost = false;
+	for (unsigned n = 0; n < SLOTS; n++) {
+		const struct pending *pending = &proxy->pending[n];
+		const size_t at = n * (size_t)SLOT_BYTES;
+
+		if (!pending->is_there)
+			continue;
+		if (!proxy->is_old) {
+			proxy->is_old = true;
+			proxy->last_old = proxy->last_number;
+			proxy->next_session = session_after(proxy->session);
+		}
+		if (pending->request.kind != BLOCK_WRITE)
+			continue;
+		memcpy(proxy->stood + at, proxy->written + at, pending->request.bytes);
+		proxy->stood_lost |= is_slot_lost(proxy, n);
+	}
 }
 
 size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes)
@@ -714,6 +748,8 @@ size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t 
 
 static void unit_destroy(void *self) { disk_proxy_destroy(self); }
 static void unit_forked(void *self) { disk_proxy_forked(self); }
+static void unit_archive(struct archive *archive, void *self) { disk_proxy_archive(archive, self); }
+static void unit_restored(void *self) { disk_proxy_restored(self); }
 /* A refusal may have been taken back, or a permission, of which nobody tells: invariant 4. */
 static void unit_tick(void *self, unsigned seconds)
 {
@@ -741,8 +777,11 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 const struct unit_ops disk_proxy_unit = {
 	.name = "disk-proxy",
 	.numbered = true,
+	.section = UNIT_SECTION('P', 'D', 'S', 'K'),
 	.tick = unit_tick,
 	.forked = unit_forked,
 	.destroy = unit_destroy,
+	.archive = unit_archive,
+	.restored = unit_restored,
 	.statistics = unit_statistics,
 };

@@ -29,11 +29,16 @@
  *  5. Hub and server are hostile: what they say is copied, then checked; an answer to what is not
  *     pending does nothing. Of this machine they reach the window, and nothing else.
  *
- *  6. In what was forked the port is nobody's: what is pending fails (-EIO; the other machine has
- *     it from this one), and the disk is taken out of its controller.
+ *  6. In what was forked, and in what was restored and has no place at the hub, nobody goes on with
+ *     what was: what is pending fails (-EIO; the other machine has it from this one), and the disk
+ *     is taken out of its controller. Who comes then brings another one.
+ *  7. In what was restored at a port what is pending is asked by the numbers that it had, in the
+ *     session that it was asked in, and nothing else is, until all of it is answered; then another
+ *     session begins. So it is in a machine that stood and goes on: of two that go on from one
+ *     moment none is taken for the other, and a number that one has used is never the other's.
  *
  * Left out: pages of the guest's own in the window instead of copies, which cost more
- * (docs/sharing.md); a machine that has such a disk is not saved.
+ * (docs/sharing.md).
  */
 #pragma once
 
@@ -44,6 +49,7 @@
 #include "lib/unit.h"
 #include "vmbus/vmbus.h"
 
+struct archive;
 struct disk_proxy;
 struct lender;
 
@@ -61,8 +67,13 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 void disk_proxy_destroy(struct disk_proxy *proxy);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void disk_proxy_collect(struct disk_proxy *proxy);
+/* The machine stands still: what will be written is had in memory of its own, too. */
+void disk_proxy_stand(struct disk_proxy *proxy);
 /* Its port's memory is its own, and empty; while there is one thread. */
 void disk_proxy_forked(struct disk_proxy *proxy);
+/* As bytes, once it stands, and back, before anything runs. */
+void disk_proxy_archive(struct archive *archive, struct disk_proxy *proxy);
+void disk_proxy_restored(struct disk_proxy *proxy);
 /* Invariant 1. With its lock, or while nothing runs. */
 void check_disk_proxy(const struct disk_proxy *proxy);
 size_t disk_proxy_statistics(const struct disk_proxy *proxy, char *text, size_t bytes);

@@ -226,6 +226,22 @@ void lender_stand(struct lender *lender)
 	pthread_mutex_unlock(&lender->lock);
 }
 
+void lender_mark(struct lender *lender, uint64_t *frames)
+{
+	pthread_mutex_lock(&lender->lock);
+	for (unsigned n = 0; n < LENDER_RUNS; n++) {
+		const struct held *held = &lender->held[n];
+		uint64_t frame = 0;
+
+		if (held->gfn != NO_FRAME)
+			frame = (uint64_t)(place_of(lender, held) - lender->memory->ram) /
+				GUEST_PAGE_BYTES;
+		for (uint32_t k = 0; k < held->pages; k++)
+			frames[(frame + k) / 64] |= 1ull << (frame + k) % 64;
+	}
+	pthread_mutex_unlock(&lender->lock);
+}
+
 /* By no call that changes places: who was just forked may not (ipc/role.c). */
 void lender_forked(struct lender *lender)
 {

@@ -50,6 +50,8 @@ uint64_t lender_read_only_gpa(const struct lender *lender, unsigned number);
 void lender_tell_change(struct lender *lender, uint64_t gpa, size_t bytes);
 /* The machine stands still, and may be forked: what is lent is had in memory of its own, too. */
 void lender_stand(struct lender *lender);
+/* Of frames of RAM as they lie in this process, a bit each: those that are lent are set. */
+void lender_mark(struct lender *lender, uint64_t *frames);
 /* In what was forked: nothing is lent. */
 void lender_forked(struct lender *lender);
 void lender_destroy(struct lender *lender);

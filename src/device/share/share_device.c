@@ -12,10 +12,12 @@
 #include "abi/share_disk.h"
 #include "abi/vmbus_layout.h"
 #include "lend_table.h"
+#include "lib/archive.h"
 #include "lib/check.h"
 
 /* of each packet that is sent, each end of a lend, and each packet that is being taken */
 enum { OWED = SHARE_SEND_SLOTS + LENDS + 1 };
+#define NO_PEERS_WORD UINT32_MAX
 enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_WAITS, SLOT_STATES };
 
 _Static_assert((int)SHARE_MESSAGE_BYTES == (int)SHARE_PACKET_MAX_BYTES, "a packet is a message");
@@ -817,12 +819,12 @@ void share_pause(struct share *share)
 	bus_channel_unlock(share->channel);
 }
 
-void share_resume(struct share *share)
+/* What the guest has to hear now that it runs. */
+void share_go_on(struct share *share)
 {
 	bool is_renewed;
 
 	bus_channel_lock(share->channel);
-	share->paused = false;
 	guest_memory_begin();
 	deliver(share);
 	kick(share);
@@ -834,30 +836,75 @@ void share_resume(struct share *share)
 	bus_channel_run(share->channel);
 }
 
-/* ---- in what was forked ---- */
+void share_resume(struct share *share)
+{
+	bus_channel_lock(share->channel);
+	share->paused = false;
+	bus_channel_unlock(share->channel);
+	share_go_on(share);
+}
 
-static void forget_sent(struct share *share)
+/* ---- in what was forked or restored ---- */
+
+static void list_sent(const struct share *share, struct owed list[OWED], uint32_t *count)
 {
 	for (unsigned n = 0; n < share->ordered; n++) {
 		const unsigned slot = share->order[(share->order_first + n) % SHARE_SEND_SLOTS];
 		const enum share_packet_kind kind = share->packet[slot].kind;
 
-		if (share->sent[slot].wants_completion && share->is_open)
-			owe(share, share->sent[slot].transaction, message_of(kind), SHARE_NO_PEER);
+		if (!share->sent[slot].wants_completion)
+			continue;
+		assert(*count < OWED);
+		list[(*count)++] = (struct owed){
+			.transaction = share->sent[slot].transaction,
+			.completes = true,
+			.answer.head = { .kind = message_of(kind), .status = SHARE_NO_PEER },
+		};
 	}
+}
+
+static void list_lends(const struct share *share, struct owed list[OWED], uint32_t *count)
+{
+	for (unsigned n = 0; n < LENDS; n++) {
+		const struct lend *lend = &share->lends.lend[n];
+
+		if (lend->state == LEND_FREE || !lend->wants_completion)
+			continue;
+		assert(*count < OWED);
+		list[(*count)++] = (struct owed){
+			.transaction = lend->transaction,
+			.completes = true,
+			.answer.head = { .kind = SHARE_END, .status = SHARE_DONE },
+		};
+	}
+}
+
+/* What the guest is owed where nobody goes on with what was; how many. */
+static uint32_t list_owed(const struct share *share, struct owed list[OWED])
+{
+	uint32_t count = 0;
+
+	for (unsigned n = 0; n < share->owed_count; n++)
+		list[count++] = share->owed[(share->owed_first + n) % OWED];
+	if (!share->is_open)
+		return count;
+	list_sent(share, list, &count);
+	list_lends(share, list, &count);
+	return count;
+}
+
+static void take_owed(struct share *share, const struct owed *list, uint32_t count)
+{
+	memcpy(share->owed, list, count * sizeof(list[0]));
+	share->owed_first = 0;
+	share->owed_count = count;
 }
 
 static void forget_lends(struct share *share)
 {
-	for (unsigned n = 0; n < LENDS; n++) {
-		struct lend *lend = &share->lends.lend[n];
-
-		if (lend->state == LEND_FREE)
-			continue;
-		if (lend->wants_completion && share->is_open)
-			owe(share, lend->transaction, SHARE_END, SHARE_DONE);
-		lend_forget(&share->lends, lend);
-	}
+	for (unsigned n = 0; n < LENDS; n++)
+		if (share->lends.lend[n].state != LEND_FREE)
+			lend_forget(&share->lends, &share->lends.lend[n]);
 }
 
 static void reset_slots(struct share *share)
@@ -871,8 +918,10 @@ static void reset_slots(struct share *share)
 
 void share_forked(struct share *share)
 {
+	struct owed list[OWED];
+
 	port_window_forked(share->window);
-	forget_sent(share);
+	take_owed(share, list, list_owed(share, list));
 	forget_lends(share);
 	reset_slots(share);
 	share->client->doorbell_fd = share->client->answer_fd = -1;
@@ -880,6 +929,54 @@ void share_forked(struct share *share)
 	share->generation = share->serving = share->peer_word = 0;
 	share->cut_off = share->peer_is_there = share->submitted = false;
 	share->is_renewed = true;
+	if (share->told_word)
+		share->told_word = NO_PEERS_WORD;
+	CHECK(check_share(share));
+}
+
+static void owed_archive(struct archive *archive, struct owed *owed)
+{
+	struct share_lent *answer = &owed->answer;
+
+	archive_u64(archive, &owed->transaction);
+	archive_bool(archive, &owed->completes);
+	archive_u32(archive, &answer->head.kind);
+	archive_u32(archive, &answer->head.status);
+	archive_u32(archive, &answer->id);
+	archive_u32(archive, &answer->first);
+	archive_u32(archive, &answer->pages);
+	archive_u32(archive, &answer->flags);
+}
+
+/* The port is there anew, or nobody's: that is no peer of which the guest was told before. */
+static void restored(struct share *share, bool was_told)
+{
+	share->told_word = was_told ? NO_PEERS_WORD : 0;
+	share->is_renewed = share->client->answer_fd < 0;
+	share->openings = share->is_open;
+	__atomic_store_n(&share->memory->is_open, share->openings, __ATOMIC_RELEASE);
+}
+
+void share_archive(struct archive *archive, struct share *share)
+{
+	struct owed list[OWED];
+	uint32_t count = archive->loading ? 0 : list_owed(share, list);
+	bool was_told = share->version && share->told_word;
+
+	archive_bool(archive, &share->is_open);
+	archive_u32(archive, &share->version);
+	archive_bool(archive, &was_told);
+	archive_u32(archive, &count);
+	archive_check(archive, !share->version || (share->is_open &&
+						   share->version >= SHARE_1_0 &&
+						   share->version <= SHARE_1_2));
+	archive_check(archive, count <= OWED && (share->is_open || (!count && !was_told)));
+	for (uint32_t n = 0; n < count && !archive->error; n++)
+		owed_archive(archive, &list[n]);
+	if (!archive->loading || archive->error)
+		return;
+	take_owed(share, list, count);
+	restored(share, was_told);
 	CHECK(check_share(share));
 }
 
@@ -942,6 +1039,7 @@ size_t share_statistics(const struct share *share, char *text, size_t bytes)
 static void unit_pause(void *self) { share_pause(self); }
 static void unit_resume(void *self) { share_resume(self); }
 static void unit_forked(void *self) { share_forked(self); }
+static void unit_archive(struct archive *archive, void *self) { share_archive(archive, self); }
 static void unit_destroy(void *self) { share_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
 {
@@ -950,10 +1048,12 @@ static size_t unit_statistics(const void *self, char *text, size_t bytes)
 
 const struct unit_ops share_unit = {
 	.name = "share",
+	.section = UNIT_SECTION('P', 'O', 'R', 'T'),
 	.numbered = true,
 	.pause = unit_pause,
 	.resume = unit_resume,
 	.forked = unit_forked,
 	.destroy = unit_destroy,
+	.archive = unit_archive,
 	.statistics = unit_statistics,
 };

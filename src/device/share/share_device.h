@@ -21,11 +21,9 @@
  *     window is exchanged: the pages are then this machine's alone. Nothing is lent before the hub
  *     has been asked, and unless the window is shared.
  *
- *  7. In what was forked the port is nobody's: what was under way there completes as SHARE_NO_PEER
- *     (the other machine has it from this one), what was lent is its own, and the channel is taken
- *     away and offered again. Nobody is at its other end.
- *
- * Left out: saving a machine that has such a channel (machine_save() refuses).
+ *  7. In what was forked or restored what was under way completes as SHARE_NO_PEER (the other
+ *     machine has it from this one), and what was lent is its own. The guest is told that the other
+ *     end has gone, or, where the port is nobody's, the channel is taken away and offered again.
  */
 #pragma once
 
@@ -33,6 +31,7 @@
 #include "ipc/share_port.h"
 #include "vmbus/vmbus.h"
 
+struct archive;
 struct lender;
 struct share;
 
@@ -53,6 +52,9 @@ void share_pause(struct share *share);
 void share_resume(struct share *share);
 /* Its memory is its own, and empty; while there is one thread. */
 void share_forked(struct share *share);
+/* As bytes, once it stands, and back, before anything runs; and when it may. */
+void share_archive(struct archive *archive, struct share *share);
+void share_go_on(struct share *share);
 /* Invariants 1 and 2. With the channel's lock, or while nothing runs. */
 void check_share(const struct share *share);
 /* Counters as text; the length without the NUL. */

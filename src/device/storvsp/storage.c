@@ -731,18 +731,35 @@ static void go_on(struct storage *storage)
 	kick(storage);
 }
 
+/* With the lock. */
+static void changed(struct storage *storage)
+{
+	storage->must_tell = true;
+	tell_guest(storage);
+	CHECK(check_storage(storage));
+}
+
 void storage_arrive(struct storage *storage, const struct block_disk *disk)
 {
 	bus_channel_lock(storage->channel);
-	assert(storage->awaited && !storage->disks);
+	assert(!storage->luns);
 	describe(storage, disk, &storage->disk[0]);
 	storage->disks = 1;
 	storage->luns = 1;
+	if (!storage->awaited)
+		changed(storage);
 	storage->awaited = false;
 	go_on(storage);
 	CHECK(check_storage(storage));
 	bus_channel_unlock(storage->channel);
 	bus_channel_run(storage->channel);
+}
+
+void storage_know(struct storage *storage, const struct block_disk *disk)
+{
+	describe(storage, disk, &storage->disk[0]);
+	storage->disks = 1;
+	storage->away = true;
 }
 
 void storage_serve(struct storage *storage, bool is_served)
@@ -759,14 +776,6 @@ void storage_on_release(struct storage *storage, void (*released)(void *context)
 {
 	storage->released = released;
 	storage->context = context;
-}
-
-/* With the lock. */
-static void changed(struct storage *storage)
-{
-	storage->must_tell = true;
-	tell_guest(storage);
-	CHECK(check_storage(storage));
 }
 
 /* What a drive keeps when the disc in it is another one, or none. */

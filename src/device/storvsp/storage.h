@@ -39,13 +39,16 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client);
 /*
  * The number-th with a single disk, of which nothing is known yet: what its guest asks of it waits
- * until storage_arrive() has said what it is, once. Its slots follow each other in memory->data,
- * those of what is written in `written`, each of slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
+ * until storage_arrive() has said what it is: once, and once more after each storage_lose(). Its
+ * slots follow each other in memory->data, those of what is written in `written`, each of
+ * slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
  */
 struct storage *storage_create_served(struct bus *bus, unsigned number,
 				      struct block_memory *memory, uint8_t *written,
 				      struct slot_client *client, uint32_t slot_bytes);
 void storage_arrive(struct storage *storage, const struct block_disk *disk);
+/* Of one that is loaded: what it is, while nobody serves it; before storage_served_archive(). */
+void storage_know(struct storage *storage, const struct block_disk *disk);
 /*
  * Whether somebody serves that disk now. While nobody does, no command is executed and no data
  * leave the guest's memory; what is under way stays so. Its channel's lock may not be held.
@@ -95,6 +98,12 @@ void storage_resume(struct storage *storage);
  * loaded on its own.
  */
 void storage_archive(struct archive *archive, struct storage *storage);
+/*
+ * The same of one whose disk another machine serves: with its requests, which stay under way. In
+ * whoever serves them so many slots are; nothing lies in its queue that was not collected.
+ */
+void storage_served_archive(struct archive *archive, struct storage *storage);
+uint32_t storage_slots_under_way(const struct storage *storage);
 /* Invariant 1. With the channel's lock, or while nothing runs. */
 void check_storage(const struct storage *storage);
 size_t storage_statistics(const struct storage *storage, char *text, size_t bytes);

@@ -1,6 +1,7 @@
 /*
  * A controller as bytes and back. Version 1 is from before there were drives, and what is told
- * once; 2 from before there were sub-channels.
+ * once; 2 from before there were sub-channels. One whose disk another machine serves keeps its
+ * requests, which are under way still: whoever serves is asked them again (device/share).
  */
 #include <assert.h>
 #include <errno.h>
@@ -116,4 +117,141 @@ void storage_archive(struct archive *archive, struct storage *storage)
 	waiting_archive(archive, storage);
 	if (!archive->error)
 		check_storage(storage);
+}
+
+/* ---- a disk that another machine serves ---- */
+
+/* What it is told to do is decoded again, of the guest's own words. */
+static void command_restore(struct archive *archive, struct storage *storage,
+			    struct request *request)
+{
+	const struct vstor_srb *srb = &request->packet.body.srb;
+	uint8_t cdb[SCSI_CDB_BYTES] = { 0 };
+
+	if (!archive_check(archive, request->packet.operation == VSTOR_EXECUTE &&
+					    srb->cdb_bytes <= SCSI_CDB_BYTES && storage->disks))
+		return;
+	memcpy(cdb, srb->cdb_or_sense, srb->cdb_bytes);
+	scsi_decode(&storage->disk[0], 1, cdb, &request->command);
+	archive_check(archive, request->command.act >= SCSI_READ &&
+				       request->command.act <= SCSI_WRITE_SAME);
+	archive_check(archive, !request->flush_follows ||
+				       (request->command.act == SCSI_WRITE &&
+					request->command.force_unit_access));
+}
+
+static void range_archive(struct archive *archive, struct request *request)
+{
+	archive_u32(archive, &request->range.bytes);
+	archive_u32(archive, &request->range.offset);
+	if (!archive_check(archive, request->range.offset < GUEST_PAGE_BYTES &&
+					    bus_range_pages(&request->range) <= GFNS))
+		return;
+	archive_u64s(archive, request->gfn, bus_range_pages(&request->range));
+	request->range.gfn = request->gfn;
+}
+
+static void unmap_archive(struct archive *archive, const struct storage *storage,
+			  struct request *request)
+{
+	const struct scsi_disk *disk = &storage->disk[0];
+	const uint64_t disk_bytes = disk->sectors * disk->sector_bytes;
+	uint32_t unmaps = (uint32_t)request->unmaps;
+	uint32_t unmapped = (uint32_t)request->unmapped;
+
+	archive_u32(archive, &unmaps);
+	archive_u32(archive, &unmapped);
+	if (!archive_check(archive, unmaps <= SCSI_UNMAP_RANGES && unmapped <= unmaps))
+		return;
+	for (uint32_t n = 0; n < unmaps && !archive->error; n++) {
+		archive_u64s(archive, request->unmap[n], 2);
+		archive_check(archive, request->unmap[n][0] <= disk_bytes &&
+					       request->unmap[n][1] <=
+						       disk_bytes - request->unmap[n][0]);
+	}
+	request->unmaps = (int)unmaps;
+	request->unmapped = (int)unmapped;
+}
+
+/* Of one that is held nothing was begun. */
+static void request_archive(struct archive *archive, struct storage *storage,
+			    struct request *request, bool is_held)
+{
+	uint8_t state = (uint8_t)request->state;
+
+	archive_u8(archive, &state);
+	if (!archive_check(archive, state < REQUEST_STATES &&
+					    (!is_held || state == REQUEST_UNDER_WAY)))
+		return;
+	if (archive->loading && state != REQUEST_FREE) {
+		request->state = (enum request_state)state;
+		storage->free--;
+		storage->waiting += state == REQUEST_WAITS;
+	}
+	if (state == REQUEST_FREE || state == REQUEST_ORPHAN)
+		return;
+	archive_u32(archive, &request->queue);
+	archive_u64(archive, &request->transaction);
+	archive_bytes(archive, &request->packet, sizeof(request->packet));
+	archive_check(archive, request->queue < storage->queues);
+	if (state == REQUEST_WAITS)
+		return;
+	range_archive(archive, request);
+	if (is_held)
+		return;
+	archive_bool(archive, &request->flush_follows);
+	unmap_archive(archive, storage, request);
+	if (archive->loading && !archive->error)
+		command_restore(archive, storage, request);
+}
+
+static void requests_archive(struct archive *archive, struct storage *storage)
+{
+	const uint8_t slots = (uint8_t)storage->client->slots;
+	uint8_t held = storage->held ? (uint8_t)(storage->held - storage->request) : slots;
+
+	archive_u8(archive, &held);
+	if (!archive_check(archive, held <= slots))
+		return;
+	for (unsigned n = 0; n < slots && !archive->error; n++)
+		request_archive(archive, storage, &storage->request[n], n == held);
+	if (archive->loading && held < slots && !archive->error)
+		storage->held = &storage->request[held];
+}
+
+void storage_served_archive(struct archive *archive, struct storage *storage)
+{
+	bool is_there = storage->luns;
+
+	assert(!archive->loading || storage->free == storage->client->slots);
+	archive_bool(archive, &is_there);
+	archive_bool(archive, &storage->awaited);
+	archive_bool(archive, &storage->must_tell);
+	archive_u8(archive, &storage->attention[0]);
+	archive_u32(archive, &storage->version);
+	archive_bool(archive, &storage->begun);
+	archive_check(archive, storage->attention[0] <= (ATTENTION_MEDIUM | ATTENTION_CAPACITY));
+	archive_check(archive, !storage->version || storage_is_version(storage->version));
+	archive_check(archive, storage->version || !storage->begun);
+	archive_check(archive, !is_there || !storage->awaited);
+	if (archive->loading && archive_check(archive, is_there == (storage->disks != 0)))
+		storage->luns = is_there;
+	requests_archive(archive, storage);
+	if (!archive->error)
+		check_storage(storage);
+}
+
+uint32_t storage_slots_under_way(const struct storage *storage)
+{
+	uint32_t slots = 0;
+
+	for (unsigned n = 0; n < storage->client->slots; n++) {
+		const struct request *request = &storage->request[n];
+		const bool is_under_way = request->state == REQUEST_UNDER_WAY ||
+					  request->state == REQUEST_ORPHAN;
+
+		if (is_under_way && request != storage->held)
+			slots |= 1u << n;
+	}
+	return slots;
 }
