@@ -69,6 +69,7 @@ static void kit_begin(struct child_kit *kit)
 	memset(kit->fd, -1, sizeof(kit->fd));
 	kit->ask = kit->kit = -1;
 	child_nets_begin(&kit->nets);
+	child_ports_begin(&kit->ports);
 }
 
 static int make_kit(const struct fork_command *command, struct child_kit *kit)
@@ -114,6 +115,7 @@ void fork_kit_close(struct child_kit *kit)
 	if (kit->kit >= 0)
 		close(kit->kit);
 	child_nets_close(&kit->nets);
+	child_ports_close(&kit->ports);
 	kit_begin(kit);
 }
 
@@ -128,16 +130,25 @@ static int mark_rings(int rings_fd, enum forked_as as)
 		       : -errno;
 }
 
+/* Behind those of its cards; name: NULL: of one that never runs. */
+static int make_ports(const struct fork_command *command, const char *name, struct child_kit *kit)
+{
+	return fork_ports_of_child(&command->ports, name, &kit->ports,
+				   kit->fd + fork_kit_ports_at(kit->nets.plan.count));
+}
+
 int fork_kit_make_still(struct fork_command *command, enum forked_as as, struct child_kit *kit)
 {
 	int error = make_kit(command, kit);
+	int code;
 
 	if (!error)
 		error = mark_rings(kit->fd[KIT_RINGS], as);
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), command->name, "see umbra doctor");
-	return fork_nets_of_image(&command->nets, command->name, command->machine, &kit->nets,
+	code = fork_nets_of_image(&command->nets, command->name, command->machine, &kit->nets,
 				  kit->fd);
+	return code ? code : make_ports(command, NULL, kit);
 }
 
 static int open_console(const struct fork_command *command, unsigned n, struct child *child)
@@ -176,12 +187,14 @@ int fork_child_make_kit(struct fork_command *command, const struct child *child,
 			enum forked_as as, struct child_kit *kit)
 {
 	int error = make_kit(command, kit);
+	int code;
 
 	if (!error && as != FORKED_TO_RUN)
 		error = mark_rings(kit->fd[KIT_RINGS], as);
 	if (error)
 		return complain(EXIT_UNUSABLE, strerror(-error), child->name, "see umbra doctor");
-	return fork_nets_of_child(&command->nets, child->name, &kit->nets, kit->fd);
+	code = fork_nets_of_child(&command->nets, child->name, &kit->nets, kit->fd);
+	return code ? code : make_ports(command, child->name, kit);
 }
 
 /* ---- its broker ---- */
@@ -223,6 +236,7 @@ static int describe_child(const struct fork_command *command, const struct child
 	if (json_is_true(json_object_get(command->machine, "secrets")))
 		json_object_set_new(json, "secrets", json_true());
 	if (json && !fork_disks_describe_child(&command->disks, &plan->disks, json) &&
+	    !fork_ports_describe(command->ports.kind, json) &&
 	    !fork_nets_describe(&plan->nets, &plan->relay, json))
 		text = json_dumps(json, JSON_COMPACT);
 	error = text ? plan_set_text(plan->description, sizeof(plan->description), text) : -EINVAL;
@@ -260,6 +274,7 @@ static void give(const struct child *child, const struct child_kit *kit,
 	ret->fd[GRANT_CONTROL] = child->control;
 	ret->fd[GRANT_CONSOLE] = child->console;
 	child_nets_give(&kit->nets, ret);
+	child_ports_give(&kit->ports, ret);
 }
 
 /* In a process of its own. Returns only with -errno. */
@@ -313,6 +328,8 @@ int fork_child_start_broker(const struct fork_command *command, struct child *ch
 	}
 	if (!code) {
 		plan->nets = kit->nets.plan;
+		plan->shares = kit->ports.plan;
+		memcpy(plan->machine.port, command->ports.kind, sizeof(plan->machine.port));
 		child->broker = fork();
 	}
 	if (!code && child->broker < 0) {

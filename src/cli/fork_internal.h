@@ -9,6 +9,7 @@
 #include "fork_away.h"
 #include "fork_disks.h"
 #include "fork_nets.h"
+#include "fork_ports.h"
 #include "fork_renew.h"
 #include "ipc/forker.h"
 #include "ipc/record_ring.h"
@@ -20,7 +21,11 @@ struct child {
 };
 
 /* What one child is given: ask, kit: its broker's ends. All that is open is this process's. */
-struct child_kit { int fd[KIT_MOST_FDS], ask, kit; struct child_nets nets; };
+struct child_kit {
+	int fd[KIT_MOST_FDS], ask, kit;
+	struct child_nets nets;
+	struct child_ports ports;
+};
 
 /* What all their brokers are started with; room, room_line: -1: each has namespaces of its own. */
 struct brokers_start { int program, room, room_line; };
@@ -36,6 +41,7 @@ struct fork_command {
 	json_t *machine; /* what the parent says of itself */
 	struct fork_disks disks;
 	struct fork_nets nets;
+	struct fork_ports ports;
 	struct fork_renew renew;
 	struct fork_away away;
 	struct child *child; /* so many as `count` */

@@ -83,7 +83,7 @@ static int ask_for(const struct standing *standing, struct child_kit *kit)
 	int fd[GRANTS];
 	int error;
 
-	fork_kit_grants(kit->fd, fd);
+	fork_kit_grants(kit->fd, kit->nets.plan.count, kit->ports.count, fd);
 	error = forker_ask(standing->kit.ask, standing->kit.kit, fd);
 	fork_kit_sent(kit);
 	return error;

@@ -23,6 +23,7 @@
 #include "save_machine.h"
 #include "saved_host.h"
 #include "say.h"
+#include "share_option.h"
 #include "talk.h"
 #include "process/broker.h"
 #include "process/plan.h"
@@ -35,6 +36,8 @@ static const char fork_help[] =
 	"[--keep-parent|--suspend-parent|--end-parent]\n"
 	"                  [--console FILE] [--disks FOLDER] [--net NET]... [-p PORT]...\n"
 	"                  [--mac new|keep] [--renew WHAT] [--with-secrets] [--json]\n"
+	"                  [--serve NAME[=packet|=disk]]...\n"
+	"                  [--bind MACHINE/NAME[=packet|=disk]]...\n"
 	"       umbra fork NAME --to HOST:PORT --key FILE [--name CHILD] [--limit RATE]\n"
 	"                  (or --cert FILE --cert-key FILE --ca FILE)\n"
 	"                  [--wait SECONDS] [--keep-parent|--end-parent] [--disks FOLDER]\n"
@@ -53,6 +56,9 @@ static const char fork_help[] =
 	"files of their own, DISK.NAME.vhdx and DISK.CHILD.vhdx, in FOLDER or beside the disk.\n"
 	"Each child has its networks to itself: another one in user mode, another port of the\n"
 	"same switch, or NET as umbra run has it, once for each card (a tap needs that).\n"
+	"NAME's channels to other machines (--serve, --bind of umbra run) stay NAME's. With as\n"
+	"many --serve and --bind of the same kinds a child has a place for its own; without,\n"
+	"nobody is at them.\n"
 	"Connections and ports of the host stay NAME's; -p gives the child some. On a switch or a\n"
 	"tap the guest gets a new card with an address of its own; in user mode with --mac new.\n"
 	"--to sends CHILD (NAME) to where umbra listen waits for it, which has the same key, and\n"
@@ -181,7 +187,8 @@ int fork_send(const struct fork_command *command, struct child_kit *kit, const c
 		 parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
 	if (!kit)
 		return say_line(command->peer, line, NULL, 0);
-	error = say_line(command->peer, line, kit->fd, fork_kit_fds(kit->nets.plan.count));
+	error = say_line(command->peer, line, kit->fd, 
+			 fork_kit_fds(kit->nets.plan.count, kit->ports.count));
 	fork_kit_sent(kit);
 	return error;
 }
@@ -300,6 +307,8 @@ static int make_all(struct fork_command *command)
 	if (!code)
 		code = fork_nets_learn(&command->nets, command->name, command->count,
 				       command->machine);
+	if (!code)
+		code = fork_ports_learn(&command->ports, command->name, command->machine);
 
 	for (unsigned n = 0; n < command->count && !code; n++)
 		code = fork_child_begin(command, n);
@@ -455,13 +464,14 @@ static int check_away(const struct fork_command *command)
 	const bool is_of_here = command->count != 1 || command->console ||
 				command->nets.options.cards || command->nets.options.none ||
 				command->nets.options.forwards || command->nets.mac ||
+				command->ports.given.count ||
 				command->renew.random || command->renew.hostname ||
 				command->renew.machine_id || !strcmp(command->parent, "suspend");
 
 	if (away->to && is_of_here)
 		return complain(EXIT_USAGE, "a child at another place has none of these", "--to",
-				"leave out -n, --suspend-parent, --console, --net, -p, --mac and "
-				"--renew");
+				"leave out -n, --suspend-parent, --console, --net, -p, --mac, "
+				"--serve, --bind and --renew");
 	if (!away->to && (away->key || away->certificates.certificate || away->certificates.key ||
 			  away->certificates.authority || away->bytes_per_s || away->has_wait))
 		return complain(EXIT_USAGE, "the child stays here",
@@ -477,6 +487,8 @@ static int make_image(struct fork_command *command, struct child_kit *kit)
 {
 	int code = fork_disks_learn(&command->disks, command->name, command->machine);
 
+	if (!code)
+		code = fork_ports_learn(&command->ports, command->name, command->machine);
 	if (!code)
 		code = fork_kit_make_still(command, FORKED_TO_SERVE, kit);
 	return code ? code : fork_disks_make_layers(&command->disks, command->name);
@@ -626,6 +638,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		{ "bandwidth", 1, 0, 'l' },    { "wait", 1, 0, 'w' },
 		{ "asked", 1, 0, 'A' }, /* who forks it for its guest says so */
 		{ "cert", 1, 0, 'C' },	       { "cert-key", 1, 0, 'P' },
+		{ "serve", 1, 0, 'V' },	       { "bind", 1, 0, 'I' },
 		{ "ca", 1, 0, 'B' },	       { "help", 0, 0, 'h' },
 		{ 0 },
 	};
@@ -648,6 +661,8 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'W': code = net_option_add(&command->nets.options, optarg); break;
 		case 'p': code = net_option_forward(&command->nets.options, optarg); break;
 		case 'm': code = parse_mac_rule(command, optarg); break;
+		case 'V': code = share_option_serve(&command->ports.given, optarg); break;
+		case 'I': code = share_option_bind(&command->ports.given, optarg); break;
 		case 't': command->away.to = optarg; break;
 		case 'K': command->away.key = optarg; break;
 		case 'C': command->away.certificates.certificate = optarg; break;

@@ -20,6 +20,7 @@
 #include "fork_disks.h"
 #include "fork_door.h"
 #include "fork_nets.h"
+#include "fork_ports.h"
 #include "ipc/early.h"
 #include "ipc/spawn.h"
 #include "landing.h"
@@ -356,6 +357,7 @@ static int take_new(struct run *run)
 			      sizeof(bad)))
 		return complain(EXIT_USAGE, "not a feature of the Hyper-V interface", bad,
 				"see umbra run --help");
+	share_option_kinds(&run->plan->shares, machine->port);
 	code = options->image ? take_image(run) : take_kernel(run);
 	return code ? code : take_bus(run);
 }
@@ -374,6 +376,7 @@ static void read_saved(struct machine_plan *machine, struct machine_saved *ret, 
 	machine->start_memory_bytes = saved.start_bytes;
 	machine->cpus = saved.cpus;
 	machine->has_bus = saved.has_bus;
+	memcpy(machine->port, saved.port, sizeof(machine->port));
 	*ret = saved;
 }
 
@@ -543,6 +546,7 @@ static bool describe_devices(struct run *run, const json_t *description)
 	bool good;
 
 	if (!fork_disks_describe(&run->plan->disks, whole) &&
+	    !fork_ports_describe(run->plan->machine.port, whole) &&
 	    !fork_nets_describe(&run->plan->nets, &run->plan->relay, whole))
 		text = json_dumps(whole, JSON_COMPACT);
 	good = text &&

@@ -83,14 +83,18 @@ static uint8_t kind_of(const struct wire_join *join)
 			  strcmp(join->class, "disk") ? SHARE_CLASS_PACKET : SHARE_CLASS_DISK);
 }
 
+void share_option_kinds(const struct share_plan *shares, uint8_t ret[SHARE_PORTS])
+{
+	for (unsigned n = 0; n < SHARE_PORTS; n++)
+		ret[n] = n < shares->count ? kind_of(&shares->port[n].join) : SHARE_PORT_NONE;
+}
+
 bool share_option_fits(const struct share_plan *shares, const uint8_t kind[SHARE_PORTS])
 {
-	bool is_same = true;
+	uint8_t own[SHARE_PORTS];
 
-	for (unsigned n = 0; n < SHARE_PORTS; n++)
-		is_same &= kind[n] == (n < shares->count ? kind_of(&shares->port[n].join)
-							 : SHARE_PORT_NONE);
-	return is_same;
+	share_option_kinds(shares, own);
+	return !memcmp(own, kind, sizeof(own));
 }
 
 int share_rules_path(char *path, size_t bytes)

@@ -227,29 +227,49 @@ static int allow_in_place(struct call_filter *filter, uint32_t call, int fd,
 	return allow_off_page(filter, call, in_place, OFF_PAGE_OTHERS);
 }
 
-/* Memory of its own; or what it was given, in place of what it had there. */
+static int allow_window(struct call_filter *filter, uint32_t call)
+{
+	static const uint64_t protections[] = { PROT_READ | PROT_WRITE, PROT_READ };
+	int error = 0;
+
+	for (unsigned n = 0; n < 2 && !error; n++)
+		error = allow_in_place(filter, call, WINDOW_RECEIVED_FD, equal(2, protections[n]));
+	return error;
+}
+
+static int allow_own_or_window(struct call_filter *filter, uint32_t call)
+{
+	const int error = allow_own_memory(filter, call);
+
+	return error ? error : allow_window(filter, call);
+}
+
+/* The forker's list says how and where. */
+static int allow_own_or_received(struct call_filter *filter, uint32_t call)
+{
+	const int error = call_filter_add(
+		filter, SECCOMP_RET_ALLOW, call,
+		TESTS(masked(2, PROT_EXEC, 0),
+		      masked(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)));
+
+	return error ? error
+		     : rule(filter, call, equal(4, (uint64_t)WINDOW_RECEIVED_FD));
+}
+
+/* As allow_own_or_window(); or what it was given, in place of what it had there. */
 static int allow_own_mapping(struct call_filter *filter, uint32_t call)
 {
-	static const enum grant data[] = { GRANT_RINGS,       GRANT_SLOTS,     GRANT_CODE,
-					   GRANT_CONNECTIONS, GRANT_CARDS,     GRANT_CARDS + 1,
-					   GRANT_CARDS + 2,   GRANT_CARDS_LAST };
-	int error = allow_own_memory(filter, call);
+	static const enum grant data[] = { GRANT_RINGS,	      GRANT_SLOTS,	GRANT_CODE,
+					   GRANT_CONNECTIONS, GRANT_CARDS,	GRANT_CARDS + 1,
+					   GRANT_CARDS + 2,   GRANT_CARDS_LAST, GRANT_PORTS,
+					   GRANT_PORTS_LAST };
+	int error = allow_own_or_window(filter, call);
 
 	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)
 		error = allow_in_place(filter, call, grant_fd(data[n]), masked(2, PROT_EXEC, 0));
 	if (!error)
 		error = allow_in_place(filter, call, grant_fd(GRANT_CODE),
 				       equal(2, PROT_READ | PROT_EXEC));
-	return error;
-}
-
-static int allow_own_or_window(struct call_filter *filter, uint32_t call)
-{
-	static const uint64_t protections[] = { PROT_READ | PROT_WRITE, PROT_READ };
-	int error = allow_own_memory(filter, call);
-
-	for (unsigned n = 0; n < 2 && !error; n++)
-		error = allow_in_place(filter, call, WINDOW_RECEIVED_FD, equal(2, protections[n]));
 	return error;
 }
 
@@ -422,6 +442,7 @@ static int allow(struct call_filter *filter, const struct role_call *entry)
 					     masked(3, MAP_ANONYMOUS | MAP_SHARED, MAP_ANONYMOUS)));
 	case CALL_OWN_MEMORY: return allow_own_memory(filter, call);
 	case CALL_OWN_OR_WINDOW: return allow_own_or_window(filter, call);
+	case CALL_OWN_OR_RECEIVED: return allow_own_or_received(filter, call);
 	case CALL_OFF_PAGE: return allow_off_page(filter, call, NULL, 0);
 	case CALL_FILTER: return allow_filter(filter, call);
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);

@@ -275,13 +275,15 @@ thread:	mov %rbx, %r12
 	.endm
 	.balign 8
 filter:	bpf 0x20, 0, 0, 0                       /* ld   the call's number */
-	bpf 0x15, 8, 0, __NR_pidfd_open         /* jeq  kill */
-	bpf 0x15, 7, 0, __NR_pidfd_send_signal
-	bpf 0x15, 6, 0, __NR_dup2
-	bpf 0x15, 5, 0, __NR_sendto
-	bpf 0x15, 4, 0, __NR_recvmsg
-	bpf 0x15, 3, 0, __NR_clone
-	bpf 0x15, 1, 0, __NR_getpid             /* jeq  refuse */
+	bpf 0x15, 10, 0, __NR_pidfd_open        /* jeq  kill */
+	bpf 0x15, 9, 0, __NR_pidfd_send_signal
+	bpf 0x15, 8, 0, __NR_dup2
+	bpf 0x15, 7, 0, __NR_sendto
+	bpf 0x15, 6, 0, __NR_clone
+	bpf 0x15, 4, 0, __NR_getpid             /* jeq  refuse */
+	bpf 0x15, 0, 2, __NR_recvmsg            /* windows come to it, and no kit */
+	bpf 0x20, 0, 0, 16                      /* ld   its first argument */
+	bpf 0x15, 2, 0, FORKER_KIT_FD           /* jeq  kill */
 	bpf 0x06, 0, 0, 0x7fff0000              /* ret  SECCOMP_RET_ALLOW */
 	bpf 0x06, 0, 0, 0x00050001              /* ret  SECCOMP_RET_ERRNO | EPERM */
 	bpf 0x06, 0, 0, 0x80000000              /* ret  SECCOMP_RET_KILL_PROCESS */

@@ -151,14 +151,25 @@ static void fill_kit(const int fd[GRANTS], int kit[KIT_NUMBERS])
 }
 
 /* Its devices', of which a machine closes those that it has not. */
-static void devices_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS])
+static void ports_grants(const int port[KIT_PORT_FDS], unsigned n, int fd[GRANTS])
+{
+	fd[GRANT_PORTS + n] = port[KIT_PORT];
+	fd[GRANT_PORT_BELLS + n] = port[KIT_PORT_BELL];
+	fd[GRANT_PORT_ANSWERS + n] = port[KIT_PORT_ANSWER];
+	fd[GRANT_WINDOW_LINES + n] = port[KIT_PORT_LINE];
+}
+
+static void devices_grants(const int kit[KIT_MOST_FDS], unsigned cards, unsigned ports,
+			   int fd[GRANTS])
 {
 	fd[GRANT_SLOTS] = kit[KIT_SLOTS];
 	fd[GRANT_DOORBELL] = kit[KIT_DOORBELL];
 	fd[GRANT_ANSWER] = kit[KIT_ANSWER];
 	fd[GRANT_CONNECTIONS] = kit[KIT_CONNECTIONS];
 	fd[GRANT_CONNECTION_BELL] = kit[KIT_CONNECTION_BELL];
-	for (unsigned n = 0; n < NET_CARDS; n++) {
+	for (unsigned n = 0; n < ports; n++)
+		ports_grants(kit + fork_kit_ports_at(cards) + n * KIT_PORT_FDS, n, fd);
+	for (unsigned n = 0; n < cards; n++) {
 		const int *card = kit + KIT_FDS + n * KIT_CARD_FDS;
 
 		fd[GRANT_CARDS + n] = card[KIT_CARD];
@@ -167,13 +178,13 @@ static void devices_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS])
 	}
 }
 
-void fork_kit_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS])
+void fork_kit_grants(const int kit[KIT_MOST_FDS], unsigned cards, unsigned ports, int fd[GRANTS])
 {
 	memset(fd, -1, GRANTS * sizeof(*fd));
 	fd[GRANT_RINGS] = kit[KIT_RINGS];
 	fd[GRANT_TO_BROKER] = kit[KIT_TO_BROKER];
 	fd[GRANT_TO_MACHINE] = kit[KIT_TO_MACHINE];
-	devices_grants(kit, fd);
+	devices_grants(kit, cards, ports, fd);
 	fd[GRANT_CODE] = kit[KIT_CODE];
 	fd[GRANT_FORK_ASK] = kit[KIT_ASK];
 	fd[GRANT_FORK_KIT] = kit[KIT_KIT];

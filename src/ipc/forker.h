@@ -34,6 +34,7 @@
 #include "forker_abi.h"
 #include "net_card.h"
 #include "role.h"
+#include "share_port.h"
 
 /* Where a thread can go on in a process that was forked meanwhile. */
 struct fork_place {
@@ -83,20 +84,28 @@ pid_t forker_hear(int kit);
 /*
  * Descriptors that who asks a broker for a fork sends along, so many for each: the machine
  * process's, the machine's end of the next forker's sockets, both ends of the pipe on which it says
- * that it needs the other no more. Then those of each network card that the machine has.
+ * that it needs the other no more. Then those of each network card that the machine has, and of
+ * each port.
  */
 enum fork_kit {
 	KIT_RINGS, KIT_TO_BROKER, KIT_TO_MACHINE, KIT_SLOTS, KIT_DOORBELL, KIT_ANSWER, KIT_CODE,
 	KIT_CONNECTIONS, KIT_CONNECTION_BELL, KIT_ASK, KIT_KIT, KIT_READY, KIT_READY_HERE, KIT_FDS
 };
 enum fork_kit_card { KIT_CARD, KIT_CARD_BELL, KIT_CARD_ANSWER, KIT_CARD_FDS };
-enum { KIT_MOST_FDS = KIT_FDS + NET_CARDS * KIT_CARD_FDS };
-/* Of a machine with so many cards. */
-static inline unsigned fork_kit_fds(unsigned cards) { return KIT_FDS + cards * KIT_CARD_FDS; }
+enum fork_kit_port { KIT_PORT, KIT_PORT_BELL, KIT_PORT_ANSWER, KIT_PORT_LINE, KIT_PORT_FDS };
+enum {
+	KIT_MOST_FDS = KIT_FDS + NET_CARDS * KIT_CARD_FDS + SHARE_PORTS * KIT_PORT_FDS
+};
+/* Of a machine with so many cards: where its ports' begin; and with so many ports. */
+static inline unsigned fork_kit_ports_at(unsigned cards) { return KIT_FDS + cards * KIT_CARD_FDS; }
+static inline unsigned fork_kit_fds(unsigned cards, unsigned ports)
+{
+	return fork_kit_ports_at(cards) + ports * KIT_PORT_FDS;
+}
 /* The same for forker_ask(). */
-void fork_kit_grants(const int kit[KIT_MOST_FDS], int fd[GRANTS]);
+void fork_kit_grants(const int kit[KIT_MOST_FDS], unsigned cards, unsigned ports, int fd[GRANTS]);
 /*
- * At one moment: as many as who asks reads of before his socket is full, and as descriptors that a
- * broker may have where the host permits 4096.
+ * At one moment: as many as who asks reads of before his socket is full, and of a machine without
+ * ports as descriptors that a broker may have where the host permits 4096.
  */
 enum { FORK_CHILDREN = 128, FORK_FDS = FORK_CHILDREN * KIT_MOST_FDS + 512 };

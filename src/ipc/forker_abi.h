@@ -2,9 +2,9 @@
 #pragma once
 
 /* grant_fd() of GRANT_FORK_ASK, GRANT_FORK_KIT and GRANT_FORK_SELF (forker.c asserts it). */
-#define FORKER_ASK_FD 48
-#define FORKER_KIT_FD 49
-#define FORKER_SELF_FD 50
+#define FORKER_ASK_FD 56
+#define FORKER_KIT_FD 57
+#define FORKER_SELF_FD 58
 
 /* CLONE_PARENT | CLONE_SETTLS | SIGCHLD: another machine process. */
 #define FORKER_FORK_FLAGS 0x00088011

@@ -192,7 +192,6 @@ void port_window_forked(struct port_window *window)
 	set_word(window, 0);
 	window->is_shared = window->is_all_shared = window->is_lost = false;
 	window->number = 0;
-	window->line = -1;
 }
 
 bool port_window_take_lost(struct port_window *window)

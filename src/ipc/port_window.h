@@ -85,7 +85,7 @@ bool port_window_is_wanted(const struct port_window *window, const struct share_
 bool port_window_exchange(struct port_window *window, const struct share_memory *memory);
 /* Whether anything of what is kept has been lost since this was asked last. */
 bool port_window_take_lost(struct port_window *window);
-/* In a machine that was forked: its own memory, in which nothing is kept; nobody is at the line. */
+/* In a machine that was forked: its own memory, in which nothing is kept; its line is another. */
 void port_window_forked(struct port_window *window);
 void port_window_accept(const struct port_window *window, struct share_memory *memory);
 /*

@@ -77,12 +77,12 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	{ NAMED(read), CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) |
-		  GRANT(GRANT_FORK_ASK) },
+		  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) | GRANT(GRANT_FORK_ASK) },
 	{ NAMED(ppoll), CALL_ANY, 0 },
 	{ NAMED(write), CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
 		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
-		  GRANT(GRANT_READY) },
+		  GRANTS_OF_PORTS(GRANT_PORT_BELLS) | GRANT(GRANT_READY) },
 	{ NAMED(timer_settime), CALL_ANY, 0 },
 	{ NAMED(clock_gettime), CALL_ANY, 0 },
 	{ NAMED(clock_nanosleep), CALL_ANY, 0 },
@@ -92,6 +92,7 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(sched_yield), CALL_ANY, 0 },
 	{ NAMED(mmap), CALL_OWN_MAPPING, 0 },
 	{ NAMED(munmap), CALL_OFF_PAGE, 0 },
+	{ NAMED(mremap), CALL_TAKE_PLACE, 0 },
 	{ NAMED(madvise), CALL_EMPTY, 0 },
 	{ NAMED(brk), CALL_ANY, 0 },
 	{ NAMED(exit), CALL_ANY, 0 },
@@ -100,7 +101,8 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(clone), CALL_FORK, 0 },
 	{ NAMED(clone3), CALL_UNKNOWN, 0 },
 	{ NAMED(sendto), CALL_ON_GRANTS, GRANT(GRANT_FORK_KIT) },
-	{ NAMED(recvmsg), CALL_ON_GRANTS, GRANT(GRANT_FORK_KIT) },
+	{ NAMED(recvmsg), CALL_ON_GRANTS,
+	  GRANT(GRANT_FORK_KIT) | GRANTS_OF_PORTS(GRANT_WINDOW_LINES) },
 	{ NAMED(dup2), CALL_ANY, 0 },
 	{ NAMED(close), CALL_ANY, 0 },
 	{ NAMED(close_range), CALL_ANY, 0 },
@@ -119,23 +121,25 @@ static const struct role_call forker_calls[] = {
 };
 
 /*
- * What is left of those once its threads exist: of machine_calls, whose windows what was forked has
- * not. A short list, since the kernel takes as long for each machine as it has instructions.
+ * What is left of those once its threads exist: of machine_calls, and so windows, too. A short
+ * list, since the kernel takes as long for each machine as it has instructions.
  */
 static const struct role_call forked_calls[] = {
 	{ NAMED(read), CALL_ON_GRANTS,
-	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) },
+	  GRANT(GRANT_TO_MACHINE) | GRANT(GRANT_ANSWER) | GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) |
+		  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) },
 	{ NAMED(write), CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
-		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) },
-	{ NAMED(mmap), CALL_ANONYMOUS, 0 },
+		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
+		  GRANTS_OF_PORTS(GRANT_PORT_BELLS) },
+	{ NAMED(mmap), CALL_OWN_OR_RECEIVED, 0 },
 	{ NAMED(getpid), CALL_REFUSED, 0 },
 	{ NAMED(clone), CALL_NEVER, 0 },
 	{ NAMED(clone3), CALL_NEVER, 0 },
 	{ NAMED(sendto), CALL_NEVER, 0 },
-	{ NAMED(recvmsg), CALL_NEVER, 0 },
+	{ NAMED(recvmsg), CALL_ON_GRANTS, GRANTS_OF_PORTS(GRANT_WINDOW_LINES) },
 	{ NAMED(dup2), CALL_NEVER, 0 },
-	{ NAMED(close), CALL_NEVER, 0 },
+	{ NAMED(close), CALL_RECEIVED, 0 },
 	{ NAMED(close_range), CALL_NEVER, 0 },
 	{ NAMED(pidfd_open), CALL_NEVER, 0 },
 	{ NAMED(pidfd_send_signal), CALL_NEVER, 0 },
@@ -673,6 +677,9 @@ static const struct role_description roles[ROLES] = {
 			  GRANTS_OF_CARDS(GRANT_CARD_TAPS) | GRANTS_OF_CARDS(GRANT_CARDS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
 			  GRANTS_OF_CARDS(GRANT_CARD_ANSWERS) | GRANT(GRANT_CONNECTIONS) |
+			  GRANTS_OF_PORTS(GRANT_PORTS) | GRANTS_OF_PORTS(GRANT_PORT_BELLS) |
+			  GRANTS_OF_PORTS(GRANT_PORT_ANSWERS) |
+			  GRANTS_OF_PORTS(GRANT_WINDOW_LINES) |
 			  GRANT(GRANT_CONNECTION_BELL) | GRANT(GRANT_PAGES) |
 			  GRANT(GRANT_EXTENTS) | GRANT(GRANT_EXTENT_BITS) | GRANT(GRANT_EARLY) |
 			  GRANT(GRANT_ROOM) | GRANT(GRANT_ROOM_LINE) |

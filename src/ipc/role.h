@@ -107,10 +107,6 @@ enum grant {
 	GRANT_CONNECTIONS, /* memory: struct connection_memory (connection_slots.h) */
 	GRANT_CONNECTION_BELL, /* event: requests are in its slots */
 	GRANT_CODE,        /* memory for a forked machine's translated code */
-	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
-	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */
-	GRANT_FORK_SELF,   /* the machine process, as its forker knows it */
-	GRANT_LISTENER,    /* the socket where programs of the host connect to the guest's */
 	/* of each of SHARE_PORTS ports (share_port.h): the machine process has them by number */
 	GRANT_PORTS,       /* memory: struct share_memory */
 	GRANT_PORTS_LAST = GRANT_PORTS + 1,
@@ -120,6 +116,11 @@ enum grant {
 	GRANT_PORT_ANSWERS_LAST = GRANT_PORT_ANSWERS + 1,
 	GRANT_WINDOW_LINES, /* socket: windows come from the joiner (port_window.h) */
 	GRANT_WINDOW_LINES_LAST = GRANT_WINDOW_LINES + 1,
+	/* what a forked machine is given lies before these (forker_abi.h) */
+	GRANT_FORK_ASK,    /* socket: a byte for each fork that the forker shall make */
+	GRANT_FORK_KIT,    /* socket: what a forked machine is given, and who it is (forker.h) */
+	GRANT_FORK_SELF,   /* the machine process, as its forker knows it */
+	GRANT_LISTENER,    /* the socket where programs of the host connect to the guest's */
 	/* the one port of who joins it */
 	GRANT_PORT,
 	GRANT_PORT_BELL,
@@ -181,6 +182,7 @@ enum call_condition {
 	CALL_LOCAL, /* argument 0 is of sockets of this host, argument 1 of streams */
 	CALL_READS_ONLY, /* argument 2 opens for reading, and makes nothing */
 	CALL_REFUSED, /* never: it fails with EACCES, and does not end the process */
+	CALL_OWN_OR_RECEIVED, /* of forked_calls alone: private memory, or argument 4 has come */
 	CALL_NEVER, /* of forked_calls alone: it ends the process */
 	CALL_THREAD, /* argument 0 makes a thread of this process */
 	CALL_UNKNOWN, /* it fails as if the host did not know it */

@@ -89,8 +89,9 @@ static inline size_t share_part_bytes(unsigned part)
 }
 
 struct share_memory {
-	/* written before the machine process exists: enum share_side of abi/share.h, enum
-	 * share_class, and what tells this life of the machine from any other */
+	/* written before the machine process exists: enum share_side of abi/share.h (0: nobody is
+	 * at it, or will be), enum share_class, and what tells this life of the machine from any
+	 * other */
 	uint32_t side, class;
 	uint64_t epoch;
 	/* 1; the joiner's, the machine process's, the hub's */

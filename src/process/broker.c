@@ -910,7 +910,9 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 	b->control.can_stand = options->forks;
 	b->control.door_comes = options->door_comes;
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
-	b->control.kit_fds = fork_kit_fds(options->cards);
+	b->control.kit_fds = fork_kit_fds(options->cards, options->ports);
+	b->fork.cards = options->cards;
+	b->fork.ports = options->ports;
 	b->adopted = options->adopts;
 	if (!options->adopts)
 		error = broker_make_rings(rings);

@@ -32,7 +32,7 @@ struct broker_options {
 	bool forks;               /* there is a forker at grant_fd(GRANT_FORK_ASK) and FORK_KIT */
 	bool has_disks;           /* there is a disk process at grant_fd(GRANT_LAYERS) */
 	unsigned disk_places; /* numbers that its disks can have */
-	unsigned cards;           /* network cards of the machine */
+	unsigned cards, ports;    /* network cards of the machine, and ports */
 	bool door_comes;          /* somebody is going to have it forked for its guest */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */
 	int rings_fd, event_from_fd, event_to_fd;

@@ -79,7 +79,7 @@ enum fork_news fork_next(struct fork *forking)
 
 	if (forking->made == forking->wanted)
 		return fork_done(forking, 0);
-	fork_kit_grants(kit, fd);
+	fork_kit_grants(kit, forking->cards, forking->ports, fd);
 	failed = forker_ask(grant_fd(GRANT_FORK_ASK), grant_fd(GRANT_FORK_KIT), fd);
 	if (failed)
 		return fork_done(forking, failed);

@@ -37,6 +37,7 @@ enum fork_state {
 struct fork {
 	enum fork_state state;
 	bool has_forker, has_disks;
+	unsigned cards, ports; /* of the machine */
 	struct control *control; /* which has the layers, and is told what became of them */
 	unsigned asked, answered, unsettled; /* of the layers */
 	int layer_error, settle_error;

@@ -27,6 +27,7 @@
 #include "outcome.h"
 #include "pager_left.h"
 #include "plan.h"
+#include "port_make.h"
 #include "report.h"
 #include "sanitized.h"
 #include "share/hub_line.h"
@@ -37,6 +38,7 @@ struct start {
 	struct grants grants;
 	/* of each network card who serves it has these ends, and the machine process the others */
 	int card_bell[NET_CARDS], card_answer[NET_CARDS];
+	int line[SHARE_PORTS]; /* of each port that is joined, who joins it */
 	/* of a broker that was begun early: these were, too; line -1: they were not */
 	struct early machine, pager;
 };
@@ -75,6 +77,7 @@ static int broker_options_of(const struct plan *plan, grant_set here, struct bro
 		.has_disks = plan->disks.count,
 		.disk_places = disk_places(&plan->disks),
 		.cards = plan->nets.count,
+		.ports = plan_ports(plan),
 		.door_comes = plan->adopts && plan->machine.guest_forks,
 		.adopts = plan->adopts,
 		.rings_fd = fd_if(here, GRANT_RINGS),
@@ -134,37 +137,28 @@ static int cards_make(struct start *start)
 	return error;
 }
 
-/* What the machine process needs to know of it. */
-static uint32_t class_of(const struct wire_join *join)
+/* Of each port; nobody is at those that are not joined. line: for who joins it. */
+static int ports_make(struct start *start)
 {
-	return strcmp(join->class, "disk") ? SHARE_CLASS_PACKET : SHARE_CLASS_DISK;
-}
+	const struct plan *plan = start->plan;
+	int error = 0;
 
-/* Of each port: memory, which says whose end it is, and two events. */
-static int ports_make(const struct plan *plan, struct grants *grants)
-{
-	struct { uint32_t side, class; uint64_t epoch; } head = { 0 };
+	for (unsigned n = 0; n < plan_ports(plan) && !error; n++) {
+		const bool is_joined = n < plan->shares.count;
+		struct port_parts parts;
 
-	_Static_assert(offsetof(struct share_memory, epoch) == sizeof(head) - sizeof(head.epoch),
-		       "the head of a port's memory");
-	for (unsigned n = 0; n < plan->shares.count; n++) {
-		int *memory = &grants->fd[GRANT_PORTS + n];
-		int *bell = &grants->fd[GRANT_PORT_BELLS + n];
-		int *answer = &grants->fd[GRANT_PORT_ANSWERS + n];
-
-		head.side = plan->shares.port[n].join.side;
-		head.class = class_of(&plan->shares.port[n].join);
-		*memory = spawn_share("umbra-port", sizeof(struct share_memory));
-		if (*memory < 0)
-			return *memory;
-		*bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		*answer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (*bell < 0 || *answer < 0 ||
-		    getrandom(&head.epoch, sizeof(head.epoch), 0) != sizeof(head.epoch) ||
-		    pwrite(*memory, &head, sizeof(head), 0) != sizeof(head))
-			return -errno;
+		error = port_make(is_joined ? plan->machine.port[n] : SHARE_PORT_NONE, &parts);
+		if (error)
+			return error;
+		start->grants.fd[GRANT_PORTS + n] = parts.memory;
+		start->grants.fd[GRANT_PORT_BELLS + n] = parts.bell;
+		start->grants.fd[GRANT_PORT_ANSWERS + n] = parts.answer;
+		start->grants.fd[GRANT_WINDOW_LINES + n] = parts.machine_line;
+		start->line[n] = parts.joiner_line;
+		if (!is_joined)
+			close(parts.joiner_line);
 	}
-	return 0;
+	return error;
 }
 
 /* Closes what the broker itself has no use for. */
@@ -350,22 +344,6 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 	return error ? error : helper_start(broker, ROLE_SUPERVISOR, start, end);
 }
 
-/* *ret_line: the machine process's end of what its windows come by. */
-static int joiner_start(struct broker *broker, struct start *start, int *ret_line,
-			struct broker_end *end)
-{
-	int line[2];
-	int error;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
-		return -errno;
-	start->grants.fd[GRANT_WINDOW_LINE] = line[0];
-	error = helper_start(broker, ROLE_JOINER, start, end);
-	close(line[0]);
-	*ret_line = line[1];
-	return error;
-}
-
 /* Of each port somebody who joins it to the hub, and joins it again. */
 static int joiners_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
@@ -381,10 +359,24 @@ static int joiners_start(struct broker *broker, struct start *start, struct brok
 		one.grants.fd[GRANT_PORT] = start->grants.fd[GRANT_PORTS + n];
 		one.grants.fd[GRANT_PORT_BELL] = start->grants.fd[GRANT_PORT_BELLS + n];
 		one.grants.fd[GRANT_PORT_ANSWER] = start->grants.fd[GRANT_PORT_ANSWERS + n];
-		error = joiner_start(broker, &one, &start->grants.fd[GRANT_WINDOW_LINES + n], end);
+		one.grants.fd[GRANT_WINDOW_LINE] = start->line[n];
+		error = helper_start(broker, ROLE_JOINER, &one, end);
+		close(start->line[n]);
 	}
 	free(plan);
 	return error;
+}
+
+/* Who asked for the fork has made them, with the other ends of the lines for who joins them. */
+static int ports_take(struct start *start)
+{
+	for (unsigned n = 0; n < start->plan->shares.count; n++) {
+		start->line[n] = fcntl(start->grants.fd[GRANT_WINDOW_LINES + n], F_DUPFD_CLOEXEC,
+				       grant_fd(GRANTS));
+		if (start->line[n] < 0)
+			return -errno;
+	}
+	return 0;
 }
 
 /*
@@ -401,7 +393,7 @@ static uint64_t machine_most_bytes(const struct plan *plan)
 
 	return machine_ceiling_bytes(&options) + machine->memory_bytes / PAGE_TABLES_SHARE +
 	       REST_BYTES + sizeof(struct block_memory) +
-	       plan->shares.count * sizeof(struct share_memory) +
+	       plan_ports(plan) * sizeof(struct share_memory) +
 	       plan->nets.count * sizeof(struct net_card_memory) +
 	       sizeof(struct connection_memory) +
 	       machine->cpus * (uint64_t)BYTES_PER_VCPU;
@@ -567,6 +559,10 @@ static int adopt(struct broker *broker, struct start *start, struct broker_end *
 		error = supervisors_start(broker, start, end);
 	if (!error)
 		error = relay_start(broker, start, end);
+	if (!error)
+		error = ports_take(start);
+	if (!error)
+		error = joiners_start(broker, start, end);
 	grants_leave_adopted(&start->grants);
 	if (!error)
 		broker_open_occupied(broker);
@@ -602,7 +598,7 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (!error)
 		error = relay_start(broker, start, end);
 	if (!error)
-		error = ports_make(start->plan, &start->grants);
+		error = ports_make(start);
 	if (!error)
 		error = joiners_start(broker, start, end);
 	if (!error)

@@ -631,7 +631,7 @@ static bool take_devices(struct process *process, grant_set here)
 /* The ports that there are, from the first on. */
 static bool take_ports(struct process *process, grant_set here, struct machine_options *options)
 {
-	for (unsigned n = 0; n < SHARE_PORTS && here & GRANT(GRANT_PORTS + n); n++) {
+	for (unsigned n = 0; n < plan_ports(process->plan) && here & GRANT(GRANT_PORTS + n); n++) {
 		struct machine_port *port = &options->port[options->ports++];
 
 		port->memory = grant_map((enum grant)(GRANT_PORTS + n), NULL,
@@ -640,48 +640,21 @@ static bool take_ports(struct process *process, grant_set here, struct machine_o
 		port->window = &process->window[process->ports++];
 		port->doorbell_fd = grant_fd((enum grant)(GRANT_PORT_BELLS + n));
 		port->answer_fd = grant_fd((enum grant)(GRANT_PORT_ANSWERS + n));
+		port->kind = process->plan->machine.port[n];
 		if (!port->memory ||
 		    !port_window_make(port->window,
 				      grant_fd((enum grant)(GRANT_WINDOW_LINES + n))))
 			return false;
-		port->kind = share_port_kind(port->memory->side, port->memory->class);
 	}
 	return true;
 }
 
-/* Of a saved machine that has no place at the hub: ports that nobody is at. */
-static bool make_ports(struct process *process, struct machine_options *options)
-{
-	struct machine_saved saved = { .cpus = 0 };
-
-	/* what cannot be read is refused later, with a reason */
-	if (!options->saved.bytes || options->ports ||
-	    machine_read_saved(&options->saved, &saved))
-		return true;
-	for (unsigned n = 0; n < SHARE_PORTS && saved.port[n]; n++) {
-		struct machine_port *port = &options->port[options->ports++];
-
-		*port = (struct machine_port){ .window = &process->window[process->ports++],
-					       .doorbell_fd = -1,
-					       .answer_fd = -1,
-					       .kind = saved.port[n] };
-		port->memory = mmap(NULL, sizeof(*port->memory), PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (port->memory == MAP_FAILED || !port_window_make(port->window, -1))
-			return false;
-		port->memory->side = share_port_side(saved.port[n]);
-		port->memory->class = share_port_class(saved.port[n]);
-		process->port[n] = port->memory;
-	}
-	return true;
-}
-
-/* What was forked has ports that nobody is at: their memory is its own. */
-static bool leave_ports(const struct process *process)
+/* What was forked has others, of the same kinds: who is at them is not who was. */
+static bool take_other_ports(const struct process *process)
 {
 	for (unsigned n = 0; n < process->ports; n++)
-		if (mmap(process->port[n], sizeof(*process->port[n]), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		if (!grant_map((enum grant)(GRANT_PORTS + n), process->port[n],
+			       sizeof(*process->port[n])))
 			return false;
 	return true;
 }
@@ -702,7 +675,7 @@ static bool take_grants(struct process *process, grant_set here, struct machine_
 	return take_ports(process, here, options) &&
 	       grant_map_file(here, GRANT_KERNEL, &options->kernel) &&
 	       grant_map_file(here, GRANT_INITRD, &options->initrd) &&
-	       grant_map_file(here, GRANT_SAVED, &options->saved) && make_ports(process, options);
+	       grant_map_file(here, GRANT_SAVED, &options->saved);
 }
 
 static void take_plan(struct process *process, struct machine_options *options)
@@ -817,6 +790,9 @@ static grant_set grants_of_devices(const struct process *process)
 	for (unsigned n = 0; n < process->cards; n++)
 		grants |= GRANT(GRANT_CARDS + n) | GRANT(GRANT_CARD_BELLS + n) |
 			  GRANT(GRANT_CARD_ANSWERS + n);
+	for (unsigned n = 0; n < process->ports; n++)
+		grants |= GRANT(GRANT_PORTS + n) | GRANT(GRANT_PORT_BELLS + n) |
+			  GRANT(GRANT_PORT_ANSWERS + n) | GRANT(GRANT_WINDOW_LINES + n);
 	return grants;
 }
 
@@ -919,7 +895,7 @@ static bool go_on_forked(struct process *process)
 	as = process->rings->forked_as;
 	if (as <= FORKED_TO_RUN_WHEN_TOLD)
 		machine_forked(process->machine);
-	if (!take_devices(process, of_devices) || !leave_ports(process))
+	if (!take_devices(process, of_devices) || !take_other_ports(process))
 		return false;
 	if (as == FORKED_TO_SERVE)
 		go_on_serving(process);

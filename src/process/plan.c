@@ -50,6 +50,15 @@ static void plan_reduce(struct plan *plan, enum role role)
 		memset(&plan->shares, 0, sizeof(plan->shares));
 }
 
+unsigned plan_ports(const struct plan *plan)
+{
+	unsigned count = 0;
+
+	while (count < SHARE_PORTS && plan->machine.port[count])
+		count++;
+	return count;
+}
+
 int plan_seal(const struct plan *plan, enum role role)
 {
 	struct plan *copy = malloc(sizeof(*copy));

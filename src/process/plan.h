@@ -42,6 +42,7 @@ struct machine_plan {
 	bool forks; /* its broker may have it forked */
 	bool guest_forks; /* its guest may ask for that (cli/fork_door.h) */
 	bool perf_map; /* perf_map.h */
+	uint8_t port[SHARE_PORTS]; /* share_port_kind() of each that it has, joined or not */
 	struct cpu_model model;
 	struct cpu_host host;
 	char command_line[PLAN_LINE_BYTES];
@@ -151,6 +152,8 @@ struct plan {
 	char description[PLAN_DESCRIPTION_BYTES];  /* what umbra info says; "": it has no name */
 };
 
+/* How many ports its machine has. */
+unsigned plan_ports(const struct plan *plan);
 /* Zeros, with its head; NULL: no memory. */
 struct plan *plan_new(void);
 /* Sealed memory that holds as much of it as the role has to know; -errno. */

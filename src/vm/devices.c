@@ -312,10 +312,12 @@ static int make_hvsock(struct devices *devices)
 static bool make_port(struct devices *devices, unsigned n, struct share_memory *memory,
 		      struct slot_client *client)
 {
-	struct port_window *window = devices->machine->options.port[n].window;
+	const struct machine_port *port = &devices->machine->options.port[n];
+	struct port_window *window = port->window;
 	struct unit_list *units = &devices->machine->units;
 
-	if (memory->class == SHARE_CLASS_DISK && memory->side == SHARE_SIDE_BINDS) {
+	if (share_port_class(port->kind) == SHARE_CLASS_DISK &&
+	    share_port_side(port->kind) == SHARE_SIDE_BINDS) {
 		devices->proxy[n] = disk_proxy_create(devices->bus, n, memory, window, client,
 						       &devices->block, devices->lender);
 		if (devices->proxy[n])
@@ -323,7 +325,7 @@ static bool make_port(struct devices *devices, unsigned n, struct share_memory *
 		return devices->proxy[n];
 	}
 	devices->share[n] =
-		share_create(devices->bus, n, memory, window, client, devices->lender);
+		share_create(devices->bus, n, port->kind, memory, window, client, devices->lender);
 	if (devices->share[n])
 		unit_add(units, &share_unit, devices->share[n], n);
 	return devices->share[n];

@@ -61,7 +61,7 @@ static int show_windows(struct machine *machine)
 		const unsigned read_only = ports * SHARE_SHOWN_PAGES + n * SHARE_WINDOW_PAGES;
 		uint8_t *place = guest_window_page(&machine->memory, n * SHARE_SHOWN_PAGES);
 		const struct machine_port *port = &options->port[n];
-		const unsigned others = port->memory->side == SHARE_SIDE_SERVES;
+		const unsigned others = share_port_side(port->kind) == SHARE_SIDE_SERVES;
 
 		if (!port_window_show(port->window, WINDOW_BOTH, others, place, bytes, false) ||
 		    !port_window_show(port->window, WINDOW_OTHERS, 0,

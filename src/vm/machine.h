@@ -47,8 +47,8 @@ struct machine_card { struct net_card_memory *memory; int doorbell_fd, answer_fd
 struct machine_port {
 	struct share_memory *memory;
 	struct port_window *window;
-	int doorbell_fd, answer_fd; /* -1: it has no place at the hub */
-	uint8_t kind; /* share_port_kind() */
+	int doorbell_fd, answer_fd;
+	uint8_t kind; /* share_port_kind(); of one that nobody is at its memory says none */
 };
 
 enum machine_health { MACHINE_HEALTH_UNKNOWN, MACHINE_HEALTH_GOOD, MACHINE_HEALTH_LOST };

@@ -99,19 +99,17 @@ static void collect(struct bench *bench)
 static void make(struct bench *bench, uint8_t kind)
 {
 	const bool is_disk = kind & KIND_DISK;
-	const int none = kind & KIND_OFFLINE ? -1 : 0;
 
 	*bench = (struct bench){ .written = 0 };
 	fake_create(&bench->fake, 1000000000);
 	bench->memory = mmap(NULL, sizeof(*bench->memory), PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	bench->memory->class = is_disk ? SHARE_CLASS_DISK : SHARE_CLASS_PACKET;
-	bench->memory->side = SHARE_SIDE_BINDS;
+	bench->memory->side = kind & KIND_OFFLINE ? 0 : SHARE_SIDE_BINDS;
 	bench->memory->epoch = 77;
 	bench->client = (struct slot_client){ .queue = &bench->memory->queue,
 					      .slots = SHARE_SLOTS,
-					      .doorbell_fd = none ? none : eventfd(0, EFD_NONBLOCK),
-					      .answer_fd = none ? none : eventfd(0, EFD_NONBLOCK) };
+					      .doorbell_fd = eventfd(0, EFD_NONBLOCK),
+					      .answer_fd = eventfd(0, EFD_NONBLOCK) };
 	bench->lender = lender_create(&bench->fake.memory, changed, NULL);
 	if (!port_window_make(&bench->window, -1))
 		abort();
@@ -119,8 +117,10 @@ static void make(struct bench *bench, uint8_t kind)
 		bench->proxy = disk_proxy_create(bench->fake.bus, 0, bench->memory, &bench->window,
 						 &bench->client, &bench->client, bench->lender);
 	else
-		bench->share = share_create(bench->fake.bus, 0, bench->memory, &bench->window,
-					    &bench->client, bench->lender);
+		bench->share = share_create(bench->fake.bus, 0,
+					    share_port_kind(SHARE_SIDE_BINDS, SHARE_CLASS_PACKET),
+					    bench->memory, &bench->window, &bench->client,
+					    bench->lender);
 	bench->window.is_shared = true; /* its own, and no joiner takes it away */
 	fake_contact(&bench->fake);
 	fake_open(&bench->fake, RELID);
@@ -224,7 +224,7 @@ static void use(struct bench *bench)
 	else
 		share_go_on(bench->share);
 	collect(bench);
-	if (bench->client.answer_fd >= 0)
+	if (bench->memory->side)
 		come(bench);
 	for (uint32_t round = 1; bench->proxy && round < 4; round++) {
 		welcome(bench, round);

@@ -32,3 +32,5 @@ static inline uint8_t inb(uint16_t port)
 	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"(port));
 	return value;
 }
+/* Whether there is something to be read from the serial port: how a test tells a guest to. */
+static inline bool has_input(void) { return inb(0x3fd) & 1; }

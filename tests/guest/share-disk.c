@@ -286,7 +286,9 @@ static unsigned take_good(unsigned count)
 		struct vmbus_packet head;
 		struct vstor_packet packet;
 
-		if (!channel_get(&ch, &head, &packet, sizeof(packet)))
+		/* what else comes is that disks are to be looked for */
+		if (!channel_get(&ch, &head, &packet, sizeof(packet)) ||
+		    head.type != PACKET_COMPLETION)
 			continue;
 		good += packet.body.srb.srb_status == SRB_SUCCESS;
 		count--;
@@ -342,9 +344,28 @@ static unsigned write_and_read(unsigned time)
 	return good;
 }
 
+static void use_another(void)
+{
+	const uint64_t until = rdtsc() + PATIENCE_TSC;
+	bool is_there = false;
+
+	while (!is_there && rdtsc() < until) {
+		put_command(READ_16, 1, back, SECTOR);
+		is_there = take_good(1);
+	}
+	check("another disk has come", is_there);
+	fill(3);
+	put_command(WRITE_16, 1, data, SECTOR);
+	check_equal("which is written", take_good(1), 1);
+	put_command(READ_16, 1, back, SECTOR);
+	check_equal("and read", take_good(1), 1);
+	check("as it was written", is_same(data, back, SECTOR));
+}
+
 /*
- * One whose port is nobody's: what was under way is answered, as what comes, and the disk is gone.
- * One that was restored at its port goes on.
+ * One whose port is nobody's: what was under way is answered, as what comes, and the disk is gone;
+ * where it was told so (has_input()) another one comes in its place. One that was restored at its
+ * port goes on.
  */
 static void look_around(void)
 {
@@ -356,6 +377,8 @@ static void look_around(void)
 	if (take_good(1))
 		return;
 	check_equal("also this one, and nothing is read", unanswered, 0);
+	if (has_input())
+		use_another();
 	finish();
 }
 

@@ -1,8 +1,8 @@
 /*
  * The end that binds a channel to another machine (abi/share.h), which is forked or saved
- * meanwhile: that machine goes on as if nothing had been, each packet once and in order; in what was forked or
- * restored what is under way completes, once, as nobody's, what was lent is its own, and the
- * channel is taken away and offered again. Where it was restored at a port of its own the channel
+ * meanwhile: that machine goes on as if nothing had been, each packet once and in order; in what
+ * was forked or restored what is under way completes, once, as nobody's, what was lent is its own,
+ * and the channel is taken away and offered again. Where it was restored at a port of its own the channel
  * stays, and whoever serves there comes. sharing-forked.sh and sharing-saved.sh run it beside
  * guest-share, and sharing-packets.py, where it may lend nothing, with one of another host.
  */
@@ -137,6 +137,14 @@ static _Noreturn void be_joined(void)
 	finish();
 }
 
+/* For as long as it is left alone. */
+static _Noreturn void wait_for_peer(void)
+{
+	while (!peer_is_there)
+		hear();
+	be_joined();
+}
+
 static void be_child(unsigned sent)
 {
 	struct { struct vmbus_head head; uint32_t relid; } release = {
@@ -144,6 +152,7 @@ static void be_child(unsigned sent)
 	};
 	const uint64_t until = rdtsc() + PATIENCE_TSC;
 	const struct vmbus_offer *again;
+	bool is_alone;
 
 	while ((under_way || peer_is_there) && rdtsc() < until)
 		hear();
@@ -161,7 +170,10 @@ static void be_child(unsigned sent)
 	if (!again)
 		finish();
 	offer = *again;
-	check("where nobody is", !open_channel(0xe1e20).peer_is_there);
+	is_alone = !open_channel(0xe1e20).peer_is_there;
+	if (has_input()) /* it is told that it has a port */
+		wait_for_peer();
+	check("where nobody is", is_alone);
 	failed = 0;
 	put(5);
 	while (under_way && rdtsc() < until)

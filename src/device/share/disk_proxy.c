@@ -76,10 +76,8 @@ static bool send_packet(struct disk_proxy *proxy, enum share_packet_kind kind, c
 
 static void ring(const struct disk_proxy *proxy)
 {
-	ssize_t written = 0;
+	const ssize_t written = write(proxy->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 
-	if (proxy->client->doorbell_fd >= 0)
-		written = write(proxy->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -689,8 +687,8 @@ void disk_proxy_forked(struct disk_proxy *proxy)
 	storage_forked(proxy->storage);
 	disk_proxy_leave(proxy);
 	reset_slots(proxy);
-	proxy->client->doorbell_fd = proxy->client->answer_fd = -1;
 	slot_restart(proxy->client);
+	proxy->epoch = proxy->session = proxy->memory->epoch;
 	proxy->generation = proxy->peer_word = 0;
 	proxy->cut_off = proxy->peer_is_there = proxy->submitted = false;
 	proxy->is_asked = proxy->asks_anew = false;

@@ -69,7 +69,7 @@ void disk_proxy_destroy(struct disk_proxy *proxy);
 void disk_proxy_collect(struct disk_proxy *proxy);
 /* The machine stands still: what will be written is had in memory of its own, too. */
 void disk_proxy_stand(struct disk_proxy *proxy);
-/* Its port's memory is its own, and empty; while there is one thread. */
+/* Its port's memory is another one, and empty; while there is one thread. */
 void disk_proxy_forked(struct disk_proxy *proxy);
 /* As bytes, once it stands, and back, before anything runs. */
 void disk_proxy_archive(struct archive *archive, struct disk_proxy *proxy);

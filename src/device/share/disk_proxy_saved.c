@@ -119,7 +119,7 @@ void disk_proxy_archive(struct archive *archive, struct disk_proxy *proxy)
 
 void disk_proxy_restored(struct disk_proxy *proxy)
 {
-	if (proxy->client->answer_fd < 0)
+	if (!proxy->memory->side)
 		disk_proxy_leave(proxy);
 	else if (proxy->stood_lost)
 		disk_proxy_fail_pending(proxy);

@@ -242,7 +242,7 @@ void lender_mark(struct lender *lender, uint64_t *frames)
 	pthread_mutex_unlock(&lender->lock);
 }
 
-/* By no call that changes places: who was just forked may not (ipc/role.c). */
+/* What stood there is not inherited: nothing has to change places. */
 void lender_forked(struct lender *lender)
 {
 	pthread_mutex_init(&lender->lock, NULL);

@@ -524,13 +524,10 @@ static int dispatch(struct share *share, const struct bus_packet *packet)
 	return take_about_pages(share, packet, head.kind);
 }
 
-/* In what was forked there is nobody whom that would wake. */
 static void ring(const struct share *share)
 {
-	ssize_t written = 0;
+	const ssize_t written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 
-	if (share->client->doorbell_fd >= 0)
-		written = write(share->client->doorbell_fd, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full wakes, too */
 }
 
@@ -924,9 +921,11 @@ void share_forked(struct share *share)
 	take_owed(share, list, list_owed(share, list));
 	forget_lends(share);
 	reset_slots(share);
-	share->client->doorbell_fd = share->client->answer_fd = -1;
 	slot_restart(share->client);
+	share->epoch = share->memory->epoch;
+	share->peer_epoch = share->had = 0;
 	share->generation = share->serving = share->peer_word = 0;
+	say_open(share, share->is_open);
 	share->cut_off = share->peer_is_there = share->submitted = false;
 	share->is_renewed = true;
 	if (share->told_word)
@@ -952,9 +951,8 @@ static void owed_archive(struct archive *archive, struct owed *owed)
 static void restored(struct share *share, bool was_told)
 {
 	share->told_word = was_told ? NO_PEERS_WORD : 0;
-	share->is_renewed = share->client->answer_fd < 0;
-	share->openings = share->is_open;
-	__atomic_store_n(&share->memory->is_open, share->openings, __ATOMIC_RELEASE);
+	share->is_renewed = !share->memory->side;
+	say_open(share, share->is_open);
 }
 
 void share_archive(struct archive *archive, struct share *share)
@@ -983,9 +981,9 @@ void share_archive(struct archive *archive, struct share *share)
 static const struct guid packet_type = SHARE_PACKET_TYPE;
 static const struct guid disk_type = SHARE_DISK_TYPE;
 
-struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
-			   struct port_window *window, struct slot_client *client,
-			   struct lender *lender)
+struct share *share_create(struct bus *bus, unsigned number, uint8_t kind,
+			   struct share_memory *memory, struct port_window *window,
+			   struct slot_client *client, struct lender *lender)
 {
 	struct share *share = calloc(1, sizeof(*share));
 
@@ -993,7 +991,7 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 	if (!share)
 		return NULL;
 	*share = (struct share){ .memory = memory, .client = client, .number = number,
-				 .side = memory->side, .epoch = memory->epoch };
+				 .side = share_port_side(kind), .epoch = memory->epoch };
 	share->lends.lender = lender;
 	share->window = window;
 	share->lends.half[0].page = window->memory->page[share->side != SHARE_SERVES];
@@ -1001,7 +999,7 @@ struct share *share_create(struct bus *bus, unsigned number, struct share_memory
 	share->window_gpa = lender_window_gpa(number);
 	share->read_only_gpa = lender_read_only_gpa(lender, number);
 	share->service = (struct bus_service){
-		.type = memory->class == SHARE_CLASS_DISK ? disk_type : packet_type,
+		.type = share_port_class(kind) == SHARE_CLASS_DISK ? disk_type : packet_type,
 		.instance = SHARE_INSTANCE(number), .opened = opened,
 		.closed = closed, .ready = ready, .packet = packet, .room = room,
 		.is_monitored = true,

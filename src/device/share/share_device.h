@@ -22,8 +22,9 @@
  *     has been asked, and unless the window is shared.
  *
  *  7. In what was forked or restored what was under way completes as SHARE_NO_PEER (the other
- *     machine has it from this one), and what was lent is its own. The guest is told that the other
- *     end has gone, or, where the port is nobody's, the channel is taken away and offered again.
+ *     machine has it from this one), and what was lent is its own. The guest of what was restored
+ *     at its port is told that the other end has gone; else the channel is taken away and offered
+ *     again.
  */
 #pragma once
 
@@ -40,17 +41,17 @@ extern const struct unit_ops share_unit;
 
 /*
  * The number-th port's channel, on a bus that does not run yet; the hub is at the client's queue,
- * which is memory's. NULL: no memory, or no channel.
+ * which is memory's. kind: share_port_kind(). NULL: no memory, or no channel.
  */
-struct share *share_create(struct bus *bus, unsigned number, struct share_memory *memory,
-			   struct port_window *window, struct slot_client *client,
-			   struct lender *lender);
+struct share *share_create(struct bus *bus, unsigned number, uint8_t kind,
+			   struct share_memory *memory, struct port_window *window,
+			   struct slot_client *client, struct lender *lender);
 void share_destroy(struct share *share);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void share_collect(struct share *share);
 void share_pause(struct share *share);
 void share_resume(struct share *share);
-/* Its memory is its own, and empty; while there is one thread. */
+/* Its memory is another one, and empty; while there is one thread. */
 void share_forked(struct share *share);
 /* As bytes, once it stands, and back, before anything runs; and when it may. */
 void share_archive(struct archive *archive, struct share *share);
