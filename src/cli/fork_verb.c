@@ -187,7 +187,7 @@ int fork_send(const struct fork_command *command, struct child_kit *kit, const c
 		 parent, command->with_secrets ? ",\"secrets\":\"copied\"" : "", asked);
 	if (!kit)
 		return say_line(command->peer, line, NULL, 0);
-	error = say_line(command->peer, line, kit->fd, 
+	error = say_line(command->peer, line, kit->fd,
 			 fork_kit_fds(kit->nets.plan.count, kit->ports.count));
 	fork_kit_sent(kit);
 	return error;

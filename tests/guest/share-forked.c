@@ -2,9 +2,9 @@
  * The end that binds a channel to another machine (abi/share.h), which is forked or saved
  * meanwhile: that machine goes on as if nothing had been, each packet once and in order; in what
  * was forked or restored what is under way completes, once, as nobody's, what was lent is its own,
- * and the channel is taken away and offered again. Where it was restored at a port of its own the channel
- * stays, and whoever serves there comes. sharing-forked.sh and sharing-saved.sh run it beside
- * guest-share, and sharing-packets.py, where it may lend nothing, with one of another host.
+ * and the channel is taken away and offered again. Where it was restored at a port of its own the
+ * channel stays, and whoever serves there comes. sharing-forked.sh and sharing-saved.sh run it
+ * beside guest-share, and sharing-packets.py, where it may lend nothing, with one of another host.
  */
 #include "abi/share.h"
 #include "vmbus.h"

@@ -70,7 +70,7 @@ struct disk_proxy {
 	int64_t again_ms; /* refused, or greeting: invariant 4 */
 	bool is_asked, asks_anew; /* of ASK: it is with the hub; it is time for the next */
 	uint32_t round;
-	/* invariant 7: while is_old, of the numbers up to last_old alone; then it is the next one */
+	/* invariant 7: while is_old, of numbers up to last_old alone; then it is the next one */
 	uint64_t session, next_session, last_old;
 	bool is_old;
 	bool is_known;
