@@ -125,6 +125,8 @@ struct code_counts {
 	uint64_t made_first, made_again[BLOCK_ENDS];
 	uint64_t parts, evictions, waits, blocks_evicted;
 	uint64_t regions_kept; /* since they were used: code/eviction.c */
+	/* of times that one processor was alone, beside `waits`: exclusive.c */
+	uint64_t protected_alone, accesses_alone;
 	/* of idle machines (code/trim.c): so often, and so often it was soon made again */
 	uint64_t regions_given_back, trims, regrets;
 };

@@ -17,6 +17,8 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("regions-evicted", evictions),
 	COUNTER("regions-kept", regions_kept),
 	COUNTER("waits-for-room", waits),
+	COUNTER("alone-to-protect-code", protected_alone),
+	COUNTER("alone-to-access", accesses_alone),
 	COUNTER("blocks-evicted", blocks_evicted),
 	COUNTER("times-given-back", trims),
 	COUNTER("times-regretted", regrets),

@@ -138,6 +138,7 @@ static bool take_pending(struct soft_cpu *cpu)
 	if (cpu->pending & PENDING_WANT_ALONE) {
 		cpu->pending &= ~(uint32_t)PENDING_WANT_ALONE;
 		soft_begin_alone(cpu);
+		cpu->engine->counts.accesses_alone++;
 	} else if (__atomic_load_n(&cpu->engine->owner, __ATOMIC_SEQ_CST)) {
 		soft_park(cpu);
 	}

@@ -100,6 +100,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 		return true;
 	soft_release(&engine->lock);
 	soft_begin_alone(cpu);
+	engine->counts.protected_alone++;
 	soft_revoke_writes(engine, frame);
 	__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
