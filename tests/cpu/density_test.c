@@ -8,6 +8,8 @@
  *        density_test --write TABLE       writes it anew
  *        density_test --list [NAME]       the blocks of the samples
  *        density_test --list FILE OFFSET  the block at a byte of any file: 64-bit user code
+ *        density_test --sweep FILE OFFSET BYTES [kernel]  counts over all blocks of code that lies
+ *                                         there, one behind the other
  */
 #include <Zydis/Zydis.h>
 #include <math.h>
@@ -20,7 +22,7 @@
 struct sample { const char *name; const uint8_t *code; };
 extern const struct sample samples[], samples_end[];
 
-enum { SAMPLE_BYTES = 256, LINE_BYTES = 200 };
+enum { SAMPLE_BYTES = 256, LINE_BYTES = 200, CODE_PAGE_BYTES = 4096 };
 
 static ZydisDecoder decoder;
 static ZydisFormatter formatter;
@@ -46,14 +48,15 @@ static unsigned part_end(const struct emission_block *block, unsigned n)
 }
 
 /*
- * The only instruction that exclusive-ors something of the processor's structure takes the secret
- * out of a table entry.
+ * The only instructions that exclusive-or something of a table, or of the processor's structure,
+ * take the secret out of an entry.
  */
 static bool is_mend(const uint8_t *code, unsigned bytes)
 {
 	char text[LINE_BYTES];
 
-	return format(code, bytes, 0, text) && !strncmp(text, "xor ", 4) && strstr(text, ", gs:[");
+	return format(code, bytes, 0, text) && !strncmp(text, "xor ", 4) &&
+	       (strstr(text, ", gs:[") || strstr(text, ", [r15+0x04]"));
 }
 
 /* *ret_mend: those of the mend. */
@@ -81,8 +84,11 @@ static unsigned count_guest(const uint8_t *code, const struct emission_block *bl
 	char text[LINE_BYTES];
 	unsigned count = 0;
 
-	for (unsigned at = 0; at < block->guest_bytes; count++)
-		at += format(code + at, block->guest_bytes - at, 0, text);
+	for (unsigned at = 0; at < block->guest_bytes; count++) {
+		unsigned bytes = format(code + at, block->guest_bytes - at, 0, text);
+
+		at += bytes ? bytes : 1;
+	}
 	return count;
 }
 
@@ -210,6 +216,95 @@ static int list_file(const char *path, const char *offset)
 	return 0;
 }
 
+/* What a sweep counts: an instruction of the host's that there is one of in each. */
+static const struct { const char *name, *text; } counted[] = {
+	{ "lookups", "bextr " },
+	{ "flags saved", "lahf" },
+	{ "flags brought back", "sahf" },
+	{ "jumps by hash", "imul r10d, r11d, 0x9E37" },
+	{ "no-ops", "nop " },
+	{ "moves of RSP", "lea rsp, " },
+};
+enum { COUNTED = sizeof(counted) / sizeof(*counted) };
+
+struct sweep { uint64_t blocks, guest, host, host_bytes, counts[COUNTED]; };
+
+static void count_part(const struct emission_block *block, unsigned begin, unsigned end,
+		       struct sweep *sweep)
+{
+	char text[LINE_BYTES];
+
+	for (unsigned at = begin; at < end;) {
+		unsigned bytes = format(block->host + at, end - at, 0, text);
+
+		sweep->host += bytes != 0;
+		for (unsigned k = 0; bytes && k < COUNTED; k++)
+			sweep->counts[k] +=
+				!strncmp(text, counted[k].text, strlen(counted[k].text));
+		at = bytes ? at + bytes : end;
+	}
+}
+
+static void sweep_block(const uint8_t *code, const struct emission_block *block,
+			struct sweep *sweep)
+{
+	sweep->blocks++;
+	sweep->guest += count_guest(code, block);
+	sweep->host_bytes += block->host_bytes;
+	count_part(block, 0, block->mark[0].host, sweep);
+	for (unsigned n = 0; n < block->marks; n++)
+		count_part(block, block->mark[n].host, part_end(block, n), sweep);
+}
+
+/* The page of code at `at`, and what follows. */
+static bool read_page(FILE *file, unsigned long at, uint8_t *page)
+{
+	return !fseek(file, (long)(at & ~(CODE_PAGE_BYTES - 1ul)), SEEK_SET) &&
+	       fread(page, 1, CODE_PAGE_BYTES, file) == CODE_PAGE_BYTES;
+}
+
+static void sweep_code(FILE *file, unsigned long begin, unsigned long end, bool user,
+		       struct sweep *sweep)
+{
+	/* a block may end in the next page */
+	static uint8_t page[CODE_PAGE_BYTES + SAMPLE_BYTES];
+	unsigned long have = begin + CODE_PAGE_BYTES;
+	struct emission_block block;
+
+	for (unsigned long at = begin; at < end; at += block.guest_bytes) {
+		unsigned offset = at % CODE_PAGE_BYTES;
+
+		if (at / CODE_PAGE_BYTES != have / CODE_PAGE_BYTES && !read_page(file, at, page))
+			return;
+		have = at;
+		block.guest_bytes = 1;
+		if (emission_block_in_page(page, offset, user, &block))
+			sweep_block(page + offset, &block, sweep);
+	}
+}
+
+static int sweep_file(char **words, bool user)
+{
+	struct sweep sweep = { 0 };
+	FILE *file = fopen(words[0], "rb");
+	unsigned long begin = strtoul(words[1], NULL, 0);
+
+	if (file)
+		sweep_code(file, begin, begin + strtoul(words[2], NULL, 0), user, &sweep);
+	if (!sweep.guest) {
+		printf("density_test: nothing at %s of %s\n", words[1], words[0]);
+		return 1;
+	}
+	printf("%s: %lu blocks, %lu guest instructions; host: %.3f instructions, %.2f bytes "
+	       "each\n",
+	       words[0], sweep.blocks, sweep.guest, (double)sweep.host / (double)sweep.guest,
+	       (double)sweep.host_bytes / (double)sweep.guest);
+	for (unsigned k = 0; k < COUNTED; k++)
+		printf("  %-18s %.4f\n", counted[k].name,
+		       (double)sweep.counts[k] / (double)sweep.guest);
+	return 0;
+}
+
 static int list_samples(const char *name)
 {
 	struct emission_block block;
@@ -230,6 +325,8 @@ int main(int argc, char **argv)
 	ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
 	emission_begin();
 	emission_set_mode(64, true);
+	if (argc > 4 && !strcmp(argv[1], "--sweep"))
+		return sweep_file(argv + 2, argc == 5);
 	if (argc > 3 && !strcmp(argv[1], "--list"))
 		return list_file(argv[2], argv[3]);
 	if (argc > 1 && !strcmp(argv[1], "--list"))

@@ -12,7 +12,7 @@ enum { EMISSION_SLOT_REGISTERS = 16 };
 /* A copy of a guest's instruction: struct emitted_copy, out of the engine. */
 struct emission {
 	const uint8_t *host;
-	unsigned bytes, looked_up_bytes;
+	unsigned bytes, looked_up_bytes, r10_ahead;
 	bool writable;
 	const char *error; /* what the engine's own validator says of it; NULL: good */
 	/* what it says of a copy that was spoilt */
@@ -36,5 +36,8 @@ struct emission_block {
 };
 /* Of the code at `bytes`, of a user's or a kernel's; false: there is none. */
 bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret);
+/* The same of the block that begins at `offset` of a page of code. */
+bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
+			    struct emission_block *ret);
 /* Displacement from GS of a displaced register's slot. */
 int32_t emission_slot(unsigned reg);

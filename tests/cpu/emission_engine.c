@@ -52,6 +52,7 @@ static void on_copy(void *context, const struct emitted_copy *copy)
 	last = (struct emission){ .host = copy->host,
 				  .bytes = copy->bytes,
 				  .looked_up_bytes = copy->looked_up_bytes,
+				  .r10_ahead = copy->r10_ahead,
 				  .writable = copy->writable,
 				  .error = soft_copy_error(copy) };
 	try_spoilt(copy);
@@ -133,18 +134,10 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	return copies;
 }
 
-bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret)
+static void describe(const struct block *b, struct emission_block *ret)
 {
 	struct soft_engine *engine = cpu->engine;
-	struct emission unused;
-	const struct block *b;
 
-	emission_set_mode(64, true);
-	cpu->state.cpl = user ? 3 : 0;
-	emission_translate(bytes, count, &unused);
-	b = made;
-	if (!b)
-		return false;
 	ret->host = engine->code_write + b->host_offset;
 	ret->host_bytes = b->hot_bytes;
 	ret->guest_bytes = b->guest_bytes;
@@ -155,7 +148,37 @@ bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emis
 		ret->mark[n].host = map->host;
 		ret->mark[n].guest = map->guest & MAP_GUEST;
 	}
-	return true;
+}
+
+bool emission_block(const uint8_t *bytes, unsigned count, bool user, struct emission_block *ret)
+{
+	struct emission unused;
+
+	emission_set_mode(64, true);
+	cpu->state.cpl = user ? 3 : 0;
+	emission_translate(bytes, count, &unused);
+	if (made)
+		describe(made, ret);
+	return made;
+}
+
+bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
+			    struct emission_block *ret)
+{
+	struct soft_engine *engine = cpu->engine;
+	const struct block *b;
+	struct fault fault;
+
+	emission_set_mode(64, true);
+	cpu->state.cpl = user ? 3 : 0;
+	memcpy(memory.ram + CODE_AT, page, PAGE_BYTES);
+	cpu->state.rip = CODE_AT + offset;
+	engine->regions[0] = (struct code_region){ 0 };
+	soft_make_regions(engine);
+	b = soft_translate(cpu, CODE_AT + offset, CODE_AT + PAGE_BYTES, soft_mode(cpu), &fault);
+	if (b)
+		describe(b, ret);
+	return b;
 }
 
 int32_t emission_slot(unsigned reg) { return slot((uint8_t)reg).disp; }

@@ -161,8 +161,8 @@ static bool is_slot_of(const ZydisDecodedOperand *host, unsigned guest_register)
 }
 
 /*
- * Where the lookup has left the address: r10; r10 or the guest's base with the delta in r11; r11 in
- * place of the base, with the guest's index.
+ * Where the lookup has left the address: r10, or r10 or the guest's base with the delta in r11. r10
+ * may be that of the last byte.
  */
 static bool is_looked_up_address(const struct pair *pair, const ZydisDecodedOperand *guest,
 				 const ZydisDecodedOperand *host)
@@ -175,14 +175,10 @@ static bool is_looked_up_address(const struct pair *pair, const ZydisDecodedOper
 	if (host->mem.base == ZYDIS_REGISTER_R10 && host->mem.index == ZYDIS_REGISTER_NONE)
 		return disp == 0;
 	if (host->mem.base == ZYDIS_REGISTER_R10)
-		return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 && disp == 0;
+		return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 &&
+		       disp == -(int64_t)pair->copy->r10_ahead;
 	if (pair->code_bits != 64 || disp != guest_disp)
 		return false;
-	if (host->mem.base == ZYDIS_REGISTER_R11)
-		return host->mem.index != ZYDIS_REGISTER_NONE &&
-		       host->mem.index == guest->mem.index &&
-		       host->mem.scale == guest->mem.scale &&
-		       !is_displaced(gpr_of(host->mem.index));
 	return host->mem.index == ZYDIS_REGISTER_R11 && host->mem.scale == 1 &&
 	       host->mem.base == guest->mem.base && guest->mem.index == ZYDIS_REGISTER_NONE;
 }

@@ -38,15 +38,26 @@ static const struct spoiling of_store[] = {
 	{ "a chunk that is not found", chunk_that_is_not_found },
 };
 
+enum { POISON = 0x12345fff };
+static struct table_pair *pair_in(void *pair) { return pair; }
+static void check_pair_of(void *pair) { check_table_pair(pair, POISON); }
+static void no_poison(void *pair) { *(uint64_t *)(pair_in(pair)->read + TABLE_POISON) = 0; }
+
+static const struct spoiling of_pair[] = {
+	{ "a read table without the poison", no_poison },
+};
+
 static unsigned of_a_store(void)
 {
 	struct table_store store = { 0 };
 	struct table_pair *pair = calloc(1, sizeof(*pair));
 	unsigned missed = 1;
 
-	if (pair && table_store_create(&store, CHUNKS, PLACES) && table_pair_create(pair, 1) &&
-	    table_open(&store, pair, GUEST_PAGE_BYTES) && table_note_miss(&store, pair, 0))
-		missed = CAUGHT_MISSED("tables", check_store_of, &store, of_store);
+	if (pair && table_store_create(&store, CHUNKS, PLACES) &&
+	    table_pair_create(pair, 1, POISON) && table_open(&store, pair, GUEST_PAGE_BYTES) &&
+	    table_note_miss(&store, pair, 0))
+		missed = CAUGHT_MISSED("tables", check_store_of, &store, of_store) +
+			 CAUGHT_MISSED("table", check_pair_of, pair, of_pair);
 	else
 		puts("tables: none were made");
 	if (pair)

@@ -43,7 +43,7 @@ static uint32_t regions_of(uint64_t bytes)
 
 static uint32_t chunks_of(uint64_t bytes)
 {
-	uint32_t chunks = (uint32_t)(bytes / TABLE_CHUNK_BYTES);
+	uint32_t chunks = (uint32_t)(bytes / (TABLE_CHUNK_BYTES + PAGE_BYTES));
 
 	return chunks < LEAST_CHUNKS ? LEAST_CHUNKS : chunks;
 }

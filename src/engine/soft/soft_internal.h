@@ -71,8 +71,13 @@ enum {
 	VIEW_KERNEL_AC = 2
 };
 #define TABLE_BIAS 0x240cull /* BEXTR: start 12, length 36 */
+/*
+ * From a table's base: its first entry, at a multiple of a cache line, and of a read table the
+ * poison before it. Both are near enough for a displacement of one byte.
+ */
+enum { TABLE_FIRST = 0x34, TABLE_POISON = 4 };
 #define TABLE_BYTES (1ull << 39)
-#define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000)
+#define TABLE_RESERVED_BYTES (TABLE_BYTES + 0x20000) /* to align the base, and what is before */
 enum { TABLE_CHUNK_BYTES = 64 << 10 };
 enum { JUMP_CACHE_BITS = 16, JUMP_CACHE_ENTRIES = 1 << JUMP_CACHE_BITS };
 
@@ -180,6 +185,8 @@ struct code_notes { uint32_t head, tail; uint64_t lost; struct engine_code note[
 
 struct soft_cpu {
 	struct engine_cpu base;
+	/* so near that a displacement of one byte reaches it (translate_control.c) */
+	_Alignas(CACHE_LINE_BYTES) struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	struct x86_state state; /* as soft_state.c says */
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
@@ -203,7 +210,6 @@ struct soft_cpu {
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
 	struct strip_history strips[STRIP_HISTORIES];
-	struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t ymm[16][32];

@@ -141,8 +141,23 @@ static inline uint32_t soft_jump_mode(uint32_t mode)
 	return mode & ~(uint32_t)(BLOCK_ALONE | BLOCK_STRADDLES | BLOCK_CHECKED);
 }
 
-/* Of a block that floats: how much of the indirect entry sets code_page. */
-enum { FLOATING_ENTRY_BYTES = 25 };
+/*
+ * Of a block that floats: how much of the indirect entry sets code_page, and where in it is the
+ * instruction that can become a jump.
+ */
+enum { FLOATING_ENTRY_BYTES = 25, FLOATING_ENTRY_JUMP = 9 };
+/* Of any: where that instruction is, from host_offset on. */
+static inline unsigned soft_entry_jump(uint32_t mode)
+{
+	return soft_floats(mode) ? FLOATING_ENTRY_JUMP : 0;
+}
+
+enum { JUMP_BYTES = 5 };
+/* Whether one store can put a jump there. */
+static inline bool soft_holds_jump(const uint8_t *at)
+{
+	return (uintptr_t)at % sizeof(uint64_t) + JUMP_BYTES <= sizeof(uint64_t);
+}
 /* Where the block, which this processor executes, has its page. */
 static inline uint64_t soft_page_rip(const struct soft_cpu *cpu, const struct block *b)
 {
@@ -296,8 +311,8 @@ void soft_leave_mode(struct soft_cpu *cpu);
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 /*
- * One instruction of at least five bytes at a multiple of eight becomes a jump: a processor is
- * before it or behind it. Both are addresses in code_write.
+ * One instruction of at least five bytes, all in one aligned word of eight, becomes a jump: a
+ * processor is before it or behind it. Both are addresses in code_write.
  */
 void soft_replace_by_jump(uint8_t *at, const uint8_t *target);
 /*

@@ -1,4 +1,6 @@
 /* Guest code that changes: the blocks made from it are taken back. */
+#include <assert.h>
+
 #include "code.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/page_table.h"
@@ -7,12 +9,18 @@ enum { WRITES_UNTIL_DATA = 64, EIGHT = 8 };
 
 void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 {
+	enum { JMP = 0xe9 };
+	unsigned from = (uintptr_t)at % sizeof(uint64_t);
+	int32_t rel = (int32_t)(target - (at + JUMP_BYTES));
+	uint8_t bytes[sizeof(uint64_t)];
 	uint64_t word;
-	uint64_t rel = (uint32_t)(target - (at + 5));
 
-	memcpy(&word, at, 8);
-	word = (word & ~0xffffffffffull) | 0xe9 | rel << 8;
-	__atomic_store_n((uint64_t *)(void *)at, word, __ATOMIC_SEQ_CST);
+	assert(soft_holds_jump(at));
+	memcpy(bytes, at - from, sizeof(bytes));
+	bytes[from] = JMP;
+	memcpy(bytes + from + 1, &rel, sizeof(rel));
+	memcpy(&word, bytes, sizeof(word));
+	__atomic_store_n((uint64_t *)(void *)(at - from), word, __ATOMIC_SEQ_CST);
 }
 
 /* Its frame's list has it still: of the links to it that is where to look. */
@@ -25,7 +33,8 @@ static void block_kill(struct soft_engine *engine, struct block *b, uint64_t fra
 	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
-	soft_replace_by_jump(entry, stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
+	soft_replace_by_jump(entry + soft_entry_jump(b->mode),
+			     stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
 	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
 }
 

@@ -4,6 +4,7 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 #include "mmu.h"
+#include "table.h"
 #include "page_table.h"
 
 static void copy_words(uint64_t *to, const uint64_t *from, size_t words)
@@ -103,12 +104,9 @@ static unsigned view_of(const struct soft_cpu *cpu, unsigned access)
 /* As translated code looks an address up; NULL: nothing is cached there. */
 static uint8_t *look_up(const struct soft_cpu *cpu, uint64_t gva, unsigned access)
 {
-	enum { SIGN_BITS = 16, INDEX_SHIFT = SIGN_BITS + 12 };
 	unsigned view = view_of(cpu, access);
 	uint64_t table = access & ACCESS_WRITE ? cpu->view_write[view] : cpu->view_read[view];
-	const uint64_t *entries = (const uint64_t *)(table - TABLE_BIAS);
-	uint64_t entry =
-		__atomic_load_n(&entries[gva << SIGN_BITS >> INDEX_SHIFT], __ATOMIC_RELAXED);
+	uint64_t entry = __atomic_load_n(table_entry(table, gva), __ATOMIC_RELAXED);
 
 	return entry ? (uint8_t *)((entry ^ cpu->poison) + gva) : NULL;
 }

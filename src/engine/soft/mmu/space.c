@@ -639,5 +639,8 @@ void check_spaces(struct mmu *mmu, const struct soft_cpu *cpu)
 	for (unsigned n = 0; n <= mmu->spaces_made; n++) {
 		check_list(mmu, cpu, n, false);
 		check_list(mmu, cpu, n, true);
+		for (unsigned pair = 0; pair < SPACE_PAIRS; pair++)
+			if (mmu->spaces[n].pairs[pair].read)
+				check_table_pair(&mmu->spaces[n].pairs[pair], mmu->engine->poison);
 	}
 }

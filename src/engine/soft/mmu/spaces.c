@@ -12,7 +12,8 @@ bool mmu_make_space(struct mmu *mmu, unsigned number, unsigned pairs)
 	struct address_space *space = &mmu->spaces[number];
 
 	for (unsigned n = 0; n < pairs; n++)
-		if (!table_pair_create(&space->pairs[n], (uint8_t)(number * SPACE_PAIRS + n))) {
+		if (!table_pair_create(&space->pairs[n], (uint8_t)(number * SPACE_PAIRS + n),
+				       mmu->engine->poison)) {
 			while (n)
 				table_pair_destroy(&space->pairs[--n]);
 			return false;

@@ -4,7 +4,7 @@
 #include <assert.h>
 #include <sys/mman.h>
 
-enum { CHUNK_BITS = 23, PAIR_TABLES = 2 };
+enum { CHUNK_BITS = 23, PAIR_TABLES = 2, READ_TABLE = 0 };
 
 static uint32_t power_of_two_above(uint32_t least)
 {
@@ -38,17 +38,16 @@ void table_store_destroy(struct table_store *store)
  * A table as it begins: zeros that can be read and not written, so that looking up costs no memory
  * of this process. What the host's own page tables had of it goes with the old mapping.
  */
-static bool map_table(void **memory)
+static void *map(void *at, size_t bytes, int rights)
 {
-	int fixed = *memory ? MAP_FIXED : 0;
-	void *at = mmap(*memory, TABLE_RESERVED_BYTES, PROT_READ,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
+	int fixed = at ? MAP_FIXED : 0;
+	void *memory = mmap(at, bytes, rights,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
 
-	if (at == MAP_FAILED)
-		return false;
-	*memory = at;
-	madvise(at, TABLE_RESERVED_BYTES, MADV_NOHUGEPAGE);
-	return true;
+	if (memory == MAP_FAILED)
+		return NULL;
+	madvise(memory, bytes, MADV_NOHUGEPAGE);
+	return memory;
 }
 
 /*
@@ -60,15 +59,25 @@ static uint64_t table_base(const void *memory)
 	return (((uint64_t)memory + 0xffff) & ~0xffffull) + TABLE_BIAS;
 }
 
-bool table_pair_create(struct table_pair *pair, uint8_t number)
+/* The page that has a read table's poison. */
+static uint8_t *poison_page(const struct table_pair *pair)
+{
+	return (uint8_t *)(pair->read & ~(uint64_t)PAGE_OFFSET_MASK);
+}
+
+bool table_pair_create(struct table_pair *pair, uint8_t number, uint64_t poison)
 {
 	pair->number = number;
-	if (!map_table(&pair->memory[0]) || !map_table(&pair->memory[1])) {
+	for (unsigned n = 0; n < PAIR_TABLES; n++)
+		pair->memory[n] = map(NULL, TABLE_RESERVED_BYTES, PROT_READ);
+	pair->read = table_base(pair->memory[READ_TABLE]);
+	pair->write = table_base(pair->memory[!READ_TABLE]);
+	if (!pair->memory[READ_TABLE] || !pair->memory[!READ_TABLE] ||
+	    !map(poison_page(pair), PAGE_BYTES, PROT_READ | PROT_WRITE)) {
 		table_pair_destroy(pair);
 		return false;
 	}
-	pair->read = table_base(pair->memory[0]);
-	pair->write = table_base(pair->memory[1]);
+	*(uint64_t *)(pair->read + TABLE_POISON) = poison;
 	return true;
 }
 
@@ -98,28 +107,50 @@ static uint32_t *find_chunk(const struct table_store *store, uint32_t key)
 	}
 }
 
-static bool make_writable(uint64_t base, uint32_t chunk)
+static uint32_t key_of(const struct table_pair *pair, uint32_t chunk)
 {
-	uint8_t *at = (uint8_t *)(base - TABLE_BIAS) + (uint64_t)chunk * TABLE_CHUNK_BYTES;
+	return ((uint32_t)pair->number << CHUNK_BITS | chunk) + 1;
+}
 
-	if (mmap(at, TABLE_CHUNK_BYTES, PROT_READ | PROT_WRITE,
-		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at)
-		return false;
-	madvise(at, TABLE_CHUNK_BYTES, MADV_NOHUGEPAGE);
-	return true;
+static bool is_open(const struct table_store *store, const struct table_pair *pair, uint32_t chunk)
+{
+	return chunk >> CHUNK_BITS == 0 && *find_chunk(store, key_of(pair, chunk));
+}
+
+/* The page in which the chunk begins, and the one before it ends. */
+static uint8_t *first_page(uint64_t base, uint32_t chunk)
+{
+	uint64_t at = base + TABLE_FIRST + (uint64_t)chunk * TABLE_CHUNK_BYTES;
+
+	return (uint8_t *)(at & ~(uint64_t)PAGE_OFFSET_MASK);
+}
+
+/* All pages of the chunk but those that a chunk beside it has, or the poison is in. */
+static bool make_writable(const struct table_store *store, const struct table_pair *pair,
+			  uint64_t base, uint32_t chunk)
+{
+	uint8_t *begin = first_page(base, chunk);
+	uint8_t *end = first_page(base, chunk + 1);
+
+	if (begin == poison_page(pair) || is_open(store, pair, chunk - 1))
+		begin += PAGE_BYTES;
+	if (!is_open(store, pair, chunk + 1))
+		end += PAGE_BYTES;
+	return map(begin, (size_t)(end - begin), PROT_READ | PROT_WRITE);
 }
 
 bool table_open(struct table_store *store, struct table_pair *pair, uint64_t gva)
 {
 	uint32_t chunk = chunk_of(gva);
-	uint32_t key = ((uint32_t)pair->number << CHUNK_BITS | chunk) + 1;
+	uint32_t key = key_of(pair, chunk);
 	uint32_t *slot = find_chunk(store, key);
 
 	if (*slot)
 		return true;
 	if (store->used == store->most)
 		return false;
-	if (!make_writable(pair->write, chunk) || !make_writable(pair->read, chunk))
+	if (!make_writable(store, pair, pair->write, chunk) ||
+	    !make_writable(store, pair, pair->read, chunk))
 		return false;
 	*slot = key;
 	store->opened[store->used++] = key;
@@ -133,6 +164,11 @@ void check_table_store(const struct table_store *store)
 	for (uint32_t n = 0; n < store->used; n++)
 		assert(store->opened[n] &&
 		       *find_chunk(store, store->opened[n]) == store->opened[n]);
+}
+
+void check_table_pair(const struct table_pair *pair, uint64_t poison)
+{
+	assert(*(const uint64_t *)(pair->read + TABLE_POISON) == poison);
 }
 
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva)
@@ -168,15 +204,27 @@ static void remove_chunks(struct table_store *store, const struct table_pair *pa
 	}
 }
 
+/* In place of themselves, but for the page of the poison. */
+static void empty_tables(const struct table_pair *pair)
+{
+	uint8_t *page = poison_page(pair);
+	uint8_t *begin = pair->memory[READ_TABLE];
+	bool mapped = map(pair->memory[!READ_TABLE], TABLE_RESERVED_BYTES, PROT_READ);
+
+	mapped &= page == begin || map(begin, (size_t)(page - begin), PROT_READ);
+	mapped &= !!map(page + PAGE_BYTES,
+			TABLE_RESERVED_BYTES - PAGE_BYTES - (size_t)(page - begin), PROT_READ);
+	assert(mapped);
+	for (uint64_t *entry = table_entry(pair->read, 0);
+	     entry < (uint64_t *)(void *)(page + PAGE_BYTES); entry++)
+		__atomic_store_n(entry, 0, __ATOMIC_RELAXED);
+}
+
 void table_give_back(struct table_store *store, struct table_pair *pair)
 {
 	if (!pair->chunks && !pair->places)
 		return;
-	for (unsigned n = 0; n < PAIR_TABLES; n++) {
-		bool mapped = map_table(&pair->memory[n]);
-
-		assert(mapped); /* in place of itself */
-	}
+	empty_tables(pair);
 	remove_chunks(store, pair);
 	memset(pair->looked_up, 0, sizeof(pair->looked_up));
 	store->places -= pair->places;

@@ -189,12 +189,12 @@ static inline void emit_constant(struct emitter *emitter, uint8_t reg, uint64_t 
 }
 
 /*
- * From a table entry to host - guest. Of an entry that is not cached, which only speculation gets
- * to, to a secret number.
+ * From a table entry to host - guest, where r15 is the read table's base. Of an entry that is not
+ * cached, which only speculation gets to, to a secret number.
  */
 static inline void emit_unpoison(struct emitter *emitter, uint8_t reg)
 {
-	emit_rm(emitter, OP64(0x33), reg, CPU(poison));
+	emit_rm(emitter, OP64(0x33), reg, mem(R15, TABLE_POISON));
 }
 
 /* Jumps with a 32-bit displacement filled in later; both return where it stands. */

@@ -83,6 +83,21 @@ static bool begins_in_word(const struct translation *translation)
 }
 
 /*
+ * What becomes a jump when the block is taken back must lie in one word of eight bytes: in the
+ * indirect entry, and where the direct one begins, mostly at a multiple of 16, without bytes that
+ * are there for nothing else.
+ */
+static void begin_entries(struct translation *translation)
+{
+	enum { ALIGNMENT = 16 };
+	const unsigned before =
+		soft_floats(translation->mode) ? FLOATING_ENTRY_BYTES : JUMP_BYTES;
+
+	while (((uintptr_t)out(translation)->out + sizeof(uint32_t) + before) % ALIGNMENT)
+		emit8(out(translation), 0xcc);
+}
+
+/*
  * Of a block that begins with the flags in flags_word, where the indirect entry has them, the
  * direct one saves them.
  */
@@ -91,10 +106,8 @@ static void emit_entries(struct translation *translation)
 	struct emitter *emitter = out(translation);
 	bool in_word = begins_in_word(translation);
 	uint8_t *over = NULL;
-	bool pads;
 
-	while (((uintptr_t)emitter->out + 4) & 15)
-		emit8(emitter, 0xcc);
+	begin_entries(translation);
 	emit32(emitter,
 	       (uint32_t)(translation->block - translation->engine->blocks)); /* block_at() */
 	translation->base = emitter->out;
@@ -104,10 +117,12 @@ static void emit_entries(struct translation *translation)
 		over = emit_jmp(emitter);
 	else if (translation->insns[0].live_in)
 		emit_restore_flags(emitter);
-	pads = translation->insns[0].live_in || soft_floats(translation->mode);
-	emit_nop(emitter, pads ? -(unsigned)(uintptr_t)emitter->out & 7 : 8);
+	else if (!soft_floats(translation->mode))
+		emit_nop(emitter, JUMP_BYTES);
+	if (!soft_holds_jump(emitter->out))
+		emit_nop(emitter, -(unsigned)(uintptr_t)emitter->out & 7);
 	translation->block->direct = (uint8_t)(emitter->out - translation->base);
-	emit_nop(emitter, 5); /* soft_replace_by_jump() */
+	emit_nop(emitter, JUMP_BYTES); /* soft_replace_by_jump() */
 	if (!in_word)
 		return;
 	emit_save_flags(emitter, true);
@@ -370,7 +385,7 @@ void soft_leave_at_stub(struct soft_cpu *cpu, const struct block *b, unsigned st
 
 	translate_again(cpu->engine, b);
 	cold = &translation->cold[translation->ways[stub].cold];
-	if (cold->kind == COLD_POLL) {
+	if (cold->kind == COLD_POLL || cold->kind == COLD_KICKED) {
 		cpu->state.rip = moved + cold->target;
 		if (!cold->flags_in_word)
 			cpu->flags_word = cpu->way_flags;

@@ -71,7 +71,7 @@ bool translate_simple_address(const struct translation *translation, const struc
 	       insn->disp > INT32_MIN + 1;
 }
 
-/* Base and index in their own registers: a lookup leaves r10, and r11 takes the base's place. */
+/* Base and index in their own registers. */
 bool translate_indexed_address(const struct translation *translation, const struct x86_insn *insn,
 			       unsigned bytes)
 {
@@ -168,26 +168,79 @@ void emit_address(struct translation *translation, const struct x86_insn *insn, 
 		emit_rr(out(translation), (struct host_op){ .map = 1, .opcode = 0xb7 }, reg, reg);
 }
 
+static struct host_mem segment_base(const struct x86_insn *insn)
+{
+	return cpu_mem(offsetof(struct soft_cpu, state.segment) +
+		       insn->segment * sizeof(struct x86_segment_state) +
+		       offsetof(struct x86_segment_state, base));
+}
+
 /* r10, the effective address, becomes the linear one. Uses r11. */
 void emit_segment_base(struct translation *translation, const struct x86_insn *insn)
 {
-	size_t base = offsetof(struct soft_cpu, state.segment) +
-		      insn->segment * sizeof(struct x86_segment_state) +
-		      offsetof(struct x86_segment_state, base);
-
 	if (!needs_segment_base(translation, insn))
 		return;
-	emit_load(out(translation), R11, cpu_mem(base));
+	emit_load(out(translation), R11, segment_base(insn));
 	emit_rm(out(translation), translation->code_bits == 64 ? OP64(0x8d) : OP32(0x8d), R10,
 		(struct host_mem){ .base = R10, .index = R11 });
+}
+
+/* An address of one register at most, as what an LEA adds to a segment's base in r10. */
+static bool fits_one_lea(const struct translation *translation, const struct x86_insn *insn,
+			 struct host_mem *ret)
+{
+	bool has_base = insn->base < 16;
+	uint64_t target = translate_after_insn(translation) + (uint64_t)(int64_t)insn->disp;
+
+	*ret = (struct host_mem){ .base = R10, .index = NO_REG, .disp = insn->disp };
+	if (insn->base == X86_RIP) {
+		ret->disp = (int32_t)target;
+		return !soft_floats(translation->mode) && target == (uint64_t)(int64_t)ret->disp;
+	}
+	if ((has_base && (displaced(insn->base) || insn->base == RSP || insn->index < 16)) ||
+	    (insn->index < 16 && displaced(insn->index)))
+		return false;
+	ret->index = has_base ? insn->base : insn->index;
+	ret->scale_log2 = has_base ? 0 : insn->scale_log2;
+	return true;
+}
+
+/* r10 = the linear address and so many bytes more, of 64 bits throughout. */
+static void emit_linear_and(struct translation *translation, const struct x86_insn *insn,
+			    int32_t more)
+{
+	struct x86_insn moved = *insn;
+	struct host_mem rest;
+
+	moved.disp += more;
+	if (needs_segment_base(translation, insn) && fits_one_lea(translation, &moved, &rest)) {
+		emit_load(out(translation), R10, segment_base(insn));
+		emit_lea(out(translation), R10, rest);
+		return;
+	}
+	emit_address(translation, &moved, R10, moved.address_bytes);
+	emit_segment_base(translation, &moved);
 }
 
 enum address_place emit_linear(struct translation *translation, const struct x86_insn *insn,
 			       unsigned bytes)
 {
+	bool within = is_within_page(translation, insn, bytes);
+	bool moves = bytes > 1 && !within && translation->code_bits == 64 &&
+		     insn->address_bytes == 8 && insn->disp <= INT32_MAX - (int32_t)bytes;
+
+	if (moves) {
+		emit_linear_and(translation, insn, (int32_t)bytes - 1);
+		return LAST_IN_R10;
+	}
 	emit_address(translation, insn, R10, insn->address_bytes);
 	emit_segment_base(translation, insn);
-	return is_within_page(translation, insn, bytes) ? IN_R10_WITHIN_PAGE : IN_R10;
+	return within ? IN_R10_WITHIN_PAGE : IN_R10;
+}
+
+struct host_mem translate_placed(enum address_place place, unsigned bytes)
+{
+	return mem(R10, place == LAST_IN_R10 ? 1 - (int32_t)bytes : 0);
 }
 
 /*
@@ -227,7 +280,7 @@ void emit_entry_to(struct translation *translation, uint8_t to, uint8_t address,
 		  (struct host_mem){ .base = table,
 				     .index = to,
 				     .scale_log2 = 3,
-				     .disp = -(int32_t)TABLE_BIAS });
+				     .disp = TABLE_FIRST });
 }
 
 /* In r11. */
@@ -277,6 +330,58 @@ static void branch_once(struct translation *translation, struct cold *cold, uint
 	cold->lookup = out(translation)->out;
 }
 
+/* The page of an access that begins there is the base's: no LEA to wait for. */
+static bool starts_at_base(struct host_mem ea)
+{
+	return ea.base != NO_REG && ea.index == NO_REG && !ea.disp;
+}
+
+/* The address, of which r10 is free, is in registers. */
+static void look_up_registers(struct translation *translation, struct cold *cold, uint32_t mask)
+{
+	struct host_mem last = cold->ea;
+	uint8_t first = starts_at_base(last) ? last.base : R10;
+
+	last.disp += cold->bytes - 1;
+	if (cold->bytes > 1 || first == R10)
+		emit_lea(out(translation), R10, last);
+	emit_entry(translation, first, cold->write);
+	if (cold->bytes > 1)
+		branch_once(translation, cold, mask);
+	else
+		branch_if_absent(translation, cold);
+}
+
+/* r10 is that of the last byte, and stays so. */
+static void look_up_last(struct translation *translation, struct cold *cold, uint32_t mask)
+{
+	if (is_bounded(translation, cold)) {
+		emit_entry(translation, R10, cold->write);
+		branch_once(translation, cold, mask);
+		return;
+	}
+	emit_rr(out(translation), OP32(0xf7), 0, R10);
+	emit32(out(translation), mask);
+	cold->crossing = emit_jcc(out(translation), CC_Z);
+	cold->lookup = out(translation)->out;
+	emit_entry(translation, R10, cold->write);
+	branch_if_absent(translation, cold);
+}
+
+/* r10 is that of the first byte. */
+static void look_up_first(struct translation *translation, struct cold *cold, uint32_t mask)
+{
+	emit_lea(out(translation), R11, mem(R10, cold->bytes - 1));
+	emit_rr(out(translation), OP32(0xf7), 0, R11);
+	emit32(out(translation), mask);
+	cold->crossing = emit_jcc(out(translation), CC_Z);
+	if (is_bounded(translation, cold)) /* of its last byte on, all in one page */
+		emit_cmov(out(translation), CC_Z, R10, R11);
+	cold->lookup = out(translation)->out;
+	emit_entry(translation, R11, cold->write);
+	branch_if_absent(translation, cold);
+}
+
 /*
  * The lookup: afterwards r11 is host - guest of the page of ea. flags_live: saved before, to be
  * restored by the caller between the returned cold's `back` and its access. Uses r10 where that
@@ -285,8 +390,6 @@ static void branch_once(struct translation *translation, struct cold *cold, uint
 struct cold *emit_lookup(struct translation *translation, struct host_mem ea,
 			 enum address_place place, unsigned bytes, bool read, bool write)
 {
-	struct emitter *emitter = out(translation);
-	struct host_mem last = ea;
 	struct cold *cold;
 	unsigned span = 1;
 	unsigned unit = access_unit_bytes(&translation->at->insn, write);
@@ -300,34 +403,23 @@ struct cold *emit_lookup(struct translation *translation, struct host_mem ea,
 	mask = (unit - 1) & ~(span - 1);
 	cold->ea = ea;
 	cold->ea_in_r10 = place != IN_REGISTERS;
+	cold->last_in_r10 = place == LAST_IN_R10;
+	translation->r10_ahead = place == LAST_IN_R10 ? bytes - 1 : 0;
 	cold->bytes = (uint16_t)bytes;
 	cold->unit_bytes = (uint16_t)unit;
 	cold->read = read;
 	cold->write = write;
-	last.disp += (int32_t)bytes - 1;
 	if (place == IN_REGISTERS) {
-		emit_lea(emitter, R10, last);
-		emit_entry(translation, R10, write);
-		if (bytes > 1)
-			branch_once(translation, cold, mask);
-		else
-			branch_if_absent(translation, cold);
+		look_up_registers(translation, cold, mask);
+	} else if (place == LAST_IN_R10) {
+		look_up_last(translation, cold, mask);
 	} else if (bytes > 1 && (place == IN_R10 || unit < PAGE_BYTES)) {
-		emit_lea(emitter, R11, last);
-		emit_rr(emitter, OP32(0xf7), 0, R11);
-		emit32(emitter, mask);
-		cold->crossing = emit_jcc(emitter, CC_Z);
-		if (is_bounded(translation, cold))
-			emit_cmov(emitter, CC_Z, R10,
-				  R11); /* of its last byte on, all in one page */
-		cold->lookup = emitter->out;
-		emit_entry(translation, R11, write);
-		branch_if_absent(translation, cold);
+		look_up_first(translation, cold, mask);
 	} else {
 		emit_entry(translation, R10, write);
 		branch_if_absent(translation, cold);
 	}
-	emit_unpoison(emitter, R11);
-	cold->back = emitter->out;
+	emit_unpoison(out(translation), R11);
+	cold->back = out(translation)->out;
 	return cold;
 }

@@ -43,12 +43,17 @@ static void sort_out_crossing(struct translation *translation, const struct cold
 /* The same where one branch stands for both: the entry is looked up again. */
 void translate_sort_out_one(struct translation *translation, const struct cold *cold)
 {
-	emit_lea(out(translation), R10, last_byte(cold));
+	if (cold->last_in_r10)
+		emit_store(out(translation), R10, CPU(temp[2]));
+	else
+		emit_lea(out(translation), R10, last_byte(cold));
 	emit_entry(translation, R10, cold->write);
 	compare_begin(translation, cold, R10);
 	emit_drop_entry(translation, CC_A);
 	emit_rr(out(translation), OP32(0xf6), 0, R11);
 	emit8(out(translation), 1);
+	if (cold->last_in_r10)
+		emit_load(out(translation), R10, CPU(temp[2]));
 	set_jump(emit_jcc(out(translation), CC_NZ), cold->lookup);
 }
 
@@ -69,7 +74,7 @@ static void cold_memory(struct translation *translation, struct cold *cold)
 	cold->slow = out(translation)->out;
 	if (cold->one_branch)
 		translate_sort_out_one(translation, cold);
-	if (!cold->ea_in_r10)
+	if (!cold->ea_in_r10 || cold->last_in_r10)
 		emit_lea(out(translation), R10, cold->ea);
 	to_site = emit_lea_rip(out(translation), R11);
 	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_memory));
@@ -78,7 +83,9 @@ static void cold_memory(struct translation *translation, struct cold *cold)
 	set_jump(to_site, at_site);
 	out(translation)->out += sizeof(site);
 	bounce = out(translation)->out;
-	memcpy(bounce, cold->back, copied);
+	if (cold->last_in_r10)
+		emit_lea(out(translation), R10, mem(R10, cold->bytes - 1));
+	memcpy(out(translation)->out, cold->back, copied);
 	out(translation)->out += copied;
 	site.bounce = (int32_t)(bounce - at_site);
 	if (cold->write) { /* flags and r11 may be results of the access */
@@ -142,6 +149,14 @@ static void cold_chain(struct translation *translation, struct cold *cold)
 	emit_jmp_cpu(emitter, offsetof(struct soft_cpu, thunk_chain));
 }
 
+/* The flags are in flags_word. */
+static void cold_kicked(struct translation *translation, const struct cold *cold)
+{
+	emit_rip(translation, R11, cold->target);
+	emit_store(out(translation), R11, CPU(state.rip));
+	translate_miss(translation);
+}
+
 void translate_add_map(struct translation *translation, const struct guest_insn *guest_insn,
 		       bool in_word)
 {
@@ -161,6 +176,7 @@ void translate_cold_part(struct translation *translation, struct cold *cold)
 	case COLD_MEMORY: cold_memory(translation, cold); break;
 	case COLD_SYSTEM: translate_leave_for_system(translation); break;
 	case COLD_GROUP: translate_cold_group(translation, cold); break;
+	case COLD_KICKED: cold_kicked(translation, cold); break;
 	default: cold_chain(translation, cold); break;
 	}
 }

@@ -150,12 +150,31 @@ void translate_loop_back(struct translation *translation)
 	cold->from[0] = emit_jmp(out(translation));
 }
 
-/* A jump that becomes one to the target's block, if that is in this page. */
+static void leave_if_kicked(struct translation *translation, uint64_t target)
+{
+	struct cold *cold = translate_new_cold(translation, COLD_KICKED);
+
+	cold->target = target;
+	emit_rm(out(translation), OP32(0x83), 7, CPU(kick));
+	emit8(out(translation), 0);
+	translate_or_else(translation, cold, CC_NZ);
+}
+
+/*
+ * A jump that becomes one to the target's block, if that is in this page. Its poll stands here
+ * where nobody looks at the host's flags.
+ */
 void translate_jump_out(struct translation *translation, uint64_t target)
 {
-	bool polls = target <= translation->at->rip || !translate_same_page(translation, target);
-	struct cold *cold = translate_new_cold(translation, polls ? COLD_POLL : COLD_CHAIN);
+	bool within = translate_same_page(translation, target);
+	bool polls = target <= translation->at->rip || !within;
+	struct cold *cold;
 
+	if (polls && within && translation->word_flags) {
+		leave_if_kicked(translation, target);
+		polls = false;
+	}
+	cold = translate_new_cold(translation, polls ? COLD_POLL : COLD_CHAIN);
 	cold->target = target;
 	translate_align_rel32(translation, 1);
 	cold->from[0] = emit_jmp(out(translation));
@@ -255,17 +274,12 @@ static struct host_mem stack_word(const struct translation *translation, int32_t
 				  .disp = translation->stack_bytes + offset };
 }
 
-/* Whether the next instruction is of the same group and moves RSP, too, without looking at it. */
-static bool stack_goes_on(const struct translation *translation)
+/* Whether the instruction moves RSP, in a group of its, without looking at it. */
+static bool moves_on(const struct x86_insn *insn)
 {
-	const struct x86_insn *next = &translation->at[1].insn;
-
-	if (!translation->grouped || translation->group_base != RSP ||
-	    translation->at - translation->insns >= translation->group_last)
-		return false;
-	switch (next->encoding.class) {
+	switch (insn->encoding.class) {
 	case X86_CLASS_PUSH:
-	case X86_CLASS_POP: return next->rm != RSP;
+	case X86_CLASS_POP: return insn->rm != RSP;
 	case X86_CLASS_PUSH_IMMEDIATE:
 	case X86_CLASS_CALL:
 	case X86_CLASS_RET: return true;
@@ -273,9 +287,25 @@ static bool stack_goes_on(const struct translation *translation)
 	}
 }
 
+/* Of the same group, behind others that neither fault, nor leave it, nor name RSP. */
+static bool stack_goes_on(const struct translation *translation)
+{
+	const struct guest_insn *last = &translation->insns[translation->group_last];
+
+	if (!translation->grouped || translation->group_base != RSP)
+		return false;
+	for (const struct guest_insn *next = translation->at + 1; next <= last; next++) {
+		if (moves_on(&next->insn))
+			return true;
+		if (!translate_keeps_still(&next->insn))
+			return false;
+	}
+	return false;
+}
+
 /*
- * RSP goes by so many bytes; in a run of such instructions with one lookup, none of which can
- * fault, at their end.
+ * RSP goes by so many bytes; in a run of such instructions with one lookup, and others between
+ * them, none of which can fault, at their end.
  */
 static void move_stack(struct translation *translation, int32_t bytes)
 {
@@ -392,6 +422,7 @@ static void load_target(struct translation *translation)
 	const struct x86_insn *insn = &translation->at->insn;
 	bool simple = x86_insn_has_memory(insn) && translate_simple_address(translation, insn, 8);
 	enum address_place place;
+	struct host_mem ea;
 	struct cold *cold;
 
 	translate_leave_flags(translation);
@@ -403,12 +434,10 @@ static void load_target(struct translation *translation)
 		return;
 	}
 	place = simple ? IN_REGISTERS : emit_linear(translation, insn, 8);
-	cold = emit_lookup(translation, simple ? mem(insn->base, insn->disp) : mem(R10, 0), place,
-			   8, true, false);
+	ea = simple ? mem(insn->base, insn->disp) : translate_placed(place, 8);
+	cold = emit_lookup(translation, ea, place, 8, true, false);
 	emit_load(out(translation), R11,
-		  (struct host_mem){ .base = simple ? insn->base : R10,
-				     .index = R11,
-				     .disp = simple ? insn->disp : 0 });
+		  (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp });
 	translate_end_access(translation, cold);
 }
 

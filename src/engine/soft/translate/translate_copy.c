@@ -206,6 +206,7 @@ void translate_copied(struct translation *translation, const uint8_t *start,
 						.host = start,
 						.bytes = (unsigned)(out(translation)->out - start),
 						.looked_up_bytes = looked_up_bytes,
+						.r10_ahead = translation->r10_ahead,
 						.writable = x86_insn_is(insn, X86_ENC_MEM_WRITE),
 						.in_strip = translation->in_strip,
 						.code_bits = translation->code_bits });
@@ -296,15 +297,6 @@ void translate_copy_at(struct translation *translation, struct host_mem access)
 		assert(!"what translate_strip() takes");
 }
 
-/* r11, the delta of the page, takes the base's place. */
-static struct host_mem looked_up_index(struct translation *translation, struct host_mem ea)
-{
-	if (ea.base != NO_REG)
-		emit_lea(out(translation), R11, (struct host_mem){ .base = ea.base, .index = R11 });
-	ea.base = R11;
-	return ea;
-}
-
 void translate_copy_memory(struct translation *translation)
 {
 	const struct x86_insn *insn = &translation->at->insn;
@@ -315,7 +307,7 @@ void translate_copy_memory(struct translation *translation)
 	struct cold *cold;
 	enum address_place place;
 	uint8_t free_reg;
-	bool simple, indexed;
+	bool simple;
 
 	if (!soft_host_encoding(insn, &encoding)) {
 		translate_system_exit(translation);
@@ -326,23 +318,14 @@ void translate_copy_memory(struct translation *translation)
 		return;
 	}
 	simple = translate_simple_address(translation, insn, encoding.memory_bytes);
-	indexed = translate_indexed_address(translation, insn, encoding.memory_bytes);
 	translate_leave_flags(translation);
-	if (indexed)
-		ea = (struct host_mem){ .base = insn->base,
-					.index = insn->index,
-					.scale_log2 = insn->scale_log2,
-					.disp = insn->disp };
-	else
-		ea = simple ? mem(insn->base, insn->disp) : mem(R10, 0);
-	place = simple || indexed ? IN_REGISTERS
-				  : emit_linear(translation, insn, encoding.memory_bytes);
+	place = simple ? IN_REGISTERS : emit_linear(translation, insn, encoding.memory_bytes);
+	ea = simple ? mem(insn->base, insn->disp) : translate_placed(place, encoding.memory_bytes);
 	cold = emit_lookup(translation, ea, place, encoding.memory_bytes,
 			   x86_insn_is(insn, X86_ENC_MEM_READ),
 			   x86_insn_is(insn, X86_ENC_MEM_WRITE));
 	translate_collect(insn, &renaming, true);
-	access = indexed ? looked_up_index(translation, ea)
-			 : (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp };
+	access = (struct host_mem){ .base = ea.base, .index = R11, .disp = ea.disp };
 	if (place != IN_REGISTERS && renaming.count) {
 		emit_lea(out(translation), R10, access);
 		access = mem(R10, 0);

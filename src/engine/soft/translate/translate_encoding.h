@@ -29,6 +29,7 @@ struct emitted_copy {
 	unsigned bytes;
 	/* from the operand's first byte; 0: it has no guest memory operand */
 	unsigned looked_up_bytes;
+	unsigned r10_ahead;       /* how far r10, if it holds the address, is behind that byte */
 	bool writable;            /* they were looked up for writing */
 	bool in_strip;            /* the lookup was in front of a loop (translate_strip.c) */
 	unsigned code_bits;

@@ -48,6 +48,18 @@ bool translate_changes(const struct x86_insn *insn, uint8_t reg)
 	       may_write(insn, X86_ENC_VVVV_READ, X86_ENC_VVVV_WRITE);
 }
 
+bool translate_keeps_still(const struct x86_insn *insn)
+{
+	bool rm_is_register = (x86_insn_is(insn, X86_ENC_RM_GPR) && insn->mod == 3) ||
+			      x86_insn_is(insn, X86_ENC_OPCODE_GPR);
+
+	return insn->encoding.class == X86_CLASS_DATA && is_plain(insn) &&
+	       !x86_insn_is(insn, X86_ENC_FPU) && !x86_insn_has_memory(insn) &&
+	       !(x86_insn_is(insn, X86_ENC_REG_GPR) && is_register(insn, insn->reg, RSP)) &&
+	       !(rm_is_register && is_register(insn, insn->rm, RSP)) &&
+	       !(x86_insn_is(insn, X86_ENC_VVVV_GPR) && insn->vvvv == RSP);
+}
+
 static unsigned displaced_operands(const struct x86_insn *insn)
 {
 	struct renaming renaming;

@@ -41,10 +41,11 @@ struct guest_insn {
 
 /*
  * A slow path. Where the hot code leaves for it r11 is nobody's, r10 holds the address if
- * ea_in_r10, and host flags are the guest's unless flags_in_word or nobody looks at them.
+ * ea_in_r10, that of the last byte if last_in_r10 as well (ea is relative to it), and host flags
+ * are the guest's unless flags_in_word or nobody looks at them.
  */
 struct cold {
-	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_SYSTEM, COLD_GROUP } kind;
+	enum { COLD_MEMORY, COLD_CHAIN, COLD_POLL, COLD_KICKED, COLD_SYSTEM, COLD_GROUP } kind;
 	uint8_t *from[8]; /* rel32s that lead here */
 	unsigned from_count;
 	/*
@@ -54,7 +55,7 @@ struct cold {
 	uint8_t *crossing, *lookup, *back, *after;
 	uint8_t *slow; /* once it is emitted: where from[] leads */
 	struct host_mem ea;
-	bool ea_in_r10, one_branch, write, read, flags_in_word, keeps_result, restores;
+	bool ea_in_r10, last_in_r10, one_branch, write, read, flags_in_word, keeps_result, restores;
 	/* of a group: before and behind it */
 	bool host_flags, word_flags, end_host_flags, end_word_flags;
 	uint16_t insn, insns; /* index; of a group: how many */
@@ -98,6 +99,7 @@ struct translation {
 	struct way ways[MAX_WAYS];
 	unsigned way_count;
 	bool is_again;               /* into scratch: nobody hears of its copies */
+	unsigned r10_ahead;          /* where the last lookup left r10: struct emitted_copy */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	uint8_t group_base;          /* of the group */
 	int group_last;              /* its last instruction */
@@ -136,9 +138,9 @@ struct group {
 
 /*
  * Where the address of an access is: in guest registers, so that r10 is free; in r10; there, and
- * known not to cross a page.
+ * known not to cross a page; there that of its last byte.
  */
-enum address_place { IN_REGISTERS, IN_R10, IN_R10_WITHIN_PAGE };
+enum address_place { IN_REGISTERS, IN_R10, IN_R10_WITHIN_PAGE, LAST_IN_R10 };
 
 static const struct host_mem pushed = { .base = RSP, .index = R11, .disp = -8 };
 static const struct host_mem popped = { .base = RSP, .index = R11 };
@@ -163,6 +165,8 @@ void emit_address(struct translation *translation, const struct x86_insn *insn, 
 void emit_segment_base(struct translation *translation, const struct x86_insn *insn);
 enum address_place emit_linear(struct translation *translation, const struct x86_insn *insn,
 			       unsigned bytes);
+/* Where the access is, as emit_linear() has left it. */
+struct host_mem translate_placed(enum address_place place, unsigned bytes);
 void emit_entry_to(struct translation *translation, uint8_t to, uint8_t address, bool write);
 void emit_entry(struct translation *translation, uint8_t address, bool write);
 /* to = from where cc holds: what no branch predicts. */
@@ -269,6 +273,8 @@ void translate_find_live_flags(struct translation *translation);
 
 /* translate_group.c */
 bool translate_changes(const struct x86_insn *insn, uint8_t reg);
+/* Of registers alone, none of them RSP; it cannot fault, and goes on behind itself. */
+bool translate_keeps_still(const struct x86_insn *insn);
 struct group translate_find_group(struct translation *translation, unsigned n);
 struct cold *translate_open_group(struct translation *translation, const struct group *group);
 void translate_close_group(struct translation *translation, struct cold *cold);

@@ -359,7 +359,7 @@ static void look_up(struct strip *strip, unsigned n)
 	emit_rr(emitter, OP32(0xf6), 0, delta);
 	emit8(emitter, 1);
 	fail_if(strip, CC_Z);
-	emit_unpoison(emitter, delta);
+	emit_rm(emitter, OP64(0x33), delta, CPU(poison)); /* r15 may be a delta by now */
 	if (stream->base_in_delta)
 		emit_lea(emitter, delta, (struct host_mem){ .base = stream->base, .index = delta });
 	if (stream->index_in_delta)

@@ -9,10 +9,10 @@
  *   - It has the guest's opcode, immediate, width and LOCK. What 64-bit code does not have has the
  *     one opcode that does the same; where a displaced register's slot stands for the operand of
  *     modrm.reg, the opcode is that of the other direction.
- *   - Its memory operand is addressed by what the lookup left (r10, a base and r11, or r11 in place
- *     of the base and the guest's index), lies within the bytes that were looked up, and is written
- *     only if they were looked up for writing; or it is the slot of a displaced register, and is
- *     read.
+ *   - Its memory operand is addressed by what the lookup left (r10, or r11 and the guest's base or
+ *     r10, which may be that of the last byte), lies within the bytes that were looked up, and is
+ *     written only if they were looked up for writing; or it is the slot of a displaced register,
+ *     and is read.
  *   - Its registers are the guest's. For a displaced one, or AH to BH where there must be REX, one
  *     of those that are lent stands. It changes neither r14 nor r15, which hold the tables.
  */
@@ -57,12 +57,10 @@ static bool is_looked_up_address(const struct emitted_copy *copy, const struct x
 	if (copy->in_strip)
 		return is_strip_address(host, guest);
 	if (host->base == R10)
-		return host->index == R11 && !host->scale_log2 && host->disp == 0;
+		return host->index == R11 && !host->scale_log2 &&
+		       host->disp == -(int64_t)copy->r10_ahead;
 	if (copy->code_bits != 64 || host->disp != guest->disp)
 		return false;
-	if (host->base == R11)
-		return host->index < 16 && host->index == guest->index &&
-		       host->scale_log2 == guest->scale_log2;
 	return host->index == R11 && !host->scale_log2 && host->base == guest->base &&
 	       guest->index == X86_NO_REGISTER;
 }

@@ -30,14 +30,20 @@ static void add_chain(struct translation *translation, const struct cold *cold, 
 	way->out.target = (translation->cs_base + cold->target) & PAGE_OFFSET_MASK;
 }
 
-/* Backwards within the page: a look at the kick that leaves the flags alone. */
-static void add_poll(struct translation *translation, const struct cold *cold)
+static void add_kicked(struct translation *translation, const struct cold *cold, uint8_t *from)
+{
+	struct way *way = add_way(translation, WAY_KICKED, cold);
+
+	way->from = from;
+	way->out.target = (translation->cs_base + cold->target) & PAGE_OFFSET_MASK;
+}
+
+/* A look at the kick that leaves the flags alone. */
+static void look_at_kick(struct translation *translation, const struct cold *cold)
 {
 	struct emitter *emitter = out(translation);
-	struct way *kicked;
 	uint8_t *calm;
 
-	set_jump(cold->from[0], emitter->out);
 	emit_mov(emitter, R11, RCX);
 	emit_rm(emitter, OP32(0x8b), RCX, CPU(kick));
 	emit8(emitter, 0x67);
@@ -45,11 +51,24 @@ static void add_poll(struct translation *translation, const struct cold *cold)
 	emit8(emitter, 0);
 	calm = emitter->out;
 	emit_mov(emitter, RCX, R11);
-	kicked = add_way(translation, WAY_KICKED, cold);
-	kicked->from = emit_jmp(emitter);
-	kicked->out.target = (translation->cs_base + cold->target) & PAGE_OFFSET_MASK;
+	add_kicked(translation, cold, emit_jmp(emitter));
 	calm[-1] = (uint8_t)(emitter->out - calm);
 	emit_mov(emitter, RCX, R11);
+}
+
+/* Backwards within the page. */
+static void add_poll(struct translation *translation, const struct cold *cold)
+{
+	struct emitter *emitter = out(translation);
+
+	set_jump(cold->from[0], emitter->out);
+	if (cold->flags_in_word) {
+		emit_rm(emitter, OP32(0x83), 7, CPU(kick));
+		emit8(emitter, 0);
+		add_kicked(translation, cold, emit_jcc(emitter, CC_NZ));
+	} else {
+		look_at_kick(translation, cold);
+	}
 	translate_align_rel32(translation, 1);
 	add_chain(translation, cold, emit_jmp(emitter));
 }
@@ -63,6 +82,8 @@ static void add_ways_of(struct translation *translation, const struct cold *cold
 	} else if (cold->kind == COLD_CHAIN) {
 		assert(within_page);
 		add_chain(translation, cold, cold->from[0]);
+	} else if (cold->kind == COLD_KICKED) {
+		add_kicked(translation, cold, cold->from[0]);
 	} else {
 		add_way(translation, WAY_LATE, cold);
 		if (cold->crossing && cold->kind == COLD_MEMORY)
