@@ -147,7 +147,7 @@ static int make_card(struct child_nets *nets, unsigned n, int kit[KIT_CARD_FDS])
 
 void child_nets_begin(struct child_nets *nets)
 {
-	nets->plan.count = 0;
+	memset(&nets->plan, 0, sizeof(nets->plan));
 	grants_clear(&nets->grants);
 	memset(nets->card, -1, sizeof(nets->card));
 	memset(nets->bell, -1, sizeof(nets->bell));

@@ -58,8 +58,8 @@ def namespace(pid, name):
     return os.readlink("/proc/%d/ns/%s" % (pid, name))
 
 
-def start():
-    machine = subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--memory", "64M", "--console", "none"], stdin=subprocess.DEVNULL,
+def start(*more):
+    machine = subprocess.Popen([umbra, "run", "--name", "parent", "--kernel", guest, "--memory", "64M", "--console", "none", *more], stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     atexit.register(machine.kill)
     until("it runs", lambda: run("info", "parent").returncode == 0 and "process" in ask("info", "parent"))
@@ -133,4 +133,13 @@ with tempfile.TemporaryDirectory() as where:
     until("it ends", lambda: machine.poll() is not None)
     expect("its children go on", len(pair) == 2 and all(run("info", c["name"]).returncode == 0 for c in pair))
     end_all(["pair-1", "pair-2"])
+    # each with its networks
+    machine = start("--net", "user,host-loopback", "--net", "switch=many")
+    before = processes()
+    trio = ask("fork", "parent", "--name", "trio", "-n", "3")
+    until("each of three has a net process for each card", lambda: all(len([p for p in processes() if observed.role_of(p) == role]) == 4 for role in ["net", "line"]))
+    expect("and lives on", all(is_there(c["pid"]) and is_there(c["process"]) for c in trio))
+    end_all(["trio-1", "trio-2", "trio-3"])
+    machine.kill()
+    machine.wait()
 sys.exit(observed.failed != 0)
