@@ -483,7 +483,8 @@ struct call_filter *call_rules_make_less(const struct role_call *calls)
 	for (; calls->name && !error; calls++) {
 		if (calls->condition != CALL_NEVER)
 			error = allow(filter, calls);
-		if (!error)
+		/* behind the last row of that call */
+		if (!error && (!calls[1].name || calls[1].number != calls->number))
 			error = call_filter_add(filter, SECCOMP_RET_KILL_PROCESS, calls->number, 0,
 						NULL);
 	}

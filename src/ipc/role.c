@@ -121,8 +121,9 @@ static const struct role_call forker_calls[] = {
 };
 
 /*
- * What is left of those once its threads exist: of machine_calls, and so windows, too. A short
- * list, since the kernel takes as long for each machine as it has instructions.
+ * What is left of those once its threads exist: of machine_calls, and so windows, too; and beside
+ * them the end of the pipe by which it says that it runs, which it then closes. A short list, since
+ * the kernel takes as long for each machine as it has instructions.
  */
 static const struct role_call forked_calls[] = {
 	{ NAMED(read), CALL_ON_GRANTS,
@@ -131,7 +132,7 @@ static const struct role_call forked_calls[] = {
 	{ NAMED(write), CALL_ON_GRANTS,
 	  GRANT(GRANT_TO_BROKER) | GRANT(GRANT_DOORBELL) | GRANT(GRANT_ANSWER) |
 		  GRANT(GRANT_CONNECTION_BELL) | GRANTS_OF_CARDS(GRANT_CARD_BELLS) |
-		  GRANTS_OF_PORTS(GRANT_PORT_BELLS) },
+		  GRANTS_OF_PORTS(GRANT_PORT_BELLS) | GRANT(GRANT_READY) },
 	{ NAMED(mmap), CALL_OWN_OR_RECEIVED, 0 },
 	{ NAMED(getpid), CALL_REFUSED, 0 },
 	{ NAMED(clone), CALL_NEVER, 0 },
@@ -140,6 +141,7 @@ static const struct role_call forked_calls[] = {
 	{ NAMED(recvmsg), CALL_ON_GRANTS, GRANTS_OF_PORTS(GRANT_WINDOW_LINES) },
 	{ NAMED(dup2), CALL_NEVER, 0 },
 	{ NAMED(close), CALL_RECEIVED, 0 },
+	{ NAMED(close), CALL_ON_GRANTS, GRANT(GRANT_READY) },
 	{ NAMED(close_range), CALL_NEVER, 0 },
 	{ NAMED(pidfd_open), CALL_NEVER, 0 },
 	{ NAMED(pidfd_send_signal), CALL_NEVER, 0 },

@@ -248,7 +248,8 @@ struct role_description {
 	const struct role_call *starting_calls;
 	/*
 	 * Of one that was forked, and has the forker's list already: of these calls it keeps what
-	 * the row says, and all others as they are. Together no more than `calls`.
+	 * the row says, and all others as they are. Together no more than `calls`, and the end of a
+	 * pipe (GRANT_READY).
 	 */
 	const struct role_call *forked_calls;
 };

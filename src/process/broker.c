@@ -436,9 +436,12 @@ static void fork_turn(struct broker *b, bool socket, bool pipe)
 /* The disk process has said something: of layers, or of a disk that comes, goes or grows. */
 static void layers_heard(struct broker *b)
 {
+	const bool was_making = fork_is_making(&b->fork);
 	struct layer_answer answer;
 
 	fork_news(b, fork_hear_layers(&b->fork, &answer));
+	if (was_making && !fork_is_making(&b->fork))
+		take_ends(b); /* as in fork_turn() */
 	if (answer.news == LAYER_CHANGED && disk_work_heard(&b->disks, &answer))
 		broker_say(b, SAY_ASK);
 }

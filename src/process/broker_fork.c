@@ -47,7 +47,7 @@ void fork_begin(struct fork *forking, const int *kits, unsigned count)
 	forking->made = 0;
 	forking->child = 0;
 	forking->asked = forking->answered = forking->unsettled = 0;
-	forking->layer_error = forking->settle_error = 0;
+	forking->layer_error = forking->settle_error = forking->failed = 0;
 	forking->state = FORK_STANDING;
 	CHECK(check_fork(forking));
 }
@@ -71,18 +71,37 @@ enum fork_news fork_not_taken(struct fork *forking)
 	return fork_done(forking, -EPIPE);
 }
 
+static bool has_layers(const struct fork *forking)
+{
+	return forking->answered == forking->asked;
+}
+
+/* The machine goes on once its disks do what they were asked for. */
+static enum fork_news fork_fails(struct fork *forking, int error)
+{
+	if (has_layers(forking))
+		return fork_done(forking, error);
+	forking->failed = error;
+	forking->state = FORK_LAYERING;
+	return FORK_NOTHING_NEW;
+}
+
 enum fork_news fork_next(struct fork *forking)
 {
 	const int *kit = forking->kit[forking->made];
 	int fd[GRANTS];
 	int failed;
 
+	if (forking->made == forking->wanted && !has_layers(forking)) {
+		forking->state = FORK_LAYERING;
+		return FORK_NOTHING_NEW;
+	}
 	if (forking->made == forking->wanted)
-		return fork_done(forking, 0);
+		return fork_done(forking, forking->layer_error);
 	fork_kit_grants(kit, forking->cards, forking->ports, fd);
 	failed = forker_ask(grant_fd(GRANT_FORK_ASK), grant_fd(GRANT_FORK_KIT), fd);
 	if (failed)
-		return fork_done(forking, failed);
+		return fork_fails(forking, failed);
 	forking->state = FORK_ASKED;
 	return FORK_NOTHING_NEW;
 }
@@ -93,7 +112,6 @@ static void layers_ask(struct fork *forking)
 {
 	struct control *control = forking->control;
 
-	forking->state = FORK_LAYERING;
 	for (unsigned n = 0; n < control->layers; n++) {
 		struct control_layer *layer = &control->layer[n];
 		int error = forking->has_disks && !forking->layer_error
@@ -108,17 +126,29 @@ static void layers_ask(struct fork *forking)
 	}
 }
 
+/* It needs nothing of its parent any more, which has all its layers on. */
+static enum fork_news child_is_there(struct fork *forking)
+{
+	if (forking->layer_error) /* nobody hears of it: it ends with the asker's sockets */
+		return fork_done(forking, forking->layer_error);
+	kit_close(forking->kit[forking->made++]);
+	return FORK_CHILD;
+}
+
 /* All that were asked for are on, or not: then there is no child, and a disk has one file more. */
 static enum fork_news layers_answered(struct fork *forking)
 {
-	if (forking->answered < forking->asked)
-		return FORK_NOTHING_NEW;
-	return forking->layer_error ? fork_done(forking, forking->layer_error) : fork_next(forking);
+	if (forking->state == FORK_LAYERING && has_layers(forking))
+		return fork_done(forking, forking->failed ? forking->failed
+							  : forking->layer_error);
+	if (forking->state == FORK_READY && has_layers(forking))
+		return child_is_there(forking);
+	return FORK_NOTHING_NEW;
 }
 
 static enum fork_news layer_is_on(struct fork *forking, int error)
 {
-	if (forking->state != FORK_LAYERING || forking->answered == forking->asked)
+	if (has_layers(forking))
 		return FORK_NOTHING_NEW;
 	if (error) {
 		forking->layer_error = error;
@@ -163,7 +193,11 @@ enum fork_news fork_hear_layers(struct fork *forking, struct layer_answer *ret)
 		forking->unsettled = 1;
 		layer_is_settled(forking, got);
 	}
-	return forking->state == FORK_LAYERING ? fork_done(forking, got) : FORK_NOTHING_NEW;
+	if (has_layers(forking))
+		return FORK_NOTHING_NEW;
+	forking->answered = forking->asked;
+	forking->layer_error = got;
+	return layers_answered(forking);
 }
 
 void fork_hear_settled(struct fork *forking)
@@ -181,12 +215,15 @@ enum fork_news fork_stands(struct fork *forking, int error)
 	if (error)
 		return fork_done(forking, error);
 	layers_ask(forking);
-	return layers_answered(forking);
+	if (forking->layer_error && has_layers(forking))
+		return fork_done(forking, forking->layer_error);
+	return fork_next(forking);
 }
 
 bool fork_is_making(const struct fork *forking)
 {
-	return forking->state == FORK_ASKED || forking->state == FORK_COPYING;
+	return forking->state == FORK_ASKED || forking->state == FORK_COPYING ||
+	       forking->state == FORK_READY;
 }
 
 int fork_socket(const struct fork *forking)
@@ -212,7 +249,7 @@ enum fork_news fork_hear(struct fork *forking)
 		return FORK_NOTHING_NEW;
 	if (who < 0) {
 		forking->has_forker = false;
-		return forking->state == FORK_ASKED ? fork_done(forking, -ECHILD)
+		return forking->state == FORK_ASKED ? fork_fails(forking, -ECHILD)
 						    : FORK_NOTHING_NEW;
 	}
 	if (!forking->forker) {
@@ -222,7 +259,7 @@ enum fork_news fork_hear(struct fork *forking)
 	if (forking->state != FORK_ASKED)
 		return FORK_NOTHING_NEW;
 	if (who == forking->forker)
-		return fork_done(forking, -EAGAIN);
+		return fork_fails(forking, -EAGAIN);
 	forking->child = who;
 	forking->state = FORK_COPYING;
 	/* what only it holds from now on: its end closes the pipe */
@@ -238,9 +275,9 @@ enum fork_news fork_ready(struct fork *forking)
 
 	assert(forking->state == FORK_COPYING);
 	if (read(fork_pipe(forking), &byte, 1) != 1)
-		return fork_done(forking, -ECHILD);
-	kit_close(forking->kit[forking->made++]);
-	return FORK_CHILD;
+		return fork_fails(forking, -ECHILD);
+	forking->state = FORK_READY;
+	return has_layers(forking) ? child_is_there(forking) : FORK_NOTHING_NEW;
 }
 
 void fork_end(struct fork *forking)

@@ -1,9 +1,10 @@
 /*
  * The broker's part of forks: its machine stands still, and is forked once for each kit.
  *
- *   idle -> standing ---> layering ---> asked ---> copying --> (next kit) asked ... -> held -> idle
- *           the machine   the disk      the        the child still         the machine may go on
- *           was told to   process was   forker was looks at the parent
+ *   idle -> standing ---> asked ----> copying ---> ready ---> (next kit) asked ... -> held -> idle
+ *           the machine   the forker  the child    disks get    layering: the same,   the machine
+ *           was told to   was asked   looks at     layers,      and there is no       may go on
+ *                                     the parent   yet          child
  *
  *  1. Who is being made is one of those that were wanted, and what only he holds (his end of the
  *     pipe) is not held here once he is known.
@@ -13,8 +14,9 @@
  *   - Who was forked is known by the kernel's word (forker_hear()), and is not waited for
  *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
  *   - The first who speaks is the forker.
- *   - Disks have their layers on (layer.h) before the first child is made, so that all that it is
- *     forked with is beneath them. They are settled while the machine goes on.
+ *   - Disks get their layers (layer.h) while the first child is made: the machine stands, so that
+ *     all that it is forked with is beneath them. Nobody hears of the child, and the machine does
+ *     not go on, before all have. They are settled while the machine goes on.
  */
 #pragma once
 
@@ -31,6 +33,7 @@ enum fork_state {
 	FORK_LAYERING,
 	FORK_ASKED,
 	FORK_COPYING,
+	FORK_READY,
 	FORK_HELD
 };
 
@@ -41,6 +44,7 @@ struct fork {
 	struct control *control; /* which has the layers, and is told what became of them */
 	unsigned asked, answered, unsettled; /* of the layers */
 	int layer_error, settle_error;
+	int failed; /* there is no child, and layers are still to come */
 	pid_t forker, child;
 	unsigned wanted, made;
 	int error; /* of FORK_DONE */

@@ -904,15 +904,14 @@ static bool go_on_forked(struct process *process)
 	if (machine_take_code(process->machine, grant_fd(GRANT_CODE)))
 		return false;
 	close(grant_fd(GRANT_CODE));
-	/* what goes on by that byte wants the processors that this machine comes to life on */
-	if (machine_forked_whole(process->machine) ||
-	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
-		return false;
-	close(grant_fd(GRANT_READY));
-	if (lockdown_load(&process->calls) ||
+	if (machine_forked_whole(process->machine) || lockdown_load(&process->calls) ||
 	    (as == FORKED_TO_RUN_WHEN_TOLD && !is_told()))
 		return false;
 	machine_fork_go(process->machine);
+	/* who goes on by that byte wants the processors that this machine has come to life on */
+	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+		return false;
+	close(grant_fd(GRANT_READY));
 	tell(process, RECORD_STARTED, NULL, 0);
 	fork_place_revive(&process->listener_place);
 	fork_place_revive(&process->main_place);

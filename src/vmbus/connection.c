@@ -395,7 +395,18 @@ size_t bus_statistics(const struct bus *bus, char *text, size_t bytes)
 /* ---- the unit ---- */
 
 static void unit_destroy(void *self) { bus_destroy(self); }
-static void unit_forked(void *self) { locks_make(self); }
+/* None is held; a page with one that is as it was made stays shared with the parent's. */
+static void unit_forked(void *self)
+{
+	static const pthread_mutex_t made = PTHREAD_MUTEX_INITIALIZER;
+	struct bus *bus = self;
+
+	pthread_mutex_init(&bus->lock, NULL);
+	pthread_mutex_init(&bus->pages_lock, NULL);
+	for (unsigned n = 0; n < FIRST_SUB; n++)
+		if (memcmp(&bus->channel[n].lock, &made, sizeof(made)))
+			pthread_mutex_init(&bus->channel[n].lock, NULL);
+}
 static void unit_archive(struct archive *archive, void *self) { bus_archive(archive, self); }
 static void unit_restored(void *self) { bus_restored(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)

@@ -346,16 +346,20 @@ static void lying_disk(void)
 	int held;
 	int ready = bring_kit(peer, &held);
 	int file = bring_layer(peer);
+	pid_t child;
+	char byte;
 
 	ask_fork(peer, "keep");
 	put_layer_on(INT_MIN);
+	expect("the forker is asked meanwhile", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork_child(ready);
 	expect("what a disk process says that is no error", hears(peer, "\"errno\":74"));
 	kill_it();
 	finish("the broker is not harmed", broker, BROKER_STOPPED);
+	end_child(child, ready);
 	fclose(peer);
 	close(file);
 	close(held);
-	close(ready);
 }
 
 /* Its answer would come from the child, whose broker has not asked. */
@@ -623,6 +627,31 @@ static void door_that_comes(bool comes)
 	fclose(door);
 }
 
+/* A child that is there before its disks have layers: nobody hears of it, until they have. */
+static void child_before_its_layers(void)
+{
+	pid_t broker = start(says_it_stands, 0), child;
+	FILE *peer = connect_to();
+	struct pollfd told_child = { .fd = fileno(peer), .events = POLLIN };
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+	char byte;
+
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork_child(ready);
+	expect("nobody hears of it", poll(&told_child, 1, QUIET_MS) == 0);
+	put_layer_on(0);
+	expect("the child", hears(peer, "\"child\":0"));
+	kill_it();
+	finish("a child before its layers", broker, BROKER_STOPPED);
+	end_child(child, ready);
+	fclose(peer);
+	close(file);
+	close(held);
+}
+
 static void settled_at_the_end(void)
 {
 	pid_t broker = start(says_it_stands, 0), child;
@@ -665,6 +694,7 @@ int main(void)
 	hanging_up_at_layers();
 	hanging_up_at_once();
 	hanging_up_at_children();
+	child_before_its_layers();
 	settled_at_the_end();
 	door_that_is_gone(true);
 	door_that_is_gone(false);
