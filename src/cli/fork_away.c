@@ -74,6 +74,9 @@ struct sending {
 	uint64_t unwanted; /* blocks of disks that are there already: as if they had been sent */
 	bool knows_unwanted;
 	uint64_t due_ns, shown_percent;
+	/* Which machine it is, and what it says of itself; NULL: that was learned */
+	const char *machine;
+	const json_t *info;
 	/* What was asked for the last time, and now; and the blocks that go ahead for that */
 	struct fork_wanted before, now;
 	bool knows_wanted;
@@ -214,11 +217,17 @@ static int send_mark(struct sending *sending, uint64_t mark)
 	return wire_line_send(&sending->line, head, sizeof(head)) ? 0 : -ECONNRESET;
 }
 
+static void learn_wanted(struct sending *sending);
+
 static int send_begin(struct sending *sending)
 {
+	int error;
+
 	sending->is_begun = true;
 	sending->begun_ns = now_ns();
-	return send_mark(sending, PARCEL_BEGIN);
+	error = send_mark(sending, PARCEL_BEGIN);
+	learn_wanted(sending); /* while it begins there nothing else is to be done */
+	return error;
 }
 
 static bool is_unsent(const struct sending *sending, uint64_t block)
@@ -724,16 +733,21 @@ static void add_due(void *context, const struct saved_entry *entry)
 	}
 }
 
-/* Without memory, or an index, nothing is known of it. */
-static void learn_wanted(struct sending *sending, const char *machine, const json_t *info)
+/* Once. Without memory, or an index, nothing is known of it. */
+static void learn_wanted(struct sending *sending)
 {
+	const char *machine = sending->machine;
+
+	if (!machine)
+		return;
+	sending->machine = NULL;
 	sending->due = calloc(sending->machine_blocks, sizeof(*sending->due));
 	if (!sending->due || !saved_blocks_make(&sending->is_due, sending->head.bytes) ||
 	    fork_wanted_open(&sending->before, sending->source))
 		return;
 	sending->now = sending->before;
 	sending->knows_wanted = true;
-	fork_wanted_load(&sending->before, machine, info);
+	fork_wanted_load(&sending->before, machine, sending->info);
 	fork_wanted_find(&sending->before, add_due, sending);
 }
 
@@ -771,7 +785,10 @@ int fork_away_deliver(struct sending *sending, struct fork_source *source,
 	    !saved_blocks_make(&sending->is_wanted, sending->bytes) ||
 	    !saved_grains_make(&sending->grains, parcel_machine_span(&extents->space)))
 		return say_failure(sending, -ENOMEM);
-	learn_wanted(sending, machine, info);
+	sending->machine = machine;
+	sending->info = info;
+	if (fork_wanted_is_kept(machine)) /* it goes ahead */
+		learn_wanted(sending);
 	return say_end(sending, try_until_done(sending, false));
 }
 

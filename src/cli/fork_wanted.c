@@ -158,6 +158,13 @@ static struct file_head head_of(const json_t *info)
 	return head;
 }
 
+bool fork_wanted_is_kept(const char *machine)
+{
+	char path[PATH_MAX];
+
+	return !name_wanted_path(machine, path, sizeof(path)) && !access(path, R_OK);
+}
+
 void fork_wanted_load(struct fork_wanted *wanted, const char *machine, const json_t *info)
 {
 	const struct file_head right = head_of(info);

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "vm/saved_pages.h"
@@ -30,6 +31,8 @@ struct fork_wanted {
 
 /* Of a source with its index; nothing is wanted yet. 0 or -errno: then it cannot be used. */
 int fork_wanted_open(struct fork_wanted *wanted, struct fork_source *source);
+/* Whether something is kept for the machine of this name, of whichever machine that was. */
+bool fork_wanted_is_kept(const char *machine);
 void fork_wanted_close(struct fork_wanted *wanted);
 /* What lies in these bytes of what is sent was asked for. */
 void fork_wanted_add(struct fork_wanted *wanted, uint64_t at, uint64_t bytes);
