@@ -13,6 +13,9 @@
  *     delivers in order. What its rules say of rates is the hub's, on each host.
  *   - A hub that dies is joined again with the same memory, as a machine's device does
  *     (device/share/share_device.h).
+ *   - What it must not forget lies in files (far_kept.h): one that is killed and started again
+ *     within HUB_PATIENCE_MS (share/hub_hold.c) joins with the same memory, and neither guest
+ *     notices; later both see the other go and come, and what was on its way is there.
  *   - `reach` is open while the guest that serves is there, and `serve` from the first connection
  *     on: before that neither hub could say who is there. A guest that has gone and come is seen to
  *     by the other one, and what was on its way to it is dropped.
@@ -35,6 +38,7 @@
 #include "cli.h"
 #include "control/names.h"
 #include "far_dial.h"
+#include "far_kept.h"
 #include "far_port.h"
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
@@ -54,9 +58,6 @@ static const char own_name[] = "far";
 
 enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_HELD };
 
-/* A packet of the guest's here that the other side has not acknowledged. */
-struct held { uint8_t slot; uint32_t bytes; uint64_t word; };
-
 struct link {
 	const struct far_choice *choice;
 	struct place place;
@@ -72,22 +73,24 @@ struct link {
 	unsigned handshakes;
 	uint8_t *in, *out;
 	size_t in_bytes, out_bytes;
-	struct far_stream stream;
 	bool owes_state, owes_ack;
-	uint64_t far_word, last_word; /* of the other side's guest; the last that was not 0 */
 
 	/* the hub; line -1: none */
-	int line, memory_fd, bell, answer;
+	int line, bell, answer, end; /* end: far_port_keep_place() */
+	struct far_files files;
+	struct far_kept *kept;
 	struct share_memory *memory;
 	struct slot_client client;
-	uint64_t epoch, number_sent, peer_epoch, had;
-	uint32_t openings, peer_word;
+	uint32_t peer_word;
 	uint8_t slot[SHARE_SLOTS];
-	unsigned order_first, ordered;
-	uint8_t order[SHARE_SEND_SLOTS];
-	unsigned held_first, held_count, held_said;
-	struct held held[SHARE_RECEIVE_SLOTS];
+	uint64_t held_said; /* of those that are held, the first ones */
 };
+
+/* Nobody sees the words of the file in another order than they are written in. */
+static void commit(uint64_t *word, uint64_t value)
+{
+	__atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 
 /* ---- who is connected to, and who connects: threads of their own ---- */
 
@@ -175,15 +178,16 @@ static void submit(struct link *link, unsigned slot, enum share_request_kind kin
 static void submit_empty(struct link *link)
 {
 	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS && link->line >= 0; n++)
-		if (link->slot[n] == SLOT_FREE && (link->far_word || is_reach(link)))
+		if (link->slot[n] == SLOT_FREE && (link->kept->far_word || is_reach(link)))
 			submit(link, n, SHARE_RECEIVE);
 }
 
 static void say_open(const struct link *link)
 {
-	const bool is_open = is_reach(link) ? link->far_word != 0 : link->stream.other != 0;
+	const struct far_kept *kept = link->kept;
+	const bool is_open = is_reach(link) ? kept->far_word != 0 : kept->stream.other != 0;
 
-	__atomic_store_n(&link->memory->is_open, is_open ? link->openings : 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&link->memory->is_open, is_open ? kept->openings : 0, __ATOMIC_RELEASE);
 	ring(link);
 }
 
@@ -198,15 +202,23 @@ static uint8_t *find_send_slot(const struct link *link, unsigned *ret)
 	return NULL;
 }
 
-static void send_to_hub(struct link *link, unsigned slot, const uint8_t *data, uint32_t bytes)
+/* Once its number is there it is this side's. */
+static void send_to_hub(struct link *link, unsigned slot, const struct far_frame *frame,
+			const uint8_t *data)
 {
-	const struct share_packet packet = { .epoch = link->epoch, .number = ++link->number_sent,
-					     .bytes = bytes };
+	struct far_kept *kept = link->kept;
+	struct far_given *given = &kept->given[slot];
+	const struct share_packet packet = { .epoch = kept->epoch,
+					     .number = kept->number_sent + 1,
+					     .bytes = frame->bytes };
 	uint8_t *to = link->memory->data[slot];
 
 	memcpy(to, &packet, sizeof(packet));
-	memcpy(to + sizeof(packet), data, bytes);
-	link->order[(link->order_first + link->ordered++) % SHARE_SEND_SLOTS] = (uint8_t)slot;
+	memcpy(to + sizeof(packet), data, frame->bytes);
+	given->session = frame->session;
+	given->far_number = frame->number;
+	commit(&given->number, packet.number);
+	commit(&kept->number_sent, packet.number);
 	submit(link, slot, SHARE_SEND);
 }
 
@@ -249,14 +261,14 @@ static bool has_room(const struct link *link)
 
 static void say_hello(struct link *link)
 {
-	const struct far_frame hello = far_frame_make(&link->stream, FAR_HELLO, 0);
+	const struct far_frame hello = far_frame_make(&link->kept->stream, FAR_HELLO, 0);
 
 	put_frame(link, &hello, NULL);
 }
 
 static void say_word(struct link *link, enum far_frame_kind kind, bool *owes)
 {
-	struct far_frame frame = far_frame_make(&link->stream, kind, 0);
+	struct far_frame frame = far_frame_make(&link->kept->stream, kind, 0);
 
 	if (!*owes || !has_room(link))
 		return;
@@ -265,9 +277,10 @@ static void say_word(struct link *link, enum far_frame_kind kind, bool *owes)
 	*owes = false;
 }
 
-static struct held *held_at(struct link *link, unsigned n)
+/* Number n of those that the other side has not acknowledged, from 0 on. */
+static struct far_held *held_at(const struct link *link, uint64_t n)
 {
-	return &link->held[(link->held_first + n) % SHARE_RECEIVE_SLOTS];
+	return &link->kept->held[(link->kept->stream.acked + 1 + n) % SHARE_RECEIVE_SLOTS];
 }
 
 /* All that the other side has not had on this connection. */
@@ -277,11 +290,11 @@ static void say_all(struct link *link)
 		return;
 	say_word(link, FAR_STATE, &link->owes_state);
 	say_word(link, FAR_ACK, &link->owes_ack);
-	while (link->held_said < link->held_count && has_room(link)) {
-		const struct held *held = held_at(link, link->held_said++);
-		struct far_frame data = far_frame_make(&link->stream, FAR_DATA, held->bytes);
+	while (link->held_said < far_kept_held(link->kept) && has_room(link)) {
+		const struct far_held *held = held_at(link, link->held_said++);
+		struct far_frame data = far_frame_make(&link->kept->stream, FAR_DATA, held->bytes);
 
-		data.number = link->stream.acked + link->held_said;
+		data.number = link->kept->stream.acked + link->held_said;
 		data.word = held->word;
 		put_frame(link, &data,
 			  link->memory->data[held->slot] + sizeof(struct share_packet));
@@ -292,72 +305,90 @@ static void say_all(struct link *link)
 
 static void follow_far_word(struct link *link, uint64_t word)
 {
-	const bool is_another = word && link->last_word && word != link->last_word;
+	struct far_kept *kept = link->kept;
+	const bool is_another = word && kept->last_word && word != kept->last_word;
 
-	link->far_word = word;
 	if (is_another)
-		link->openings++;
+		kept->openings++;
 	if (word)
-		link->last_word = word;
+		commit(&kept->last_word, word);
+	commit(&kept->far_word, word);
 	say_open(link);
 	submit_empty(link);
 }
 
-static void free_held(struct link *link, int64_t count)
+/* Up to this number, of so many that it may have. 0 or -EBADMSG. */
+static int take_acked(struct link *link, uint64_t number, uint64_t said)
 {
-	for (; count > 0; count--) {
-		link->slot[held_at(link, 0)->slot] = SLOT_FREE;
-		link->held_first = (link->held_first + 1) % SHARE_RECEIVE_SLOTS;
-		link->held_count--;
-		link->held_said -= link->held_said > 0;
+	struct far_stream after = link->kept->stream;
+	const int64_t count = far_stream_acked(&after, number, said);
+
+	for (int64_t n = 0; n < count; n++)
+		link->slot[held_at(link, (uint64_t)n)->slot] = SLOT_FREE;
+	if (count > 0) {
+		commit(&link->kept->stream.acked, after.acked);
+		link->held_said -= (uint64_t)count < link->held_said ? (uint64_t)count
+								     : link->held_said;
 	}
 	submit_empty(link);
+	return count < 0 ? -EBADMSG : 0;
+}
+
+/* Who lives anew is nobody's before all of him is written. */
+static void greet(struct link *link, const struct far_stream *after, bool is_new)
+{
+	struct far_kept *kept = link->kept;
+	const bool was_known = kept->stream.other;
+
+	if (!is_new)
+		return;
+	commit(&kept->stream.other, 0);
+	kept->stream.had = after->had;
+	kept->openings += was_known;
+	commit(&kept->last_word, 0);
+	commit(&kept->stream.other, after->other);
+	follow_far_word(link, 0); /* whoever was there is not any more */
 }
 
 static int take_hello(struct link *link, const struct far_frame *hello)
 {
-	const bool was_known = link->stream.other;
+	struct far_stream after = link->kept->stream;
 	bool is_new;
 
-	if (link->is_greeted || far_stream_greet(&link->stream, hello, &is_new))
+	if (link->is_greeted || far_stream_greet(&after, hello, &is_new))
 		return -EBADMSG;
-	if (hello->known == link->stream.session)
-		free_held(link,
-			  far_stream_acked(&link->stream, hello->number, link->held_count));
+	if (hello->known == link->kept->stream.session)
+		take_acked(link, hello->number, far_kept_held(link->kept));
 	link->held_said = 0;
 	link->is_greeted = link->owes_state = true;
-	if (is_new) { /* whoever was there is not any more */
-		link->openings += was_known;
-		link->last_word = 0;
-		follow_far_word(link, 0);
-	}
+	greet(link, &after, is_new);
 	return 0;
 }
 
 /* 1: taken; 0: there is no room for it now; -EBADMSG. */
 static int take_data(struct link *link, const struct far_frame *frame, const uint8_t *data)
 {
+	struct far_stream after = link->kept->stream;
 	unsigned slot;
 	int got;
 
 	if (!find_send_slot(link, &slot))
 		return 0;
-	got = far_stream_take(&link->stream, frame);
+	got = far_stream_take(&after, frame);
 	if (got < 0)
 		return got;
 	link->owes_ack = true;
 	if (got && link->peer_word && frame->word == link->peer_word)
-		send_to_hub(link, slot, data, frame->bytes);
+		send_to_hub(link, slot, frame, data);
+	commit(&link->kept->stream.had, after.had);
 	return 1;
 }
 
 static int take_frame(struct link *link, const struct far_frame *frame, const uint8_t *data)
 {
-	int64_t acked;
-
 	if (frame->kind == FAR_HELLO)
 		return take_hello(link, frame) ? -EBADMSG : 1;
-	if (!link->is_greeted || frame->session != link->stream.other)
+	if (!link->is_greeted || frame->session != link->kept->stream.other)
 		return -EBADMSG;
 	if (frame->kind == FAR_DATA)
 		return take_data(link, frame, data);
@@ -365,9 +396,7 @@ static int take_frame(struct link *link, const struct far_frame *frame, const ui
 		follow_far_word(link, frame->word);
 		return 1;
 	}
-	acked = far_stream_acked(&link->stream, frame->number, link->held_said);
-	free_held(link, acked);
-	return acked < 0 ? -EBADMSG : 1;
+	return take_acked(link, frame->number, link->held_said) ? -EBADMSG : 1;
 }
 
 /* As far as they are there and have room. False: it makes no sense. */
@@ -423,45 +452,43 @@ static void take_connection(struct link *link)
 
 /* ---- from the hub ---- */
 
-static void free_send_slot(struct link *link, unsigned slot)
+/* From the entry of its number on it is this side's. */
+static void hold(struct link *link, unsigned slot, const struct share_packet *packet)
 {
-	unsigned at = 0;
+	struct far_kept *kept = link->kept;
+	struct far_stream after = kept->stream;
+	const uint64_t number = far_stream_put(&after);
 
-	while (link->order[(link->order_first + at) % SHARE_SEND_SLOTS] != slot)
-		at++;
-	for (; at; at--)
-		link->order[(link->order_first + at) % SHARE_SEND_SLOTS] =
-			link->order[(link->order_first + at - 1) % SHARE_SEND_SLOTS];
-	link->order_first = (link->order_first + 1) % SHARE_SEND_SLOTS;
-	link->ordered--;
-	link->slot[slot] = SLOT_FREE;
+	kept->held[number % SHARE_RECEIVE_SLOTS] = (struct far_held){ .slot = slot,
+								      .bytes = packet->bytes,
+								      .word = kept->far_word,
+								      .epoch = packet->epoch,
+								      .number = packet->number };
+	commit(&kept->stream.sent, after.sent);
+	link->slot[slot] = SLOT_HELD;
 }
 
 static void take_packet(struct link *link, unsigned slot)
 {
+	struct far_kept *kept = link->kept;
 	struct share_packet packet;
 	bool is_known;
 
 	memcpy(&packet, link->memory->data[slot], sizeof(packet));
 	/* what is checked is this copy: no compiler reads the original again */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (packet.epoch != link->peer_epoch) {
-		link->peer_epoch = packet.epoch;
-		link->had = 0;
+	if (packet.epoch != kept->peer_epoch) {
+		commit(&kept->had, 0);
+		commit(&kept->peer_epoch, packet.epoch);
 	}
-	is_known = packet.number <= link->had;
-	if (!is_known)
-		link->had = packet.number;
+	is_known = packet.number <= kept->had;
 	if (is_known || packet.kind != SHARE_PACKET_DATA || packet.id ||
-	    packet.bytes > SHARE_DATA_MAX_BYTES) {
+	    packet.bytes > SHARE_DATA_MAX_BYTES)
 		submit(link, slot, SHARE_RECEIVE);
-		return;
-	}
-	link->slot[slot] = SLOT_HELD;
-	*held_at(link, link->held_count++) = (struct held){ .slot = (uint8_t)slot,
-							     .bytes = packet.bytes,
-							     .word = link->far_word };
-	far_stream_put(&link->stream);
+	else
+		hold(link, slot, &packet);
+	if (!is_known)
+		commit(&kept->had, packet.number);
 }
 
 /* False: the hub has failed. */
@@ -469,12 +496,14 @@ static bool take_reply(struct link *link, const struct slot_reply *reply)
 {
 	if (link->slot[reply->slot] != SLOT_HUBS)
 		return false;
-	if (reply->slot >= SHARE_RECEIVE_SLOTS)
-		free_send_slot(link, reply->slot);
-	else if (reply->result > 0)
+	if (reply->slot >= SHARE_RECEIVE_SLOTS) {
+		commit(&link->kept->given[reply->slot].number, 0);
+		link->slot[reply->slot] = SLOT_FREE;
+	} else if (reply->result > 0) {
 		take_packet(link, reply->slot);
-	else
+	} else {
 		submit(link, reply->slot, SHARE_RECEIVE);
+	}
 	return true;
 }
 
@@ -494,6 +523,7 @@ static bool take_replies(struct link *link)
 			return true;
 		if (got < 0 || !take_reply(link, &reply))
 			return false;
+		__atomic_store_n(&link->kept->collected, link->client.collected, __ATOMIC_RELEASE);
 	}
 	if (slot_has_reply(&link->client))
 		written = write(link->answer, &(uint64_t){ 1 }, 8);
@@ -520,36 +550,70 @@ static bool hear_port(struct link *link)
 
 /* ---- joining ---- */
 
-static bool make_port(struct link *link)
+/*
+ * What the hub had before this process began is still its, but packets that are held: what it has
+ * answered since is looked at before it is given anything anew.
+ */
+static void take_up(struct link *link)
 {
-	link->memory_fd = spawn_share("umbra-port", sizeof(struct share_memory));
-	link->memory = mmap(NULL, sizeof(struct share_memory), PROT_READ | PROT_WRITE, MAP_SHARED,
-			    link->memory_fd, 0);
-	if (link->memory == MAP_FAILED ||
-	    getrandom(&link->epoch, sizeof(link->epoch), 0) != sizeof(link->epoch) ||
-	    getrandom(&link->stream.session, sizeof(link->stream.session), 0) !=
-		    sizeof(link->stream.session))
-		return false;
-	link->memory->side = link->side;
-	link->memory->class = SHARE_CLASS_PACKET;
-	link->memory->epoch = link->epoch;
+	far_kept_recover(link->kept);
+	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
+		link->slot[n] = far_kept_holds(link->kept, n) ? SLOT_HELD : SLOT_HUBS;
+	for (unsigned n = SHARE_RECEIVE_SLOTS; n < SHARE_SLOTS; n++)
+		link->slot[n] = link->kept->given[n].number ? SLOT_HUBS : SLOT_FREE;
+	link->client.collected = link->kept->collected;
+	link->peer_word = __atomic_load_n(&link->memory->peer_is_there, __ATOMIC_ACQUIRE);
+}
+
+/* Where nobody says which, in the folder of the hub's socket. */
+static int open_files(struct link *link)
+{
+	char path[SOCKET_BYTES + WIRE_INSTANCE_BYTES + 16];
+	const int folder = (int)(strrchr(link->hub, '/') - link->hub);
+	bool is_new;
+	int error;
+
+	snprintf(path, sizeof(path), "%.*s/.far-%s-%s", folder, link->hub,
+		 is_reach(link) ? "reach" : "serve", link->choice->what);
+	for (char *at = path + folder + 1; *at; at++)
+		if (*at == '/')
+			*at = '=';
+	error = far_kept_open(link->choice->record ? link->choice->record : path,
+			      link->choice->what, link->side, &link->files, &is_new);
+	link->kept = link->files.kept;
+	link->memory = link->files.memory;
+	return error;
+}
+
+static int make_port(struct link *link)
+{
+	const int error = open_files(link);
+
+	if (error)
+		return complain(EXIT_UNUSABLE,
+				error == -EBUSY ? "it runs already" : strerror(-error),
+				link->choice->what, "end the other one, or say --record FILE");
 	link->client = (struct slot_client){ .queue = &link->memory->queue, .slots = SHARE_SLOTS,
 					     .doorbell_fd = link->bell,
 					     .answer_fd = link->answer };
-	link->openings = 1;
-	return true;
+	take_up(link);
+	return 0;
 }
 
-/* What the hub before has brought was taken; what it has not answered is asked again, in order. */
+/* What was there before was taken; what is not answered is asked again, in order. */
 static void begin_anew(struct link *link)
 {
+	uint8_t order[SHARE_SEND_SLOTS];
+	const unsigned count = far_kept_order(link->kept, order);
+
 	slot_restart(&link->client);
+	__atomic_store_n(&link->kept->collected, 0, __ATOMIC_RELEASE);
 	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
 		if (link->slot[n] == SLOT_HUBS)
 			link->slot[n] = SLOT_FREE;
 	submit_empty(link);
-	for (unsigned n = 0; n < link->ordered; n++)
-		submit(link, link->order[(link->order_first + n) % SHARE_SEND_SLOTS], SHARE_SEND);
+	for (unsigned n = 0; n < count; n++)
+		submit(link, order[n], SHARE_SEND);
 	__atomic_store_n(&link->memory->accepted, link->memory->generation, __ATOMIC_RELEASE);
 	say_open(link);
 }
@@ -557,7 +621,7 @@ static void begin_anew(struct link *link)
 /* No window: what a guest lends is of its own host. */
 static int ask_to_join(const struct link *link)
 {
-	const int fds[] = { link->memory_fd, link->bell, link->answer };
+	const int fds[] = { link->files.memory_fd, link->bell, link->answer };
 	struct wire_message message = { .magic = WIRE_MAGIC, .kind = WIRE_JOIN };
 	int none[WIRE_FDS];
 	int error;
@@ -581,6 +645,18 @@ static void leave_hub(struct link *link)
 	link->line = -1;
 }
 
+/* By the hub before, or this one for who was here before: some of it may be taken already. */
+static void take_left(struct link *link)
+{
+	struct slot_reply reply;
+
+	while (slot_collect(&link->client, &reply) > 0) {
+		if (link->slot[reply.slot] == SLOT_HUBS)
+			take_reply(link, &reply);
+		__atomic_store_n(&link->kept->collected, link->client.collected, __ATOMIC_RELEASE);
+	}
+}
+
 static int join_hub(struct link *link)
 {
 	int error;
@@ -591,11 +667,14 @@ static int join_hub(struct link *link)
 	far_port_bring_rules(link->line);
 	__atomic_fetch_add(&link->memory->generation, 1, __ATOMIC_SEQ_CST);
 	error = ask_to_join(link);
-	if (error)
+	if (error) {
 		leave_hub(link);
-	else
-		begin_anew(link);
-	return error;
+		return error;
+	}
+	far_port_hold(link->line, link->end);
+	take_left(link);
+	begin_anew(link);
+	return 0;
 }
 
 /* False: the hub is gone. */
@@ -733,7 +812,7 @@ int far_packets(const struct far_choice *choice, bool reaches)
 	static struct link link;
 	int code;
 
-	link = (struct link){ .choice = choice, .line = -1, .memory_fd = -1,
+	link = (struct link){ .choice = choice, .line = -1,
 			      .side = reaches ? SHARE_SIDE_SERVES : SHARE_SIDE_BINDS };
 	code = take_names(&link);
 	if (code)
@@ -743,8 +822,14 @@ int far_packets(const struct far_choice *choice, bool reaches)
 	link.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	link.answer = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!link.in || !link.out || link.bell < 0 || link.answer < 0 ||
-	    pipe2(link.connected, O_CLOEXEC) || !make_port(&link))
+	    pipe2(link.connected, O_CLOEXEC))
 		return complain(EXIT_FAULT, strerror(errno), "umbra far", "start it again");
+	link.end = far_port_keep_place(); /* who keeps it has not the files, and not their lock */
+	if (link.end < 0)
+		return complain(EXIT_FAULT, strerror(-link.end), "umbra far", "start it again");
+	code = make_port(&link);
+	if (code)
+		return code;
 	code = reaches ? begin_connecting(&link) : begin_listening(&link);
 	return code ? code : keep_joined(&link);
 }

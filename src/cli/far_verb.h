@@ -9,6 +9,7 @@
 struct far_choice {
 	/* serve: the disk, its format, and where; reach, and packets: MACHINE/NAME, and where */
 	const char *what, *format, *place;
+	const char *record; /* of packets: where they are kept; NULL: beside the hub's socket */
 	bool read_only, packets;
 	struct wire_secret secret;
 };

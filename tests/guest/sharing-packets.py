@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """sharing-packets.py: a channel between machines of two hosts, which are two folders here. Its connection is cut again and again, at any byte, and the
-hub of each host is killed in between: each packet comes once, and in order, which the guests compare. One that makes no sense is left."""
+hub of each host is killed in between, and so is umbra far on each side, which is started again: each packet comes once, and in order, which the guests
+compare, and neither sees the other go. One that makes no sense is left."""
 import os, random, re, select, signal, socket, subprocess, sys, tempfile, threading, time
 
 os.chdir(os.path.join(os.path.dirname(__file__), "../.."))
@@ -86,6 +87,11 @@ class Cutter:
         self.cuts += 1
 
 
+def echoed():
+    """How many packets have passed the hub here."""
+    return sum(int(n) for n in re.findall(r"(\d+) packets", bus("here")))
+
+
 def kill_hub(host):
     hub = re.search(r'"pid": (\d+)', bus(host, "--json"))
     if hub:
@@ -98,19 +104,33 @@ def main():
         open(f"{where.name}/{host}/config/umbra/share.rules", "w").write(rules)
     key = where.name + "/key"
     subprocess.run([umbra, "listen", "--make-key", key], check=True)
-    start("there", "serve", "far", "serve", "--packets", "store/shelf", "0", "--key", key)
+    far = {"there": start("there", "serve", "far", "serve", "--packets", "store/shelf", "0", "--key", key)}
     wait_for("it listens", lambda: "listens at" in said("serve"))
     port = int(re.search(r"listens at .*:(\d+)", said("serve")).group(1))
     with socket.create_connection(("127.0.0.1", port)) as stranger:
         stranger.sendall(b"nothing that makes sense" * 100)
     cutter = Cutter(port, 7)
-    start("here", "reach", "far", "reach", "--packets", "store/shelf", f"127.0.0.1:{cutter.listener.getsockname()[1]}", "--key", key)
+    words = {"there": ("serve", "far", "serve", "--packets", "store/shelf", str(port), "--key", key),
+             "here": ("reach", "far", "reach", "--packets", "store/shelf", f"127.0.0.1:{cutter.listener.getsockname()[1]}", "--key", key)}
+    far["here"] = start("here", *words["here"])
     store = run("there", "store", "share", "--serve", "shelf")
     web = run("here", "web", "share-forked", "--bind", "store/shelf")
+    killed = 0
     for host in RULES:
         cuts = cutter.cuts
         wait_for("some cuts", lambda: cutter.cuts >= cuts + 2 or web.poll() is not None)
         kill_hub(host)
+    for host in ("here", "there", "here", "there"):
+        before = echoed()
+        wait_for("packets pass", lambda: echoed() > before + 5 or web.poll() is not None)
+        if start(host, "twice", *words[host][1:]).wait(PATIENCE_S) != 65:
+            fail("a second one has the same record")
+        far[host].kill()
+        far[host].wait()
+        far[host] = start(host, *words[host])
+        killed += web.poll() is None
+    if killed < 3:
+        fail("they ended before umbra far was killed")
     for name, machine in (("web", web), ("store", store)):
         wait_for(f"{name} ends", lambda: machine.poll() is not None)
         if machine.returncode < 0 or "not ok" in said(name) or not re.search(r"^1\.\.[1-9]", said(name), re.M):
