@@ -211,13 +211,20 @@ void fork_hear_settled(struct fork *forking)
 
 enum fork_news fork_stands(struct fork *forking, int error)
 {
+	enum fork_news news;
+
 	assert(forking->state == FORK_STANDING);
 	if (error)
 		return fork_done(forking, error);
-	layers_ask(forking);
-	if (forking->layer_error && has_layers(forking))
-		return fork_done(forking, forking->layer_error);
-	return fork_next(forking);
+	if (!forking->wanted) {
+		layers_ask(forking);
+		return fork_next(forking);
+	}
+	/* the forker first: who is asked takes this processor, and the disks have less to do */
+	news = fork_next(forking);
+	if (forking->state == FORK_ASKED)
+		layers_ask(forking);
+	return news;
 }
 
 bool fork_is_making(const struct fork *forking)
