@@ -7,27 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "far_check.h"
 #include "share/far.h"
 
 enum { NUMBERS = 100000, STEPS = 400000, AGAIN = 3 };
-
-static unsigned checks, bad;
-static uint64_t seed = 88172645463325252ull;
-
-static void check(const char *name, bool good)
-{
-	checks++;
-	bad += !good;
-	printf("%s %u - %s\n", good ? "ok" : "not ok", checks, name);
-}
-
-static uint32_t random_below(uint32_t limit)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (uint32_t)(seed >> 32) % limit;
-}
 
 /* What a proxy does: numbers within a span from its oldest, each asked until it is answered. */
 struct model {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "far_check.h"
 #include "share/far_stream.h"
 
 enum { STEPS = 400000, KEPT = 64, WAY = 300, CUTS = 500, BYTES = 3056 };
@@ -21,23 +22,7 @@ struct side {
 };
 
 static struct side sides[2];
-static unsigned checks, bad, cuts, again;
-static uint64_t seed = 88172645463325252ull;
-
-static void check(const char *name, bool good)
-{
-	checks++;
-	bad += !good;
-	printf("%s %u - %s\n", good ? "ok" : "not ok", checks, name);
-}
-
-static uint32_t random_below(uint32_t limit)
-{
-	seed ^= seed << 13;
-	seed ^= seed >> 7;
-	seed ^= seed << 17;
-	return (uint32_t)(seed >> 32) % limit;
-}
+static unsigned cuts, again;
 
 static void put_frame(struct side *to, const struct far_frame *frame)
 {
