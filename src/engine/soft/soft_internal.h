@@ -97,7 +97,7 @@ enum { JUMP_VICTIM_BITS = 11, JUMP_VICTIMS = 1 << JUMP_VICTIM_BITS };
  * jump that is not known no walk is needed.
  */
 struct known_page { uint64_t sum, gpa; };
-enum { KNOWN_PAGES = 512 };
+enum { KNOWN_PAGES = 2048 };
 
 /*
  * Of the entry for an address. A product, so that functions whose addresses differ by a round

@@ -116,7 +116,8 @@ static void *system_thunk(struct soft_cpu *cpu, uint64_t unused, const struct x8
 
 static void *chain_thunk(struct soft_cpu *cpu, const uint8_t *home, const uint8_t *link)
 {
-	return soft_chain(cpu, cpu->temp[2] & 1, home, link);
+	return soft_chain(cpu, soft_block_of(cpu->engine, (uint64_t)link), cpu->temp[2] & 1, home,
+			  link);
 }
 
 static void *miss_thunk(struct soft_cpu *cpu) { return soft_go_on(cpu); }

@@ -337,9 +337,11 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
 /* The same of every jump out of a block that floats, at this offset in its page. */
 void *soft_floating_miss(struct soft_cpu *cpu, uint64_t offset);
 /*
- * The same behind a jump within a page, which from now on leads there itself. in_word: where flags
- * are there. link, home: addresses in code_run, of its rel32 and of where it led first.
+ * The same behind a jump of this block within its page, which from now on leads there itself.
+ * in_word: where flags are there. link, home: addresses in code_run, of its rel32 and of where it
+ * led first.
  */
-void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link);
+void *soft_chain(struct soft_cpu *cpu, struct block *from, bool in_word, const uint8_t *home,
+		 const uint8_t *link);
 /* The same after delivering a fault of the instruction at state.rip. */
 void *soft_raise(struct soft_cpu *cpu, const struct fault *fault);

@@ -66,6 +66,12 @@ static void take_interrupt(struct soft_cpu *cpu)
 	soft_deliver_interrupt(cpu, (uint8_t)vector);
 }
 
+/* Nothing is to be looked at before the guest goes on. */
+static bool is_quiet(const struct soft_cpu *cpu)
+{
+	return !(cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag));
+}
+
 /*
  * As soft_dispatch(), for the usual case that nothing is pending, and the jump cache knows the way
  * or the page and the block are known; NULL if not so.
@@ -78,7 +84,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 	uint64_t sum, key;
 	void *host;
 
-	if (cpu->pending | cpu->kick | (cpu->interrupt_pending & cpu->interrupt_flag))
+	if (!is_quiet(cpu))
 		return NULL;
 	mode = soft_mode(cpu);
 	key = soft_jump_key(cpu, mode);
@@ -238,7 +244,8 @@ static void check_now_and_then(const struct soft_cpu *cpu)
 		check_engine(cpu->engine);
 }
 
-void *soft_dispatch(struct soft_cpu *cpu)
+/* remembers: the jump cache knows the way from now on. */
+static void *dispatch(struct soft_cpu *cpu, bool remembers)
 {
 	struct destination to;
 	struct fault fault;
@@ -267,12 +274,15 @@ void *soft_dispatch(struct soft_cpu *cpu)
 		/* the block leaves through the jump cache: come back here */
 		soft_leave_mode(cpu);
 	} else {
-		if (!(to.mode & MODE_LIMITED)) /* there the limit is looked at each time */
+		/* there the limit is looked at each time */
+		if (remembers && !(to.mode & MODE_LIMITED))
 			soft_remember_jump(cpu, b, to.linear, to.is_recalled ? NULL : &to.found);
 		soft_enter_mode(cpu, to.mode);
 	}
 	return cpu->engine->code_run + b->host_offset;
 }
+
+void *soft_dispatch(struct soft_cpu *cpu) { return dispatch(cpu, true); }
 
 /* The 64-bit instruction at this address, which has just been executed; false: it is gone. */
 static bool decode_at(struct soft_cpu *cpu, uint64_t rip, struct x86_insn *ret)
@@ -355,10 +365,42 @@ static uint32_t entry_in_word(const struct block *b)
 	return soft_floats(b->mode) ? FLOATING_ENTRY_BYTES : 0;
 }
 
-void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const uint8_t *link)
+/*
+ * The block that a jump of the other one within its page leads to, of 64-bit code; NULL: there is
+ * none. Rights are those of the page, which are looked at where it is entered.
+ */
+static struct block *find_in_page(struct soft_cpu *cpu, const struct block *from)
+{
+	const uint64_t page = from->gpa & ~(uint64_t)PAGE_OFFSET_MASK;
+	struct block *b = soft_look_up_block(cpu, page | (cpu->state.rip & PAGE_OFFSET_MASK),
+					     from->mode);
+
+	if (!b || b->mode & BLOCK_STRADDLES)
+		return NULL;
+	soft_note_use(cpu->engine, b);
+	return b;
+}
+
+/*
+ * Where a jump within the page goes on. A link leads there from now on: that the jump cache knows
+ * the way as well would cost another its place.
+ */
+static void *go_on_in_page(struct soft_cpu *cpu, const struct block *from)
+{
+	const uint32_t other = MODE_32_BIT | MODE_16_BIT | BLOCK_ALONE | BLOCK_STRADDLES |
+			       BLOCK_CHECKED;
+	const struct block *b;
+
+	if (!is_quiet(cpu) || from->mode & other || from->dead)
+		return soft_go_on(cpu);
+	b = find_in_page(cpu, from);
+	return b ? cpu->engine->code_run + b->host_offset : dispatch(cpu, false);
+}
+
+void *soft_chain(struct soft_cpu *cpu, struct block *from, bool in_word, const uint8_t *home,
+		 const uint8_t *link)
 {
 	struct soft_engine *engine = cpu->engine;
-	struct block *from = soft_block_of(engine, (uint64_t)link);
 	const uint32_t at = (uint32_t)(link - engine->code_run);
 	/* of a cold part that is another one */
 	const uint32_t of_block = soft_region_of(engine, from->host_offset);
@@ -370,7 +412,7 @@ void *soft_chain(struct soft_cpu *cpu, bool in_word, const uint8_t *home, const 
 	struct block *b;
 
 	cpu->chains++;
-	entry = soft_go_on(cpu);
+	entry = go_on_in_page(cpu, from);
 	b = soft_block_at(engine, entry);
 	if (!b)
 		return entry;

@@ -33,7 +33,7 @@ static struct way_out way_of(const struct soft_engine *engine, const struct bloc
 	return way;
 }
 
-static void *chain(struct soft_cpu *cpu, const struct block *b, const uint8_t *stub,
+static void *chain(struct soft_cpu *cpu, struct block *b, const uint8_t *stub,
 		   struct way_out way)
 {
 	const uint8_t *host = cpu->engine->code_run + b->host_offset;
@@ -45,7 +45,7 @@ static void *chain(struct soft_cpu *cpu, const struct block *b, const uint8_t *s
 		cpu->state.rip = (uint32_t)cpu->state.rip;
 	if (way.kind == WAY_KICKED)
 		return soft_dispatch(cpu);
-	return soft_chain(cpu, way.flags_in_word, stub, host + way.link);
+	return soft_chain(cpu, b, way.flags_in_word, stub, host + way.link);
 }
 
 /* Where the new part begins; NULL: not made, and state is as the dispatcher wants it. */
