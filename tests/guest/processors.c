@@ -10,7 +10,8 @@ enum {
 	FEW_ROUNDS = 500 /* at least, and where there are more than the host may have */,
 	NMI_PAIRS = 300,
 	SHADOWED_NMIS = 20,
-	ADDS = 100000
+	ADDS = 100000,
+	CODE_ADDS = 500
 };
 #define LITMUS_TICKS 20000000000ull
 
@@ -269,6 +270,35 @@ static void nmis_in_shadows(unsigned me)
 	meet();
 }
 
+static uint32_t code_begun_at;
+static volatile uint32_t never_there;
+
+/*
+ * All of them count in a page of code that they execute, and in the code itself, which may be an
+ * older one until they serialize, but none that never was.
+ */
+static void add_to_code(unsigned me)
+{
+	uint8_t *code = (uint8_t *)(uintptr_t)shared_code;
+	volatile uint32_t *in_code = (volatile uint32_t *)(code + 1);
+	volatile uint32_t *beside = in_code + 500;
+
+	if (!me)
+		code_begun_at = *in_code;
+	meet();
+	for (unsigned n = 0; n < CODE_ADDS; n++) {
+		__asm__ volatile("lock incl %0" : "+m"(*beside));
+		__asm__ volatile("lock incl %0" : "+m"(*in_code));
+		if (shared_code() - code_begun_at > total * CODE_ADDS)
+			__atomic_add_fetch(&never_there, 1, __ATOMIC_SEQ_CST);
+	}
+	meet();
+	__asm__ volatile("cpuid" : : "a"(0) : "rbx", "rcx", "rdx", "memory");
+	if (shared_code() != *in_code)
+		__atomic_add_fetch(&stale, 1, __ATOMIC_SEQ_CST);
+	meet();
+}
+
 static void everything(unsigned me)
 {
 	if (total > 1)
@@ -278,6 +308,7 @@ static void everything(unsigned me)
 	add(me);
 	litmus(me);
 	modify_code(me);
+	add_to_code(me);
 	shoot_down(me);
 }
 
@@ -324,5 +355,9 @@ void test_main(void)
 	check_equal("message passing", forbidden[1], 0);
 	check_equal("independent reads of independent writes", forbidden[2], 0);
 	check_equal("code changed by another processor", stale, 0);
+	check_equal("locked additions to code", *(uint32_t *)(code + 1) - code_begun_at,
+		    n * CODE_ADDS);
+	check_equal("locked additions beside code", *(uint32_t *)(code + 2001), n * CODE_ADDS);
+	check_equal("code that never was", never_there, 0);
 	check_equal("pages remapped by another processor", seen_value, 0);
 }

@@ -226,6 +226,8 @@ struct soft_cpu {
 	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
+	uint8_t *locked_hva; /* such an access is made where it is: fill.c */
+	uint64_t locked_gpa;
 	struct soft_engine *engine;
 	uint64_t passed; /* soft_engine.pass at its last time at the top of the dispatcher */
 	uint64_t forgotten; /* soft_engine.pass when jumps to closed regions were last forgotten */

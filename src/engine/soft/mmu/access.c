@@ -49,6 +49,17 @@ static void copy(void *to, const void *from, size_t bytes)
 	__asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(bytes) : : "memory");
 }
 
+void soft_has_written(struct soft_engine *engine, uint8_t *hva, uint64_t gpa, size_t bytes)
+{
+	uint64_t frame = soft_frame(engine, hva);
+
+	soft_mark_dirty(engine, hva);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	page_table_written(engine, frame);
+	if (engine->frame_flags[frame] & FRAME_CODE)
+		soft_invalidate(engine, gpa, bytes);
+}
+
 static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, size_t bytes,
 			 unsigned access, struct fault *fault)
 {
@@ -81,11 +92,7 @@ static int access_pieces(struct soft_cpu *cpu, uint64_t gva, uint8_t *buffer, si
 				cpu->interrupt_pending = 1;
 		} else if (access & ACCESS_WRITE) {
 			copy(hva, buffer + done, n);
-			soft_mark_dirty(cpu->engine, hva);
-			__atomic_thread_fence(__ATOMIC_SEQ_CST);
-			page_table_written(cpu->engine, soft_frame(cpu->engine, hva));
-			if (cpu->engine->frame_flags[soft_frame(cpu->engine, hva)] & FRAME_CODE)
-				soft_invalidate(cpu->engine, gpa, n);
+			soft_has_written(cpu->engine, hva, gpa, n);
 		} else {
 			copy(buffer + done, hva, n);
 		}

@@ -8,14 +8,20 @@
 #include "engine/soft/code/code.h"
 #include "engine/soft/insn/insn.h"
 
-/* Whether a write entry to this frame may be made; then it is told as written. */
+/*
+ * Whether a write entry to this frame may be made; then it is told as written. One that has code is
+ * not: who made more code of it would look for write entries to it, alone.
+ */
 static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
 {
 	uint8_t *flags = &cpu->engine->frame_flags[frame];
+	uint8_t seen = __atomic_load_n(flags, __ATOMIC_SEQ_CST);
 
-	if ((*flags & (FRAME_WRITTEN | FRAME_CODE)) == FRAME_WRITTEN)
-		return true;
-	return !(__atomic_fetch_or(flags, FRAME_WRITTEN, __ATOMIC_SEQ_CST) & FRAME_CODE);
+	while (!(seen & (FRAME_CODE | FRAME_WRITTEN)))
+		if (__atomic_compare_exchange_n(flags, &seen, seen | FRAME_WRITTEN, false,
+						__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+			return true;
+	return !(seen & FRAME_CODE);
 }
 
 static void note_miss(struct mmu *mmu, unsigned view, uint64_t gva)
@@ -143,6 +149,20 @@ static uint8_t *bounce_place(struct soft_cpu *cpu, const struct memory_site *sit
 }
 
 /*
+ * A locked access to a page with code happens where it is, as others expect of it, and is told
+ * afterwards: who has translated what it changes has done so before that.
+ */
+static void *lock_in_place(struct soft_cpu *cpu, struct memory_site *site, uint64_t gva,
+			   const struct part *part)
+{
+	cpu->locked_gpa = part->gpa;
+	cpu->locked_hva = part->hva;
+	cpu->bounce_site = site;
+	cpu->temp[1] = (uint64_t)part->hva - gva;
+	return (uint8_t *)site + site->bounce;
+}
+
+/*
  * The slow path of a lookup: fill and go on, or let the access happen on the bounce buffer (pages
  * crossed, MMIO, code pages).
  */
@@ -153,6 +173,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	uint8_t *place;
 
 	cpu->bounce_site = NULL; /* an access that faulted on the bounce buffer leaves it behind */
+	cpu->locked_hva = NULL;
 	if (x86_code_bits(&cpu->state) != 64)
 		gva = (uint32_t)gva;
 	if (!soft_all_canonical(gva, site->bytes)) {
@@ -177,6 +198,8 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 		soft_begin_anew(cpu);
 		return soft_dispatch(cpu);
 	}
+	if (site->locked && to.part[0].hva && !to.part[1].bytes && !splits_line(site, gva))
+		return lock_in_place(cpu, site, gva, &to.part[0]);
 	if (site->locked && cpu->engine->cpu_count > 1 && !(cpu->pending & PENDING_ALONE)) {
 		bool in_word;
 
@@ -199,13 +222,14 @@ void *soft_commit(struct soft_cpu *cpu)
 {
 	struct fault fault;
 
-	/* direct: the access already went to guest memory */
-	if (cpu->bounce_site) {
-		struct memory_site *site = cpu->bounce_site;
+	const struct memory_site *site = cpu->bounce_site;
 
-		cpu->bounce_site = NULL;
+	/* without: the access already went to guest memory, which nobody has to be told of */
+	cpu->bounce_site = NULL;
+	if (site && cpu->locked_hva)
+		soft_has_written(cpu->engine, cpu->locked_hva, cpu->locked_gpa, site->bytes);
+	else if (site)
 		soft_write(cpu, cpu->bounce_gva, bounce_place(cpu, site, cpu->bounce_gva),
 			   site->bytes, 0, &fault);
-	}
 	return (void *)cpu->temp[1];
 }

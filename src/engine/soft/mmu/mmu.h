@@ -103,6 +103,11 @@ int soft_check_write(struct soft_cpu *cpu, uint64_t gva, size_t bytes, unsigned 
 		     struct fault *fault);
 int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t bytes, unsigned access,
 	       struct fault *fault);
+/*
+ * Bytes within a page of RAM were written, without a write entry: who goes by them hears of it
+ * (the dirty log, page tables, translated code).
+ */
+void soft_has_written(struct soft_engine *engine, uint8_t *hva, uint64_t gpa, size_t bytes);
 
 /* fill.c */
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
