@@ -38,7 +38,7 @@ enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, LIVES_MS = PARCEL_LIVES_
 /* How many blocks may be under way; after one was wanted; and so many behind that one follow it. */
 enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
 enum { PARTED_BLOCKS = 8, PARTS_OF_BLOCK = 2, IN_A_ROW = 4, ASKING_NS = 500000 };
-enum { MOST_BLOCKS = 16, FEW_BLOCKS = 1, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
+enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
 /* While it begins there nothing comes that it does not ask for; so long, since it may need all. */
 enum { BEGINS_NS = 200000000 };
 
