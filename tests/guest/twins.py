@@ -73,3 +73,8 @@ for n, what in enumerate(["first halves of ids", "second halves of ids", "random
 if "TWIN" in said(place("one.log")):
     sys.exit("twins: the one that was forked was woken")
 run("kill", "one")
+end = time.time() + 100
+while len(run("ps").strip().split("\n")) > 1: # each ends itself, however soon after its first instruction
+    if time.time() > end:
+        sys.exit("twins: some do not end: %s" % run("ps"))
+    time.sleep(0.05)

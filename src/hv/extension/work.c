@@ -446,7 +446,8 @@ void hv_work_run(struct hv_partition *partition)
 {
 	hv_lock(partition);
 	while (!partition->work_stop)
-		if (!run_oldest(partition))
+		/* it may have been told to stop while it stood still */
+		if (!run_oldest(partition) && !partition->work_stop)
 			pthread_cond_wait(&partition->work_ready, partition->host->lock);
 	hv_unlock(partition);
 }
