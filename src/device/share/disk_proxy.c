@@ -527,6 +527,19 @@ static void tell_served(struct disk_proxy *proxy, bool is_served)
 	proxy->told_served = is_served;
 }
 
+/* Whether there are answers to collect. */
+static bool fail_rest(struct disk_proxy *proxy)
+{
+	bool answers;
+
+	pthread_mutex_lock(&proxy->lock);
+	disk_proxy_fail_pending(proxy);
+	answers = proxy->answers;
+	proxy->answers = false;
+	pthread_mutex_unlock(&proxy->lock);
+	return answers;
+}
+
 /*
  * What the controller is told, outside of the lock: that nobody serves before it takes more; what
  * was answered of the disk that was before that is gone; and only then which one has come.
@@ -537,6 +550,9 @@ static void tell_controller(struct disk_proxy *proxy, bool arrived, bool answers
 
 	if (!is_served)
 		tell_served(proxy, false);
+	/* a processor may have asked for more before it was told so */
+	if (proxy->is_lost)
+		answers |= fail_rest(proxy);
 	/* its answers are this process's own, one to each request */
 	if (answers && storage_collect(proxy->storage) < 0)
 		abort();
