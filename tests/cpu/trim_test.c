@@ -6,6 +6,7 @@
  *   it; an engine without it is the control
  *   of a guest that wakes every hundred seconds, and runs the same, code is made again
  *   twice at most in forty times
+ *   what was closed stays until who comes in has forgotten what led there
  *   one that then sleeps for longer than the longest patience gives back again
  *   of one that sleeps six minutes each time, code is made again once
  */
@@ -150,6 +151,45 @@ static void test_gives_back(void)
 	end(guest);
 }
 
+/* Somebody else gives back, once, while a processor that comes in forgets (the linker's --wrap). */
+static struct soft_engine *gives_back;
+
+void __real_soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
+void __wrap_soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
+
+void __wrap_soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
+{
+	struct soft_engine *engine = gives_back;
+
+	gives_back = NULL;
+	if (engine) {
+		soft_acquire(&engine->lock);
+		soft_give_back_regions(engine);
+		soft_release(&engine->lock);
+	}
+	__real_soft_forget_code(cpu, begin, end);
+}
+
+static void test_comes_in(void)
+{
+	struct guest guest = begin(0);
+	struct soft_engine *engine = (struct soft_engine *)guest.engine;
+	bool is_closed;
+
+	run(guest);
+	soft_acquire(&engine->lock);
+	is_closed = soft_close_regions(engine);
+	soft_release(&engine->lock);
+	gives_back = engine;
+	run(guest);
+	expect(is_closed && !gives_back, "somebody gives back while a processor comes in");
+	expect(!engine->counts.regions_given_back,
+	       "what was closed stays until who comes in has forgotten what led there");
+	engine_trim(guest.engine, 1);
+	expect(engine->counts.regions_given_back, "and goes when he has");
+	end(guest);
+}
+
 static void test_left_out(void)
 {
 	struct guest guest = begin(ENGINE_WITHOUT_TRIMS);
@@ -207,6 +247,7 @@ int main(void)
 	make_tables();
 	make_code();
 	test_gives_back();
+	test_comes_in();
 	test_left_out();
 	test_sleeps_and_wakes();
 	test_needs_the_same();

@@ -6,6 +6,8 @@
  *   lead there                                   closed since; passed = pass; then it looks up
  *   closed_at = ++pass, kick everybody           the hash
  *   reuse it when every passed >= closed_at
+ *                                                who comes in: passed = forgotten, before it looks
+ *                                                at pass
  *
  * What it found by them before it passed may be of the closed region, what it finds afterwards is
  * not. Which one is closed: eviction.c.
@@ -299,8 +301,12 @@ static void forget_closed(struct soft_cpu *cpu, uint64_t pass)
 
 void soft_pass(struct soft_cpu *cpu)
 {
-	uint64_t pass = __atomic_load_n(&cpu->engine->pass, __ATOMIC_SEQ_CST);
+	uint64_t pass;
 
+	/* else what is closed behind the look would be reused with a jump cache that leads there */
+	if (soft_is_out(cpu))
+		__atomic_store_n(&cpu->passed, cpu->forgotten, __ATOMIC_SEQ_CST);
+	pass = __atomic_load_n(&cpu->engine->pass, __ATOMIC_SEQ_CST);
 	if (cpu->passed == pass)
 		return;
 	forget_closed(cpu, pass);
