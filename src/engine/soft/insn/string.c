@@ -224,8 +224,7 @@ static int block_move(struct string_op *operation, uint64_t count, uint64_t *ret
 	if (soft_fill(operation->cpu, to, ACCESS_WRITE, &to_hva, &gpa, operation->fault))
 		return -EFAULT;
 	if (!to_hva || (move && !from_hva) ||
-	    operation->cpu->engine->frame_flags[soft_frame(operation->cpu->engine, to_hva)] &
-		    FRAME_CODE)
+	    !soft_is_open_for_writes(operation->cpu->engine, to_hva))
 		return 0;
 	*ret_done = n;
 	if (operation->down)

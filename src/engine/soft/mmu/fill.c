@@ -24,6 +24,14 @@ static bool open_for_writes(struct soft_cpu *cpu, uint64_t frame)
 	return !(seen & FRAME_CODE);
 }
 
+bool soft_is_open_for_writes(const struct soft_engine *engine, const uint8_t *hva)
+{
+	const uint8_t flags = __atomic_load_n(&engine->frame_flags[soft_frame(engine, hva)],
+					      __ATOMIC_SEQ_CST);
+
+	return (flags & (FRAME_CODE | FRAME_WRITTEN)) == FRAME_WRITTEN;
+}
+
 static void note_miss(struct mmu *mmu, unsigned view, uint64_t gva)
 {
 	struct space_place at;
@@ -183,7 +191,7 @@ void *soft_memory(struct soft_cpu *cpu, uint64_t gva, struct memory_site *site)
 	if (reach(cpu, site, gva, &to, &fault))
 		return raise_at(cpu, site, &fault);
 	if (to.part[0].hva && !to.part[1].bytes && !splits_line(site, gva) &&
-	    !(site->write && has_code(cpu, &to.part[0]))) {
+	    (!site->write || soft_is_open_for_writes(cpu->engine, to.part[0].hva))) {
 		cpu->temp[1] = (uint64_t)to.part[0].hva - gva;
 		return (uint8_t *)site + site->bounce;
 	}

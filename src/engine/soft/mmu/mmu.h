@@ -110,6 +110,12 @@ int soft_write(struct soft_cpu *cpu, uint64_t gva, const void *from, size_t byte
 void soft_has_written(struct soft_engine *engine, uint8_t *hva, uint64_t gpa, size_t bytes);
 
 /* fill.c */
+/*
+ * Whether the frame may be written by its host address, and nobody told: who makes code of it waits
+ * until that is through (soft_protect_code()). One that had code when it was filled, and has none
+ * any more, may not.
+ */
+bool soft_is_open_for_writes(const struct soft_engine *engine, const uint8_t *hva);
 /* Translates and, for RAM, caches. *ret_hva is NULL for anything else than RAM. */
 int soft_fill(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint8_t **ret_hva,
 	      uint64_t *ret_gpa, struct fault *fault);
