@@ -3,7 +3,8 @@
  * that they lead to goes.
  *
  * A list for each block of its own links, those of its cold parts among them. Who goes looks at
- * the lists of its page: nobody else links to it. A part that goes takes its links with it.
+ * the lists of its page: nobody else links to it. A part that goes takes its links with it. A block
+ * that is dead is in no list, though it may be executed still: its links lead home.
  */
 #include <assert.h>
 
@@ -73,6 +74,12 @@ void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uin
 		}
 }
 
+void soft_lead_home(struct soft_engine *engine, const struct block *from)
+{
+	for (uint32_t n = from->links; n; n = engine->links[n - 1].next)
+		lead(engine, &engine->links[n - 1], engine->links[n - 1].home);
+}
+
 void soft_drop_links(struct soft_engine *engine, struct block *from, uint32_t begin, uint32_t end)
 {
 	uint32_t *link = &from->links;
@@ -97,6 +104,7 @@ static void check_link(const struct soft_engine *engine, const struct block *fro
 	       !engine->regions[soft_region_of(engine, link->home)].closed);
 	if (target == link->home)
 		return;
+	assert(!from->dead);
 	to = soft_block_of(engine, (uint64_t)(engine->code_run + target));
 	assert(to && !to->dead && !engine->regions[soft_region_of(engine, target)].closed);
 	assert(to->gpa / PAGE_BYTES == from->gpa / PAGE_BYTES);
@@ -111,7 +119,7 @@ void check_links(const struct soft_engine *engine)
 		if (engine->regions[number].closed)
 			continue;
 		for (const struct block *end = b + engine->regions[number].blocks; b < end; b++)
-			for (uint32_t n = b->form == BLOCK_PART || b->dead ? 0 : b->links; n;
+			for (uint32_t n = b->form == BLOCK_PART ? 0 : b->links; n;
 			     n = engine->links[n - 1].next)
 				check_link(engine, b, &engine->links[n - 1]);
 	}

@@ -30,7 +30,7 @@
  *      processor has passed; the entry of a block that is dead leads to the dispatcher, which then
  *      overwrites that of the jump cache.
  *   5. A link leads to where it led first or to a block of the same page and mode, and neither
- *      these nor the link are in a closed region.
+ *      these nor the link are in a closed region. That of a dead block leads to where it led first.
  *   6. A stub that leads to a cold part leads to one of its block, in a region that is not closed.
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
@@ -256,6 +256,8 @@ void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint
 	       uint32_t target);
 /* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
 void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uint32_t end);
+/* All of a block that dies, which nobody finds by its frame any more. */
+void soft_lead_home(struct soft_engine *engine, const struct block *from);
 /* The block has no link any more whose jump lies there. */
 void soft_drop_links(struct soft_engine *engine, struct block *from, uint32_t begin, uint32_t end);
 /* 5, while nobody else executes. */

@@ -33,6 +33,7 @@ static void block_kill(struct soft_engine *engine, struct block *b, uint64_t fra
 	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
+	soft_lead_home(engine, b);
 	soft_replace_by_jump(entry + soft_entry_jump(b->mode),
 			     stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
 	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));

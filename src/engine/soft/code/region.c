@@ -109,6 +109,7 @@ static void drop_blocks(struct soft_engine *engine, uint32_t number)
 			soft_note_end(engine, b, END_EVICTED);
 			engine->counts.blocks_evicted++;
 			__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
+			soft_lead_home(engine, b);
 		}
 		if (b->next_in_page != UNLISTED)
 			drop_page(engine, soft_frame(engine, soft_hva(engine, b->gpa)), number);
