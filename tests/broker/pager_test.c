@@ -27,7 +27,7 @@
 enum {
 	FRAMES = 1024, /* the second half is nobody's: the pager leaves it to the kernel */
 	ENTRIES = 3,
-	ENTRY_BLOCKS = 4, /* from one's begin to the next one's */
+	ENTRY_GRAINS = 128, /* from one's begin to the next one's */
 	ENTRY_FRAMES = 16,
 	PATIENCE_S = 60,
 	WORDS = SAVED_PAGE_BYTES / sizeof(uint64_t),
@@ -35,8 +35,8 @@ enum {
 
 static struct saved_entry entries[ENTRIES] = {
 	{ .at = 0, .first = 0, .pages = ENTRY_FRAMES },
-	{ .at = ENTRY_BLOCKS * SAVED_BLOCK_BYTES, .first = 100, .pages = ENTRY_FRAMES },
-	{ .at = 2 * ENTRY_BLOCKS * SAVED_BLOCK_BYTES, .first = 200, .pages = ENTRY_FRAMES },
+	{ .at = ENTRY_GRAINS * SAVED_GRAIN_BYTES, .first = 100, .pages = ENTRY_FRAMES },
+	{ .at = 2 * ENTRY_GRAINS * SAVED_GRAIN_BYTES, .first = 200, .pages = ENTRY_FRAMES },
 };
 static struct machine machine;
 static int line; /* to the pager: which blocks there are */
@@ -85,7 +85,7 @@ int __wrap_saved_pages_open(int fd, struct saved_pages *ret)
 int __wrap_saved_pages_file_bytes(int fd, uint64_t *ret)
 {
 	(void)fd;
-	*ret = (uint64_t)ENTRIES * ENTRY_BLOCKS * SAVED_BLOCK_BYTES;
+	*ret = (uint64_t)ENTRIES * ENTRY_GRAINS * SAVED_GRAIN_BYTES;
 	return 0;
 }
 
@@ -168,8 +168,8 @@ static void expect_seen(const char *what, struct touch *touched, uint64_t name)
 
 static void tell(uint32_t entry)
 {
-	const struct saved_blocks_word word = { .block = (uint64_t)entry * ENTRY_BLOCKS,
-						.count = ENTRY_BLOCKS };
+	const struct saved_blocks_word word = { .block = (uint64_t)entry * ENTRY_GRAINS,
+						.count = ENTRY_GRAINS };
 
 	if (write(line, &word, sizeof(word)) != sizeof(word))
 		abort();
@@ -183,7 +183,7 @@ static void wait_for_want(uint32_t entry)
 	while (!word.count)
 		if (read(line, &word, sizeof(word)) != sizeof(word))
 			abort();
-	expect("the section that is missed is wanted", word.block == entry * ENTRY_BLOCKS);
+	expect("the section that is missed is wanted", word.block == entry * ENTRY_GRAINS);
 }
 
 /* Another mapping in a page's place, as one that is lent is. */
