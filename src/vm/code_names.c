@@ -6,7 +6,7 @@
  *                                         found, or it took too long, or too many --> told, all
  *
  * What a kernel translates in its first second is what it goes on executing, and its symbols are
- * found only once a processor has said where its page tables are, which it does every second. A
+ * found only once a processor has said where its page tables are, which it is asked for each time. A
  * kernel without symbols, and programs, have "guest_0x" and the address.
  *
  *   - What is told of is in the notes' order, but for what waits.
@@ -121,14 +121,13 @@ static void take_all(struct code_names *names)
 
 /* ---- the symbols ---- */
 
-/* Where the page tables of each processor are, as it said last. Who never said so is asked. */
+/* Where the page tables of each processor are, as it said last; it is asked for the next time. */
 static void copy_roots(struct machine *machine, uint64_t ret[MACHINE_MAX_CPUS])
 {
 	pthread_mutex_lock(&machine->lock);
 	for (unsigned n = 0; n < machine->options.cpus; n++) {
 		ret[n] = machine->vcpus[n].registers.cr3;
-		if (!ret[n])
-			look_ask(&machine->vcpus[n]);
+		look_ask(&machine->vcpus[n]);
 	}
 	pthread_mutex_unlock(&machine->lock);
 }

@@ -47,6 +47,9 @@ try:
     maps.append(path)
     expect("functions of its kernel", wait_for(lambda: os.path.exists(path) and b" start_kernel\n" in open(path, "rb").read()), path)
     expect("nobody else reads it", os.stat(path).st_mode & 0o777 == 0o600)
+    # names come in turns: until a second has brought none
+    sizes = [-1]
+    expect("all names are there", wait_for(lambda: time.sleep(1) or sizes.append(os.stat(path).st_size) or sizes[-1] == sizes[-2]))
     rights = mappings(machine)
     code = [row for row in rights if row[1] == "r-xs"]
     expect("nothing is writable and executable", not [row for row in rights if "w" in row[1] and "x" in row[1]])
