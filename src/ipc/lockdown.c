@@ -415,15 +415,20 @@ int lockdown_make_room(enum role role, int *ret_line)
 	return pid < 0 ? (int)pid : -EPERM;
 }
 
-/* False: there is none, or the host does not permit it. */
+/*
+ * False: there is none, or the host does not permit it, as where it gives nobody a namespace of
+ * users. Whether it is entered or not, its line is nobody's who stays.
+ */
 static bool enter_room(const struct role_description *role)
 {
-	if (!(role->grants & GRANT(GRANT_ROOM)) ||
-	    setns(grant_fd(GRANT_ROOM), role->own_namespaces))
+	bool enters;
+
+	if (!(role->grants & GRANT(GRANT_ROOM)))
 		return false;
+	enters = !setns(grant_fd(GRANT_ROOM), role->own_namespaces);
 	close(grant_fd(GRANT_ROOM));
 	close(grant_fd(GRANT_ROOM_LINE));
-	return true;
+	return enters;
 }
 
 static void enter_own(const struct role_description *role)
