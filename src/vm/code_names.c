@@ -6,7 +6,7 @@
  *                                         found, or it took too long, or too many --> told, all
  *
  * What a kernel translates in its first second is what it goes on executing, and its symbols are
- * found only once a processor has said where its page tables are, which it is asked for each time. A
+ * found only once a processor has said where its page tables are; it is asked for each search. A
  * kernel without symbols, and programs, have "guest_0x" and the address.
  *
  *   - What is told of is in the notes' order, but for what waits.
