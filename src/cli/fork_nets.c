@@ -52,18 +52,22 @@ static const char *text_of(const json_t *object, const char *key)
 	return json_string_value(json_object_get(object, key)) ?: "";
 }
 
-/* As --net would say it. */
-static int learn_card(struct net_options *options, const json_t *about)
+/* As --net would say it: it is one word of that, also of a file that lies. */
+static int learn_card(struct net_options *options, const char *machine, const json_t *about)
 {
 	const char *kind = text_of(about, "kind");
+	const char *name = text_of(about, "name");
 	const bool is_user = !strcmp(kind, kinds[NET_USER]);
 	char text[PLAN_NET_NAME_BYTES + 32];
 
 	if (!strcmp(kind, kinds[NET_TAP]))
-		return complain(EXIT_UNUSABLE, "a tap has one machine", text_of(about, "name"),
+		return complain(EXIT_UNUSABLE, "a tap has one machine", name,
 				"name another network for the child, with --net");
+	if ((!is_user && strcmp(kind, kinds[NET_SWITCH]) != 0) || strchr(name, ','))
+		return complain(EXIT_UNUSABLE, "what it says of its cards is wrong", machine,
+				"see umbra info");
 	snprintf(text, sizeof(text), "%s%s%s%s", kind, is_user ? "" : "=",
-		 is_user ? "" : text_of(about, "name"),
+		 is_user ? "" : name,
 		 is_user && json_is_true(json_object_get(about, "host-loopback")) ? ",host-loopback"
 										   : "");
 	return net_option_add(options, text);
@@ -113,7 +117,7 @@ int fork_nets_learn(struct fork_nets *nets, const char *machine, unsigned long c
 		return complain(EXIT_UNUSABLE, "it says of more than four network cards", machine,
 				"see umbra info");
 	for (size_t n = 0; n < count && !code && !is_given; n++)
-		code = learn_card(&nets->options, json_array_get(all, n));
+		code = learn_card(&nets->options, machine, json_array_get(all, n));
 	if (!code && (nets->options.none || net_options_count(&nets->options) != count))
 		return complain(EXIT_USAGE, "a child has as many network cards as its parent",
 				machine, "say --net once for each of them, or not at all");

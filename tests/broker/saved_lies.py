@@ -147,6 +147,19 @@ def restore(name):
     return subprocess.run([umbra, "run", "--restore", "%s/%s.saved" % (work, name), "--name", "again"], stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, timeout=120).stderr
 
+def with_cards(name, *cards):
+    host = json.dumps({"disks": [], "cards": cards}).encode()
+    machine = head(2)
+    with open("%s/%s.saved" % (work, name), "wb") as f:
+        f.write(machine + bytes(-len(machine) % 4096) + host + struct.pack("<8sIIQQ", b"UMBRAHST", 1, crc32c(host), len(machine), len(host)))
+    return restore(name)
+
+for what, kind, network in (("a tap behind a kind", "tap=lies,mac", "02:00:00:00:00:01"), ("a descriptor behind a kind", "tap=fd:1,mac", "02:00:00:00:00:01"),
+                            ("the host's loopback behind a kind", "user,host-loopback,mac", "02:00:00:00:00:01"), ("an address behind a name", "switch", "lies,mac=02:00:00:00:00:01"),
+                            ("no kind", "", "")):
+    said = with_cards("cards", {"kind": kind, "name": network, "mac": "02:00:00:00:00:02", "host-loopback": False})
+    expect(what + " is none", "what it says of its cards is wrong" in said, said)
+
 def known_by(name, form, path, other):
     info = {"bus": True, "disks": [{"file": path, "stem": path, "format": form, "read-only": True, "direct": False}]}
     code, file, said = save(Machine(name, info, head(2)))
