@@ -238,7 +238,10 @@ static void stay(const char *name, int broker, int line)
 	}
 }
 
-/* Nothing of the machine's, and no terminal, stays with it. */
+/*
+ * Nothing of the machine's, and no terminal, stays with it; nor of others that are made with it, of
+ * which more may be open than there are numbers below.
+ */
 static void leave_all_but(int *broker, int *line)
 {
 	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -246,9 +249,13 @@ static void leave_all_but(int *broker, int *line)
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		dup2(null, fd);
 	*broker = fcntl(*broker, F_DUPFD_CLOEXEC, FIRST_KEPT_FD);
-	*line = fcntl(*line, F_DUPFD_CLOEXEC, FIRST_KEPT_FD);
-	syscall(SYS_close_range, STDERR_FILENO + 1, FIRST_KEPT_FD - 1, 0);
-	syscall(SYS_close_range, (*broker > *line ? *broker : *line) + 1, ~0u, 0);
+	*line = *broker < 0 ? -1 : fcntl(*line, F_DUPFD_CLOEXEC, *broker + 1);
+	if (*line < 0)
+		_exit(1);
+	syscall(SYS_close_range, STDERR_FILENO + 1, *broker - 1, 0);
+	if (*line > *broker + 1)
+		syscall(SYS_close_range, *broker + 1, *line - 1, 0);
+	syscall(SYS_close_range, *line + 1, ~0u, 0);
 	setsid();
 	for (int number = 1; number < NSIG; number++)
 		signal(number, SIG_DFL);

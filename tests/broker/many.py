@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Many children of one moment, of a process that stands for them while their parent goes on: all are there, whole and alone, and nothing else is left of it. What becomes
-of the parent, of those that were made when who makes them is killed, and of a name that is taken.   usage: many.py UMBRA GUEST [CHILDREN]"""
+of the parent, of those that were made when who makes them is killed, and of a name that is taken, and who has what of several that are balanced.   usage: many.py UMBRA GUEST [CHILDREN]"""
 import atexit, json, os, re, shutil, signal, subprocess, sys, tempfile, time
 
 import observed
@@ -141,6 +141,23 @@ with tempfile.TemporaryDirectory() as where:
     until("each of three has a net process for each card", lambda: all(len([p for p in processes() if observed.role_of(p) == role]) == 4 for role in ["net", "line"]))
     expect("and lives on", all(is_there(c["pid"]) and is_there(c["process"]) for c in trio))
     end_all(["trio-1", "trio-2", "trio-3"])
+    machine.kill()
+    machine.wait()
+    # each brought to the balancer by a process that stays, and holds nothing of those that are made with it, however many are open
+    machine = start("--memory", "start=128M,min=64M,max=128M")
+    before = processes()
+    consoles = os.path.join(where, "console") # a descriptor more for each
+    some = ask("fork", "parent", "--name", "some", "-n", "110", "--console", consoles)
+    expect("all that are balanced", len(some) == 110, len(some))
+    stay = lambda: [p for p in processes() - before if not observed.role_of(p)]
+    until("who brings each to the balancer stays", lambda: len(stay()) == len(some))
+    expect("and holds no memory of a machine's, no console, and a socket alone",
+           not [d for p in stay() for d in descriptors(p) if "memfd" in d or "/console-" in d] and all(len(sockets(p)) <= 1 for p in stay()), descriptors(stay()[0]))
+    until("who stood for them is gone", lambda: len([p for p in processes() - before if observed.role_of(p) == "machine"]) == 2 * len(some))
+    for child in some[1:6]:
+        os.kill(child["pid"], signal.SIGKILL)
+    until("machines end with their brokers", lambda: not [c for c in some[1:6] if is_there(c["process"])])
+    end_all([c["name"] for c in some])
     machine.kill()
     machine.wait()
 sys.exit(observed.failed != 0)
