@@ -316,6 +316,8 @@ bool control_forked(struct control *control, unsigned child, int pid, int pidfd)
  * wants that already.
  */
 bool control_guest_forks(struct control *control, bool is_wanted, enum control_wish *ret);
+/* Whoever was to come for that (door_comes) is not waited for any longer; as *ret above. */
+enum control_wish control_door_is_late(struct control *control);
 /* A disk goes on in this layer: it is what info names. */
 void control_layer_is_on(struct control *control, unsigned layer);
 /*

@@ -10,7 +10,7 @@
  *     begin: a fork of another number is refused.
  *   - What has begun goes on without who may: its guest hears of a child that there is.
  *   - Without somebody who may, it is answered at once, with -EPERM; in a child whose door is on
- *     its way (control.door_comes) it waits for that.
+ *     its way (control.door_comes) it waits for that, until the broker says that it is late.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -77,6 +77,16 @@ int control_take_door(struct control *control, struct control_peer *peer,
 	if (waits)
 		tell_door(control, "wanted", control->guest_fork.number);
 	return 0;
+}
+
+enum control_wish control_door_is_late(struct control *control)
+{
+	const struct control_guest_fork *wish = &control->guest_fork;
+
+	if (!control->door_comes)
+		return WISH_NOTHING;
+	control->door_comes = false;
+	return wish->state == GUEST_FORK_WISHED ? answer(control, -EPERM, 0) : WISH_NOTHING;
 }
 
 bool control_drop_door(struct control *control, const struct control_peer *peer)

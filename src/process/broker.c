@@ -75,6 +75,7 @@ struct broker {
 	struct disk_work disks;
 	struct helper helper[HELPERS_MOST];
 	unsigned helpers, helper_ms;
+	uint64_t door_until_ms; /* whoever is to have it forked for its guest comes by then; 0 */
 	struct errors errors;
 	struct life life;
 	unsigned unsaid; /* a set of enum message */
@@ -761,6 +762,12 @@ bool broker_wait_helper(struct broker *b, int ready_fd, bool (*take)(int ready_f
 
 /* ---- the loop ---- */
 
+/* 0: never. */
+static uint64_t sooner(uint64_t one_ms, uint64_t other_ms)
+{
+	return !one_ms || (other_ms && other_ms < one_ms) ? other_ms : one_ms;
+}
+
 static int wait_ms(const struct broker *b, bool more)
 {
 	uint64_t now = now_ms();
@@ -770,12 +777,20 @@ static int wait_ms(const struct broker *b, bool more)
 		return 0;
 	if (b->pending_used || b->unsaid || !may_take(b))
 		return RING_FULL_MS;
-	due = b->life.deadline_ms;
-	if (!due || (tracer_due_ms(&b->tracer) && tracer_due_ms(&b->tracer) < due))
-		due = tracer_due_ms(&b->tracer);
+	due = sooner(b->life.deadline_ms, tracer_due_ms(&b->tracer));
+	due = sooner(due, b->door_until_ms);
 	if (!due)
 		return -1;
 	return due > now ? (int)(due - now) : 0;
+}
+
+/* He may have been killed on his way: his guest is not to wait for ever. */
+static void door_turn(struct broker *b)
+{
+	if (!b->door_until_ms || now_ms() < b->door_until_ms)
+		return;
+	b->door_until_ms = 0;
+	broker_grant(b, control_door_is_late(&b->control));
 }
 
 static void broker_turn(struct broker *b, bool *more)
@@ -814,6 +829,7 @@ static void broker_turn(struct broker *b, bool *more)
 	if (!tracer_turn(&b->tracer, &b->control, now_ms()))
 		broker_kill(b, BROKER_RUBBISH);
 	save_turn(b);
+	door_turn(b);
 	say_all(b);
 	life_turn(b);
 }
@@ -912,6 +928,9 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 	b->control.disk_places = options->disk_places;
 	b->control.can_stand = options->forks;
 	b->control.door_comes = options->door_comes;
+	if (options->door_comes)
+		b->door_until_ms = now_ms() + (options->door_ms ? options->door_ms
+								: BROKER_DOOR_MS);
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards, options->ports);
 	b->fork.cards = options->cards;

@@ -103,6 +103,7 @@ static int settles_at_the_end(const struct helper_ends *ends)
 }
 
 static bool door_comes;
+static unsigned door_ms; /* 0: it is waited for as long as it may take */
 static int (*machine_runs)(struct client *);
 static int has_begun[2];
 
@@ -152,6 +153,7 @@ static pid_t start(int (*machine)(struct client *), int32_t stands)
 		harness.fork_kit_fd = kit_sockets[0];
 		harness.layers_fd = layers[0];
 		harness.door_comes = door_comes;
+		harness.door_ms = door_ms;
 		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
 	close(harness.control_fd);
@@ -627,6 +629,35 @@ static void door_that_comes(bool comes)
 	fclose(door);
 }
 
+/* It was killed on its way: a guest that asks meanwhile, or afterwards, is told so. */
+static void door_that_never_comes(void)
+{
+	struct record_fork_ended ended = { .error = 1 };
+	pid_t broker;
+	FILE *peer;
+	FILE *door;
+
+	door_comes = true;
+	door_ms = QUIET_MS;
+	broker = start(wishes_and_stands, 0);
+	door_comes = false;
+	door_ms = 0;
+	peer = connect_to();
+	for (unsigned n = 0; n < 2; n++) {
+		ask_with(peer, "{\"do\":\"memory\",\"bytes\":1}\n", NULL, 0);
+		expect("it wants to be forked", hears(peer, "\"ok\":true"));
+		expect("it is refused",
+		       read(wish_ends[0], &ended, sizeof(ended)) == sizeof(ended) &&
+			       ended.error == -EPERM);
+	}
+	door = connect_to();
+	expect("one that comes late may", answers(door, "forks", "\"ok\":true"));
+	kill_it();
+	finish("a door that never comes", broker, BROKER_STOPPED);
+	fclose(peer);
+	fclose(door);
+}
+
 /* A child that is there before its disks have layers: nobody hears of it, until they have. */
 static void child_before_its_layers(void)
 {
@@ -701,6 +732,7 @@ int main(void)
 	door_that_is_gone_before();
 	door_that_comes(true);
 	door_that_comes(false);
+	door_that_never_comes();
 	unlink(address.sun_path);
 	return failures != 0;
 }
