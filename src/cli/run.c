@@ -409,6 +409,13 @@ static int take_saved_ports(struct run *run, const uint8_t kind[SHARE_PORTS])
 			"say --serve and --bind as it was started with, or none of them");
 }
 
+/* Services of this host are not its sender's to give. */
+static void close_loopback(struct net_options *nets)
+{
+	for (unsigned n = 0; n < nets->cards; n++)
+		nets->card[n].host_loopback = false;
+}
+
 /* What it had of the host is made anew: its machine process finds the rest wanting. */
 static int take_saved(struct run *run)
 {
@@ -432,6 +439,8 @@ static int take_saved(struct run *run)
 		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
 				       run->options.name, run->landing, &run->nets, plan);
 	run->has_layers = !code;
+	if (run->options.pages_from) /* it arrives */
+		close_loopback(&run->nets);
 	if (!code && plan->nets.count != saved.cards)
 		code = complain(EXIT_USAGE, "it was saved with another number of network cards",
 				run->options.restore, "say --net once for each of them");

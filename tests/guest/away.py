@@ -67,10 +67,10 @@ def tell_to_go_on(stdin, enough):
     os.close(stdin)
 
 
-def begin(name, kernel=guest):
+def begin(name, kernel=guest, *words):
     """Its process, and what it says; `enough` of the process lets it end."""
     log = os.path.join(work.name, name + ".log")
-    p = subprocess.Popen([umbra, "run", "--name", name, "--kernel", kernel, "--cpus", "2", "--memory", "256M", "--debug-exit", "0xf4"], env=places["here"],
+    p = subprocess.Popen([umbra, "run", "--name", name, "--kernel", kernel, "--cpus", "2", "--memory", "256M", "--debug-exit", "0xf4", *words], env=places["here"],
                          stdin=subprocess.PIPE, stdout=open(log, "wb"), stderr=subprocess.STDOUT)
     p.enough = threading.Event()
     stdin = os.dup(p.stdin.fileno())
@@ -174,6 +174,22 @@ for words in (["-n", "2"], ["--suspend-parent"], ["--net", "user"], ["--limit", 
 
 for words in (["--cert", key], ["--cert-key", key], ["--ca", key], ["--wait", "5"], ["--limit", "1M"], ["--key", key]):
     check("refused for who stays here: %s" % words, run("here", "fork", "rests", "--name", "stays", *words).returncode == 64)
+
+# ---- networks: services of the host there are not its sender's to give ----
+
+
+def cards(place, name):
+    return json.loads(run(place, "info", name, "--json").stdout)["cards"]
+
+
+near, _ = begin("near", resting, "--net", "user,host-loopback")
+check("it reaches services here", cards("here", "near")[0]["host-loopback"], cards("here", "near"))
+sent = run("here", "fork", "near", "--to", place, "--key", key, "--name", "away")
+check("it is sent", sent.returncode == 0, sent.returncode, sent.stderr)
+check("it has its network there, and none of the services", [(card["kind"], card["host-loopback"]) for card in cards("there", "away")] == [("user", False)], cards("there", "away"))
+run("there", "kill", "away")
+run("here", "kill", "near")
+near.wait(100)
 
 # ---- a connection that is cut ----
 
