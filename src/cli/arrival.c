@@ -363,6 +363,14 @@ static void begin_machine(struct arrival *arrival)
 		answer(arrival, -EAGAIN, "");
 }
 
+/* Names of files in it are the sender's words: nothing of them acts on a terminal. */
+static void make_plain(char *text)
+{
+	for (; *text; text++)
+		if (*text < ' ' || *text >= 0x7f)
+			*text = '.';
+}
+
 /* Whether it runs, as umbra run says it. */
 static void hear_child(struct arrival *arrival)
 {
@@ -377,6 +385,7 @@ static void hear_child(struct arrival *arrival)
 	got = fread(said, 1, sizeof(said) - 1, arrival->output);
 	said[got] = 0;
 	said[strcspn(said, "\n")] = 0;
+	make_plain(said);
 	fclose(arrival->output);
 	close(arrival->child_fd);
 	arrival->child_fd = -1;
