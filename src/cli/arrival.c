@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -854,6 +855,7 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
 				    .child_fd = -1, .keeper_fd = -1, .spare = *spare };
 	wire_line_be_patient(line);
+	signal(SIGPIPE, SIG_IGN); /* a machine does not end with who reads what is said of it */
 	error = take_head(&arrival);
 	if (error == -EBUSY && pass_connection(&arrival))
 		return; /* its umbra-wire goes on */

@@ -583,6 +583,20 @@ p.wait(60)
 run("there", "kill", "unheard")
 nothing_left()
 
+# ---- nobody reads any more what umbra listen says ----
+
+unread = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+atexit.register(unread.kill)
+unread_place = unread.stdout.readline().split()[-1]
+unread.stdout.close()
+sent = run("here", "fork", "rests", "--to", unread_place, "--key", key, "--name", "unseen", "--wait", "1")
+check("it is sent all the same", sent.returncode == 0, sent.returncode, sent.stderr)
+nothing_left()
+check("and runs there", runs("unseen"))
+run("there", "kill", "unseen")
+unread.kill()
+unread.wait()
+
 # ---- it goes, and ends here ----
 
 
