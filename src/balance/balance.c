@@ -107,7 +107,7 @@ static void take_report(struct known *known, const struct balance_guest *guest)
  * Measured over RATE_US: over less, two large pages seem like a flood. A little comes of what the
  * machine process needs for itself.
  */
-static void take_growth(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
+static void take_rate(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
 {
 	uint64_t grown;
 
@@ -121,15 +121,21 @@ static void take_growth(struct known *known, const struct balance_guest *guest, 
 }
 
 /*
- * While a guest gives memory up, what it comes to occupy is that: a kernel may clear pages before
- * it hands them over. What it needs beside is in its next report.
+ * While a guest gives memory up, it may come to occupy as much as it still has to give: a kernel
+ * may clear pages before it hands them over. What goes beyond is what it needs, also of one that
+ * keeps what it shall give.
  */
-static void pass_over_given(struct known *known, const struct balance_guest *guest)
+static void take_grown(struct known *known, const struct balance_guest *guest)
 {
-	if (assigned_of(guest) <= known->target + LEAST_MOVE_MIB * MIB)
-		return;
-	known->resident_before = resident_of(guest);
-	known->resident_at_report = resident_of(guest);
+	const uint64_t resident = resident_of(guest);
+	const uint64_t gives = less(assigned_of(guest), known->target);
+	const bool is_giving = gives > LEAST_MOVE_MIB * MIB;
+
+	if (is_giving)
+		known->resident_at_report = least_of(known->resident_at_report, resident);
+	known->growth = less(resident, known->resident_at_report + 2 * LITTLE_MIB * MIB + gives);
+	if (is_giving && !known->growth)
+		known->resident_before = resident;
 }
 
 static void estimate(struct known *known, const struct balance_guest *guest, uint64_t passed_us)
@@ -138,10 +144,8 @@ static void estimate(struct known *known, const struct balance_guest *guest, uin
 	uint64_t ahead;
 
 	take_report(known, guest);
-	pass_over_given(known, guest);
-	take_growth(known, guest, passed_us);
-	known->growth =
-		less(resident_of(guest), known->resident_at_report + 2 * LITTLE_MIB * MIB);
+	take_grown(known, guest);
+	take_rate(known, guest, passed_us);
 	ahead = scale(known->rate, HORIZON_US, SECOND_US);
 	known->fast = least_of(known->used + known->growth + ahead,
 			       assigned + assigned / FULL_STEP_SHARE);
@@ -392,14 +396,24 @@ static uint64_t promised_beyond_resident(const struct turn *turn)
 	return promised;
 }
 
-/* Of `room`: those that have less than they use, or the others. What is left. */
-static uint64_t raise_all(struct turn *turn, bool lacking, uint64_t room)
+/* Who gets more first. */
+enum rank { LACKS, WILL_LACK, OTHERS };
+
+static enum rank rank_of(const struct known *known)
+{
+	if (known->target < known->now)
+		return LACKS;
+	return known->target < known->fast ? WILL_LACK : OTHERS;
+}
+
+/* Of `room`, those of a rank. What is left. */
+static uint64_t raise_all(struct turn *turn, enum rank rank, uint64_t room)
 {
 	for (unsigned n = 0; n < turn->count; n++) {
 		struct known *known = &turn->balance->known[n];
 
 		if (can_move(&turn->guest[n]) && known->ideal > known->target &&
-		    lacking == (known->target < known->now))
+		    rank_of(known) == rank)
 			raise_target(known, turn->host->now_us, &room);
 	}
 	return room;
@@ -412,8 +426,9 @@ static void move_all(struct turn *turn)
 	uint64_t promised = 0;
 	bool is_crowded;
 
-	room = raise_all(turn, true, room);
-	raise_all(turn, false, less(room, promised_beyond_resident(turn)));
+	room = raise_all(turn, LACKS, room);
+	room = raise_all(turn, WILL_LACK, room);
+	raise_all(turn, OTHERS, less(room, promised_beyond_resident(turn)));
 	for (unsigned n = 0; n < turn->count; n++)
 		if (can_move(&turn->guest[n]))
 			promised += turn->balance->known[n].target;

@@ -17,8 +17,9 @@
  * Both follow at once what grows, and slowly what shrinks. All may have together what they occupy
  * and what the host has beyond its reserve. If that suffices, each gets its demand and its buffer;
  * else each its working set, and of the rest by weight; if not even that, what it uses just now;
- * and if there is not enough for that, its least. Who gets more gets whole regions of memory, as
- * long as there is enough for all.
+ * and if there is not enough for that, its least. Who has less than it uses gets it first, then who
+ * will soon have, then the others, of what nobody has been promised. Who gets more gets whole
+ * regions of memory, as long as there is enough for all.
  *
  *  1. Every target is between the guest's least and most.
  *  2. While the host has more than its reserve, no target is below the guest's working set as far

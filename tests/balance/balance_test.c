@@ -392,6 +392,32 @@ static void run_regions(void)
 	balance_destroy(fleet.balance);
 }
 
+/* A driver that keeps what it shall give hides nothing of what its guest comes to use. */
+static void run_kept(void)
+{
+	static struct fleet fleet;
+	struct balance_guest *guest = &fleet.known[0];
+	struct balance_host host = { .total_bytes = 64 * GIB, .available_bytes = 32 * GIB,
+				     .reserve_bytes = GIB };
+
+	memset(&fleet, 0, sizeof(fleet));
+	fleet.balance = balance_create();
+	*guest = (struct balance_guest){ .is_there = true, .can_move = true, .least = 256 * MIB,
+					 .most = 2 * GIB, .weight = 5000, .buffer_percent = 20,
+					 .reports = 1, .assigned = 320 * MIB,
+					 .available = 220 * MIB, .resident = 110 * MIB };
+	for (unsigned step = 1; guest->resident < 300 * MIB; step++) {
+		host.now_us = step * 50000ull;
+		guest->resident += step > SETTLED_STEPS ? 16 * MIB : 0;
+		balance_turn(fleet.balance, &host, fleet.known, fleet.verdict);
+		if (step == SETTLED_STEPS && fleet.verdict[0].target >= guest->assigned)
+			wrong(&fleet, step, 0, "it is not asked for what it does not need");
+	}
+	if (fleet.verdict[0].target <= guest->assigned)
+		wrong(&fleet, 0, 0, "it keeps what it shall give, and is not seen to grow");
+	balance_destroy(fleet.balance);
+}
+
 int main(int argc, char **argv)
 {
 	const uint64_t fleets = argc > 1 ? strtoull(argv[1], NULL, 0) : 1000;
@@ -402,6 +428,7 @@ int main(int argc, char **argv)
 	for (uint64_t n = 0; n < fleets / 10; n++)
 		run_absurd(seed + n);
 	run_regions();
+	run_kept();
 	printf("%lu fleets, %lu turns of guests, %lu moves, %u wrong\n", fleets, simulated_steps,
 	       moves, bad);
 	return bad != 0;
