@@ -125,7 +125,7 @@ check("all of them end", all(daemon.done(place)["state"] == "cancelled" for plac
 cut = daemon.done(daemon.ask("POST", "/v1/disks/convert", {"source": "/long", "target": "/y"}))
 check("a long result", cut["state"] == "done" and cut.get("cut") is True and "result" not in cut, str(cut)[:200])
 # one that runs when the daemon ends has failed
-operation = daemon.ask("POST", "/v1/disks/convert", {"source": "/5", "target": "/y"})
+operation = daemon.ask("POST", "/v1/disks/convert", {"source": "/60", "target": "/y"})
 daemon.stop(9)
 daemon.umbra = real
 daemon.start()
