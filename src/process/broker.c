@@ -3,7 +3,7 @@
  * from the ring while the console has no room for it, so that a flooding guest waits for the
  * terminal, and nothing else waits for that: not signals, not who asks, not the end.
  */
-#include "broker.h"
+#include "broker_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -23,70 +23,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "control/machine_control.h"
-#include "broker_disks.h"
-#include "broker_fork.h"
-#include "broker_trace.h"
-#include "errors.h"
-#include "life.h"
 #include "pager_left.h"
-#include "perf_map.h"
 #include "sanitized.h"
-#include "terminal.h"
 
-enum {
-	INPUT_BYTES = 512,
-	RECORDS_PER_TURN = 16,
-	RING_FULL_MS = 20,
-	SPARE_HELPER_MS = 3000,
-	OWN_FDS = 9,
-};
-
-/* What the machine process is still to be told, in this order. */
-enum message {
-	SAY_STOP,
-	SAY_SAVE,
-	SAY_SHUT_DOWN,
-	SAY_MEMORY,
-	SAY_ADVICE,
-	SAY_RESUME,
-	SAY_LOOK,
-	SAY_FREEZE,
-	SAY_THAW,
-	SAY_FORK,
-	SAY_ASK,
-	SAY_TRACE,
-	SAY_FORK_ENDED,
-	MESSAGES
-};
-
-struct helper { enum role role; pid_t pid; int end_fd; };
-
-struct broker {
-	struct broker_end *end;
-	struct broker_memory *memory;
-	struct ring_end from_machine, to_machine;
-	int rings_fd, event_from, event_to, signals, input;
-	pid_t machine;
-	bool machine_exited, stuck_told;
-	bool adopted; /* the machine process is not its child */
-	bool shut_down_waits; /* until the guest goes on */
-	struct fork fork;
-	struct disk_work disks;
-	struct helper helper[HELPERS_MOST];
-	unsigned helpers, helper_ms;
-	uint64_t door_until_ms; /* whoever is to have it forked for its guest comes by then; 0 */
-	struct errors errors;
-	struct life life;
-	unsigned unsaid; /* a set of enum message */
-	uint8_t pending[INPUT_BYTES];
-	size_t pending_used;
-	struct console console;
-	struct terminal terminal;
-	struct control control;
-	struct tracer tracer;
-	struct perf_map perf_map;
-};
+enum { RECORDS_PER_TURN = 16, RING_FULL_MS = 20, SPARE_HELPER_MS = 3000, OWN_FDS = 9 };
 
 static uint64_t now_ms(void)
 {
@@ -96,7 +36,7 @@ static uint64_t now_ms(void)
 	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
-static void broker_say(struct broker *b, enum message message)
+void broker_say(struct broker *b, enum message message)
 {
 	assert(message < MESSAGES);
 	b->unsaid |= 1u << message;
@@ -108,7 +48,7 @@ static void broker_say(struct broker *b, enum message message)
  * The outcome is the first one: a machine that has said its end has ended so, whatever it does
  * then.
  */
-static void broker_kill(struct broker *b, enum broker_outcome outcome)
+void broker_kill(struct broker *b, enum broker_outcome outcome)
 {
 	if (!life_can_move(&b->life, LIFE_KILLED))
 		return;
@@ -156,7 +96,7 @@ static void life_turn(struct broker *b)
 		broker_kill(b, BROKER_STOPPED);
 }
 
-static void broker_grant(void *context, enum control_wish wish)
+void broker_grant(void *context, enum control_wish wish)
 {
 	struct broker *b = context;
 
@@ -226,8 +166,6 @@ static bool take_end(struct broker *b, enum broker_outcome outcome, const uint8_
 	return true;
 }
 
-static void layers_begin_of_save(struct broker *b);
-
 static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
 	enum control_wish wish = WISH_NOTHING;
@@ -239,7 +177,7 @@ static bool take_save_end(struct broker *b, const uint8_t *data, uint32_t bytes)
 	if (!control_save_ended(&b->control, error, &wish))
 		return false;
 	if (wish == WISH_LAYER)
-		layers_begin_of_save(b);
+		broker_begin_layers_of_save(b);
 	else
 		broker_grant(b, wish);
 	return true;
@@ -326,127 +264,6 @@ static bool take_stuck(struct broker *b, const uint8_t *data, uint32_t bytes)
 	return true;
 }
 
-/* ---- forks ---- */
-
-static void fork_news(struct broker *b, enum fork_news news);
-
-/* Nobody else can kill it any more: it is ended when nobody takes it. */
-static void give_child(struct broker *b)
-{
-	int pidfd = (int)syscall(SYS_pidfd_open, b->fork.child, 0);
-
-	if (pidfd >= 0 &&
-	    control_forked(&b->control, b->fork.made - 1, b->fork.child, pidfd)) {
-		close(pidfd);
-		fork_news(b, fork_next(&b->fork));
-		return;
-	}
-	close(pidfd);
-	/* its sockets were the asker's, who is gone, and its forker ends it */
-	fork_news(b, fork_not_taken(&b->fork));
-}
-
-static void fork_news(struct broker *b, enum fork_news news)
-{
-	enum control_wish then;
-
-	if (news == FORK_CHILD)
-		give_child(b);
-	if (news != FORK_DONE || b->control.save == SAVE_LAYERS)
-		return;
-	then = control_fork_ended(&b->control, b->fork.error, b->fork.made, !b->fork.unsettled);
-	if (then != WISH_NOTHING)
-		broker_grant(b, then);
-	if (b->control.fork_end_is_due)
-		broker_grant(b, WISH_FORK_ENDED);
-	b->control.fork_end_is_due = false;
-}
-
-/* It stands still already, and is not forked: what it has written until now stays beneath. */
-static void layers_begin_of_save(struct broker *b)
-{
-	fork_begin(&b->fork, NULL, 0);
-	fork_news(b, fork_stands(&b->fork, 0));
-}
-
-/* A save is over once what is beneath is for good: only then its disks are what the file says. */
-static void save_turn(struct broker *b)
-{
-	if (b->control.save != SAVE_LAYERS || b->fork.state != FORK_HELD || b->fork.unsettled)
-		return;
-	broker_grant(b, control_save_layered(&b->control, b->fork.settle_error
-								  ? b->fork.settle_error
-								  : b->fork.error));
-	fork_end(&b->fork);
-}
-
-static bool take_fork_ready(struct broker *b, const uint8_t *data, uint32_t bytes)
-{
-	int32_t told;
-
-	if (bytes != sizeof(told) || b->fork.state != FORK_STANDING)
-		return false;
-	memcpy(&told, data, sizeof(told));
-	if (told > 0 || told < -CONTROL_ERRNO_MAX)
-		return false;
-	fork_news(b, fork_stands(&b->fork, told));
-	return true;
-}
-
-static void take_ends(struct broker *b);
-
-static bool take_want_fork(struct broker *b, const uint8_t *data, uint32_t bytes)
-{
-	enum control_wish wish;
-	uint32_t wanted;
-
-	if (bytes != sizeof(wanted))
-		return false;
-	memcpy(&wanted, data, sizeof(wanted));
-	/* another one comes after the answer to the last; that it is not wanted may cross that */
-	if (wanted > 1 || (wanted && b->unsaid & 1u << SAY_FORK_ENDED) ||
-	    !control_guest_forks(&b->control, wanted, &wish))
-		return false;
-	broker_grant(b, wish);
-	return true;
-}
-
-/*
- * A machine that is not this process's child is ended by its forker when this process is gone:
- * without one it would not be, and only who spoils his own memory loses it.
- */
-static void fork_heard(struct broker *b)
-{
-	fork_news(b, fork_hear(&b->fork));
-	if (b->adopted && !b->fork.has_forker)
-		broker_kill(b, BROKER_RUBBISH);
-}
-
-static void fork_turn(struct broker *b, bool socket, bool pipe)
-{
-	const bool was_making = fork_is_making(&b->fork);
-
-	if (socket)
-		fork_heard(b);
-	if (pipe && fork_pipe(&b->fork) >= 0)
-		fork_news(b, fork_ready(&b->fork));
-	if (was_making && !fork_is_making(&b->fork))
-		take_ends(b); /* what nobody has waited for meanwhile */
-}
-
-/* The disk process has said something: of layers, or of a disk that comes, goes or grows. */
-static void layers_heard(struct broker *b)
-{
-	const bool was_making = fork_is_making(&b->fork);
-	struct layer_answer answer;
-
-	fork_news(b, fork_hear_layers(&b->fork, &answer));
-	if (was_making && !fork_is_making(&b->fork))
-		take_ends(b); /* as in fork_turn() */
-	if (answer.news == LAYER_CHANGED && disk_work_heard(&b->disks, &answer))
-		broker_say(b, SAY_ASK);
-}
-
 static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, uint32_t bytes)
 {
 	switch (kind) {
@@ -465,8 +282,8 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_SHOWN: return control_shown(&b->control, data, bytes);
 	case RECORD_DONE: return take_done(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
-	case RECORD_FORK_READY: return take_fork_ready(b, data, bytes);
-	case RECORD_WANT_FORK: return take_want_fork(b, data, bytes);
+	case RECORD_FORK_READY: return broker_take_fork_ready(b, data, bytes);
+	case RECORD_WANT_FORK: return broker_take_want_fork(b, data, bytes);
 	case RECORD_CODE: return perf_map_take(&b->perf_map, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
 	default: return false;
@@ -637,7 +454,7 @@ static void take_end_of(struct broker *b, pid_t pid, int status)
  * Also of its forker, and of machines that were forked: those others look after. While one is
  * being forked it is not waited for: its number has to stay its own.
  */
-static void take_ends(struct broker *b)
+void broker_take_ends(struct broker *b)
 {
 	pid_t pid = fork_is_making(&b->fork) ? b->machine : -1;
 	int status;
@@ -656,7 +473,7 @@ static void take_signal(struct broker *b)
 	if (info.ssi_signo == SIGTERM)
 		ask_to_shut_down(b);
 	else if (info.ssi_signo == SIGCHLD)
-		take_ends(b);
+		broker_take_ends(b);
 	else
 		ask_to_stop(b);
 }
@@ -816,9 +633,9 @@ static void broker_turn(struct broker *b, bool *more)
 		take_signal(b);
 	if (fds[2].revents)
 		read_input(b);
-	fork_turn(b, fds[3].revents, fds[4].revents);
+	broker_fork_turn(b, fds[3].revents, fds[4].revents);
 	if (fds[6].revents)
-		layers_heard(b);
+		broker_layers_heard(b);
 	if (fds[5].revents)
 		b->machine_exited = true;
 	if (fds[7].revents)
@@ -828,7 +645,7 @@ static void broker_turn(struct broker *b, bool *more)
 	*more = take_records(b);
 	if (!tracer_turn(&b->tracer, &b->control, now_ms()))
 		broker_kill(b, BROKER_RUBBISH);
-	save_turn(b);
+	broker_save_turn(b);
 	door_turn(b);
 	say_all(b);
 	life_turn(b);

@@ -16,19 +16,19 @@ check, guest = machines.check, machines.guest
 LOADS = ("compile", "disk", "stress")
 MOST_S = 120
 WORK = r"""#!/bin/bash
-# work LOAD: over and over; a line of /run/work/LOAD for each time, "good" or what was wrong
-mkdir -p /run/work /var/work; cd /var/work
-say() { echo "$1" >>/run/work/$load; }
+# load LOAD: over and over; a line of /run/load/LOAD for each time, "good" or what was wrong
+mkdir -p /run/load /var/load; cd /var/load
+say() { echo "$1" >>/run/load/$load; }
 load=$1
 case $load in
 compile)
 	while :; do
-		gcc -O1 -w -c /var/work/work.c -o /tmp/work.o && sum=$(cksum </tmp/work.o) || { say "gcc: $?"; continue; }
+		gcc -O1 -w -c /var/load/work.c -o /tmp/load.o && sum=$(cksum </tmp/load.o) || { say "gcc: $?"; continue; }
 		[ "${first:=$sum}" = "$sum" ] && say good || say "another object: $sum, not $first"
 	done ;;
 disk)
 	while :; do
-		fio --name=w --filename=/var/work/fio --size=2M --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --verify_fatal=1 --direct=1 --ioengine=libaio --iodepth=8 --output=/tmp/fio.out >/tmp/fio.err 2>&1 &&
+		fio --name=w --filename=/var/load/fio --size=2M --bs=4k --rw=randwrite --verify=crc32c --do_verify=1 --verify_fatal=1 --direct=1 --ioengine=libaio --iodepth=8 --output=/tmp/fio.out >/tmp/fio.err 2>&1 &&
 			say good || say "fio: $? $(grep -ahE 'verify|error|bad' /tmp/fio.out /tmp/fio.err | head -n 3)"
 	done ;;
 stress)
@@ -43,7 +43,7 @@ esac
 
 def done(name):
     """How often each load was good in this machine, and what was not."""
-    said, status = guest(name, "cd /run/work; for n in %s; do touch $n; echo $n $(grep -c '^good$' $n); grep -v '^good$' $n; done; true" % " ".join(LOADS), MOST_S)
+    said, status = guest(name, "cd /run/load; for n in %s; do touch $n; echo $n $(grep -c '^good$' $n); grep -v '^good$' $n; done; true" % " ".join(LOADS), MOST_S)
     counts = {m[1]: int(m[2]) for m in re.finditer(r"^(%s) (\d+)$" % "|".join(LOADS), said, re.M)}
     bad = [l for l in said.split("\n") if not re.fullmatch(r"(%s) \d+" % "|".join(LOADS), l)]
     return counts, bad if status == 0 or bad else ["ended with %d: %s" % (status, said)]
@@ -95,11 +95,11 @@ def one_fork(number):
 
 def begin_loads():
     source = subprocess.run(["gcc", "-E", "-P", "-Isrc", "-D_GNU_SOURCE", "src/lib/crc32c.c"], check=True, stdout=subprocess.PIPE, text=True).stdout
-    machines.put("one", "/root/work", WORK)
-    guest("one", "mkdir -p /var/work")
-    machines.put("one", "/var/work/work.c", source)
+    machines.put("one", "/root/load", WORK)
+    guest("one", "mkdir -p /var/load")
+    machines.put("one", "/var/load/work.c", source)
     for load in LOADS:
-        said, status = guest("one", "chmod +x /root/work; systemd-run /root/work %s 2>&1" % load)
+        said, status = guest("one", "chmod +x /root/load; systemd-run /root/load %s 2>&1" % load)
         check("%s begins" % load, status == 0, said)
     guest("one", "systemd-run sh -c 'while :; do iperf3 -t 5 -b 20M -c 10.0.2.2 -p %d >/run/iperf 2>&1 || sleep 1; done'" % ports[0])
 

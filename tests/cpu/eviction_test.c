@@ -8,17 +8,10 @@
  *   when everything is used something goes all the same: a guest that goes round in more code than
  *   there is room for
  */
-#include "engine/soft/code/code.h"
-#include "no_devices.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "bare_guest.h"
 
 enum {
 	RAM_BYTES = 8 << 20,
-	PAGE = 1 << 12,
-	TABLES = 0x10000,
 	STACK = 0x80000,
 	CODE = 0x100000,
 	BLOCK_GUEST_BYTES = 8,
@@ -26,33 +19,10 @@ enum {
 	RUN = 2048, /* blocks that are executed at a time, before a HLT */
 	RUNS = 256,
 	SELDOM = 100, /* runs */
-	CROSSING = 0x90ffc,
-	HLT = 0xf4
+	CROSSING = 0x90ffc
 };
 
 static const uint64_t crossing_value = 0x1122334455667788;
-
-static uint8_t *ram;
-static struct guest_memory memory;
-static int failures;
-
-static void expect(bool holds, const char *what)
-{
-	printf("%s: %s\n", holds ? "ok" : "FAIL", what);
-	failures += !holds;
-}
-
-static void make_tables(void)
-{
-	enum { LARGE_PRESENT = 0x87, LARGE_SHIFT = 21, PRESENT = 7 };
-	uint64_t *tables = (uint64_t *)(void *)(ram + TABLES);
-	const unsigned entries = PAGE / 8;
-
-	tables[0] = (TABLES + PAGE) | PRESENT;
-	tables[entries] = (TABLES + 2 * PAGE) | PRESENT;
-	for (unsigned n = 0; n < RAM_BYTES >> LARGE_SHIFT; n++)
-		tables[2 * entries + n] = (uint64_t)n << LARGE_SHIFT | LARGE_PRESENT;
-}
 
 /*
  * Each block: jmp to the next; the last of a run stops. The first one reads two words by RDI, with
@@ -80,30 +50,6 @@ static void make_code(void)
 	memcpy(ram + CROSSING, &crossing_value, sizeof(crossing_value));
 }
 
-struct guest {
-	struct engine *engine;
-	struct engine_cpu *cpu;
-};
-
-static struct guest begin(unsigned without)
-{
-	struct engine_options options = { .overhead_bytes = ENGINE_LEAST_OVERHEAD_BYTES,
-					  .cpus = 1,
-					  .without = without };
-	struct guest guest = { .engine = engine_create(&memory, &options) };
-
-	guest.cpu = guest.engine ? engine_cpu_create(guest.engine, &ops, NULL) : NULL;
-	if (!guest.cpu || engine_prepare_thread(guest.cpu))
-		abort();
-	return guest;
-}
-
-static void end(struct guest guest)
-{
-	engine_cpu_destroy(guest.cpu);
-	engine_destroy(guest.engine);
-}
-
 static uint64_t run(struct guest guest, unsigned number, bool reads)
 {
 	struct engine_state state = { .nmi_pending = false };
@@ -129,7 +75,7 @@ static const struct code_counts *counts(struct guest guest)
 /* How many were made again; the first run is the hot one. */
 static uint64_t run_beside_others(unsigned without, const char *what)
 {
-	struct guest guest = begin(without);
+	struct guest guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, without);
 	uint64_t again;
 	unsigned wrong = 0;
 
@@ -151,7 +97,7 @@ static uint64_t run_beside_others(unsigned without, const char *what)
 
 static void run_round_and_round(void)
 {
-	struct guest guest = begin(0);
+	struct guest guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
 
 	for (unsigned n = 0; n < 2 * RUNS; n++)
 		run(guest, n % RUNS, false);
@@ -163,13 +109,8 @@ static void run_round_and_round(void)
 
 int main(void)
 {
-	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
-		return 70;
-	make_tables();
+	make_ram(RAM_BYTES);
 	make_code();
-	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
 	expect(!run_beside_others(0, "by use"), "no block that is used is made again");
 	expect(run_beside_others(ENGINE_WITHOUT_USES, "by age") >= 2 * (uint64_t)HOT,
 	       "by age they are made again each time round");

@@ -9,17 +9,10 @@
  * page becomes data: all its blocks die, FIRST, which is executed, before SECOND. [rsi] is the
  * value in SECOND, which nobody intercepts any more.
  */
-#include "engine/soft/code/code.h"
-#include "no_devices.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "bare_guest.h"
 
 enum {
 	RAM_BYTES = 4 << 20,
-	PAGE = 1 << 12,
-	TABLES = 0x10000,
 	CODE = 0x100000,
 	SECOND = 0x40, /* in the page of the code */
 	VALUE = SECOND + 4,
@@ -30,27 +23,6 @@ enum {
 	AFTER = 0x22,
 	WRITES_UNTIL_DATA = 64 /* code/invalidate.c */
 };
-
-static uint8_t *ram;
-static struct guest_memory memory;
-static int failures;
-
-static void expect(bool holds, const char *what)
-{
-	printf("%s: %s\n", holds ? "ok" : "FAIL", what);
-	failures += !holds;
-}
-
-static void make_tables(void)
-{
-	enum { LARGE_PRESENT = 0x87, LARGE_BYTES = 2 << 20, PRESENT = 7 };
-	const uint64_t entries[] = { (TABLES + PAGE) | PRESENT, (TABLES + 2 * PAGE) | PRESENT,
-				     LARGE_PRESENT, LARGE_BYTES | LARGE_PRESENT };
-
-	memcpy(ram + TABLES, &entries[0], 8);
-	memcpy(ram + TABLES + PAGE, &entries[1], 8);
-	memcpy(ram + TABLES + 2 * PAGE, &entries[2], 16);
-}
 
 static void make_code(void)
 {
@@ -116,24 +88,12 @@ static void test(struct engine *engine, struct engine_cpu *cpu)
 
 int main(void)
 {
-	struct engine_options options = { .overhead_bytes = ENGINE_LEAST_OVERHEAD_BYTES,
-					  .cpus = 1 };
-	struct engine *engine;
-	struct engine_cpu *cpu;
+	struct guest guest;
 
-	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
-		return 70;
-	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	make_tables();
+	make_ram(RAM_BYTES);
 	make_code();
-	engine = engine_create(&memory, &options);
-	cpu = engine ? engine_cpu_create(engine, &ops, NULL) : NULL;
-	if (!cpu || engine_prepare_thread(cpu))
-		return 70;
-	test(engine, cpu);
-	engine_cpu_destroy(cpu);
-	engine_destroy(engine);
+	guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
+	test(guest.engine, guest.cpu);
+	end(guest);
 	return failures != 0;
 }

@@ -6,26 +6,18 @@
  *   a store, a locked addition and a string, each to such a page, are told
  *   to a page that never had code they are not, which is the control
  */
-#include "engine/soft/code/code.h"
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/mmu/space.h"
-#include "no_devices.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "bare_guest.h"
 
 enum {
 	RAM_BYTES = 4 << 20,
-	PAGE = 1 << 12,
-	TABLES = 0x10000,
 	CODE = 0x20000,
 	STACK = 0x30000,
 	TARGETS = 0x100000,
 	PLAIN = 0x200000,
 	OFFSET = 0x800, /* of what is written in its page */
-	VALUE = 0x5a,
-	HLT = 0xf4
+	VALUE = 0x5a
 };
 
 static const struct program {
@@ -37,16 +29,6 @@ static const struct program {
 	{ "a string", { 0xf3, 0xaa, HLT } },                /* rep stosb */
 };
 enum { PROGRAMS = sizeof(programs) / sizeof(programs[0]) };
-
-static uint8_t *ram;
-static struct guest_memory memory;
-static int failures;
-
-static void expect(bool holds, const char *who, const char *what)
-{
-	printf("%s: %s %s\n", holds ? "ok" : "FAIL", who, what);
-	failures += !holds;
-}
 
 /* ---- between the look and the access (the linker's --wrap) ---- */
 
@@ -91,17 +73,6 @@ void __wrap_soft_has_written(struct soft_engine *engine, uint8_t *hva, uint64_t 
 
 /* ---- the guest ---- */
 
-static void make_tables(void)
-{
-	enum { LARGE_PRESENT = 0x87, LARGE_BYTES = 2 << 20, PRESENT = 7 };
-	const uint64_t entries[] = { (TABLES + PAGE) | PRESENT, (TABLES + 2 * PAGE) | PRESENT,
-				     LARGE_PRESENT, LARGE_BYTES | LARGE_PRESENT };
-
-	memcpy(ram + TABLES, &entries[0], 8);
-	memcpy(ram + TABLES + PAGE, &entries[1], 8);
-	memcpy(ram + TABLES + 2 * PAGE, &entries[2], 16);
-}
-
 static void run(struct engine_cpu *cpu, uint64_t rip, uint64_t to)
 {
 	struct engine_state state = { .nmi_pending = false };
@@ -128,39 +99,26 @@ static void test(struct engine *engine, struct engine_cpu *cpu, unsigned n)
 
 	memcpy(ram + code, programs[n].code, sizeof(programs[n].code));
 	ram[target] = HLT;
+	printf("%s:\n", programs[n].name);
 	told = 0;
 	run(cpu, code, plain + OFFSET);
-	expect(ram[plain + OFFSET] == VALUE && !told, programs[n].name,
-	       "to a page that never had code is not told");
+	expect(ram[plain + OFFSET] == VALUE && !told, "to a page that never had code is not told");
 	run(cpu, target, 0);
-	expect(*flags & FRAME_CODE, programs[n].name, "goes to a page that has code");
+	expect(*flags & FRAME_CODE, "goes to a page that has code");
 	gives_up = target;
 	run(cpu, code, target + OFFSET);
-	expect(!gives_up && !(*flags & FRAME_CODE), programs[n].name,
-	       "finds that it has none any more");
-	expect(ram[target + OFFSET] == VALUE && told, programs[n].name, "is told all the same");
+	expect(!gives_up && !(*flags & FRAME_CODE), "finds that it has none any more");
+	expect(ram[target + OFFSET] == VALUE && told, "is told all the same");
 }
 
 int main(void)
 {
-	struct engine_options options = { .overhead_bytes = ENGINE_LEAST_OVERHEAD_BYTES,
-					  .cpus = 1 };
-	struct engine *engine;
-	struct engine_cpu *cpu;
+	struct guest guest;
 
-	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
-		return 70;
-	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	make_tables();
-	engine = engine_create(&memory, &options);
-	cpu = engine ? engine_cpu_create(engine, &ops, NULL) : NULL;
-	if (!cpu || engine_prepare_thread(cpu))
-		return 70;
+	make_ram(RAM_BYTES);
+	guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
 	for (unsigned n = 0; n < PROGRAMS; n++)
-		test(engine, cpu, n);
-	engine_cpu_destroy(cpu);
-	engine_destroy(engine);
+		test(guest.engine, guest.cpu, n);
+	end(guest);
 	return failures != 0;
 }

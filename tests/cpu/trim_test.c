@@ -10,49 +10,20 @@
  *   one that then sleeps for longer than the longest patience gives back again
  *   of one that sleeps six minutes each time, code is made again once
  */
-#include "engine/soft/code/code.h"
-#include "no_devices.h"
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
+#include "bare_guest.h"
 
 enum {
 	RAM_BYTES = 4 << 20,
-	PAGE = 1 << 12,
-	TABLES = 0x10000,
 	CODE = 0x100000,
 	BLOCK_GUEST_BYTES = 8,
 	BLOCKS = 32768,
 	STACK = 0x1f0000,
-	HLT = 0xf4,
 	FIRST_S = 61, /* in the first it still makes code */
 	SLEEP_S = 100,
 	MINUTES_S = 360,
 	WAKES = 40,
 	LONG_S = 700
 };
-
-static uint8_t *ram;
-static struct guest_memory memory;
-static int failures;
-
-static void expect(bool holds, const char *what)
-{
-	printf("%s: %s\n", holds ? "ok" : "FAIL", what);
-	failures += !holds;
-}
-
-static void make_tables(void)
-{
-	enum { LARGE_PRESENT = 0x87, LARGE_BYTES = 2 << 20, PRESENT = 7 };
-	const uint64_t entries[] = { (TABLES + PAGE) | PRESENT, (TABLES + 2 * PAGE) | PRESENT,
-				     LARGE_PRESENT, LARGE_BYTES | LARGE_PRESENT };
-
-	memcpy(ram + TABLES, &entries[0], 8);
-	memcpy(ram + TABLES + PAGE, &entries[1], 8);
-	memcpy(ram + TABLES + 2 * PAGE, &entries[2], 16);
-}
 
 /* Each block: jmp to the next. */
 static void make_code(void)
@@ -62,30 +33,6 @@ static void make_code(void)
 	for (unsigned n = 0; n < BLOCKS; n++)
 		memcpy(ram + CODE + n * BLOCK_GUEST_BYTES, block, sizeof(block));
 	ram[CODE + BLOCKS * BLOCK_GUEST_BYTES] = HLT;
-}
-
-struct guest {
-	struct engine *engine;
-	struct engine_cpu *cpu;
-};
-
-static struct guest begin(unsigned without)
-{
-	struct engine_options options = { .overhead_bytes = ENGINE_DEFAULT_OVERHEAD_BYTES,
-					  .cpus = 1,
-					  .without = without };
-	struct guest guest = { .engine = engine_create(&memory, &options) };
-
-	guest.cpu = guest.engine ? engine_cpu_create(guest.engine, &ops, NULL) : NULL;
-	if (!guest.cpu || engine_prepare_thread(guest.cpu))
-		abort();
-	return guest;
-}
-
-static void end(struct guest guest)
-{
-	engine_cpu_destroy(guest.cpu);
-	engine_destroy(guest.engine);
 }
 
 /* The whole of it. */
@@ -126,7 +73,7 @@ static uint64_t made(struct guest guest)
 
 static void test_gives_back(void)
 {
-	struct guest guest = begin(0);
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
 	struct soft_cpu *cpu = (struct soft_cpu *)guest.cpu;
 	const struct code_counts *counts = &soft(guest)->counts;
 	uint64_t out = cpu->passed;
@@ -172,7 +119,7 @@ void __wrap_soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 
 static void test_comes_in(void)
 {
-	struct guest guest = begin(0);
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
 	struct soft_engine *engine = (struct soft_engine *)guest.engine;
 	bool is_closed;
 
@@ -192,7 +139,7 @@ static void test_comes_in(void)
 
 static void test_left_out(void)
 {
-	struct guest guest = begin(ENGINE_WITHOUT_TRIMS);
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, ENGINE_WITHOUT_TRIMS);
 
 	run(guest);
 	sleep_s(guest, LONG_S);
@@ -204,7 +151,7 @@ static void test_left_out(void)
 
 static void test_sleeps_and_wakes(void)
 {
-	struct guest guest = begin(0);
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
 	const struct code_counts *counts = &soft(guest)->counts;
 
 	for (unsigned n = 0; n < WAKES; n++) {
@@ -223,7 +170,7 @@ static void test_sleeps_and_wakes(void)
 /* Longer than it is patient, each time, and not so long that the first one was right. */
 static void test_needs_the_same(void)
 {
-	struct guest guest = begin(0);
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
 	const struct code_counts *counts = &soft(guest)->counts;
 
 	for (unsigned n = 0; n < WAKES; n++) {
@@ -239,12 +186,7 @@ static void test_needs_the_same(void)
 
 int main(void)
 {
-	ram = mmap(NULL, guest_memory_footprint_bytes(RAM_BYTES), PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (ram == MAP_FAILED)
-		return 1;
-	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	make_tables();
+	make_ram(RAM_BYTES);
 	make_code();
 	test_gives_back();
 	test_comes_in();

@@ -1,5 +1,5 @@
 /* See share_device.h: the channel's life, messages, and the port. */
-#include "share_device.h"
+#include "share_internal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -8,81 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "abi/share.h"
 #include "abi/share_disk.h"
 #include "abi/vmbus_layout.h"
-#include "lend_table.h"
 #include "lib/archive.h"
 #include "lib/check.h"
-
-/* of each packet that is sent, each end of a lend, and each packet that is being taken */
-enum { OWED = SHARE_SEND_SLOTS + LENDS + 1 };
-#define NO_PEERS_WORD UINT32_MAX
-enum slot_state { SLOT_FREE, SLOT_HUBS, SLOT_WAITS, SLOT_STATES };
 
 _Static_assert((int)SHARE_MESSAGE_BYTES == (int)SHARE_PACKET_MAX_BYTES, "a packet is a message");
 _Static_assert(sizeof(struct share_data) + SHARE_DATA_MAX_BYTES <= SHARE_MESSAGE_BYTES,
 	       "a message holds data");
-
-/* A packet that is with the hub, and wants its completion. */
-struct sent {
-	uint64_t transaction;
-	bool wants_completion;
-};
-
-/* A completion, or (no transaction) another message. */
-struct owed { uint64_t transaction; bool completes; struct share_lent answer; };
-
-struct share_counters {
-	uint64_t sent, sent_bytes, received, received_bytes;
-	uint64_t lent, ended, refused, wrong, again, had, hubs, hubs_failed;
-};
-
-struct share {
-	struct bus_service service;
-	struct bus_channel *channel;
-	struct share_memory *memory;
-	struct slot_client *client;
-	unsigned number;
-	uint32_t side;
-	bool paused;
-
-	/* the hub's life */
-	uint32_t generation, serving, peer_word;
-	bool cut_off, peer_is_there; /* peer_word: another each time that the other end opens */
-
-	/* the guest's */
-	bool is_open, is_renewed; /* is_renewed: it is to be taken away, and offered again */
-	uint32_t openings, told_word; /* what it was told of peer_word; 0: that nobody is there */
-	uint32_t version; /* 0: none */
-
-	/* this side's numbers, and what has come of the other side's (invariant 4) */
-	uint64_t epoch, number_sent;
-	uint64_t peer_epoch, had;
-
-	/* invariant 1 */
-	uint8_t slot[SHARE_SLOTS];
-	unsigned send_free;
-	uint8_t send_stack[SHARE_SEND_SLOTS];
-	struct sent sent[SHARE_SLOTS];
-	struct share_packet packet[SHARE_SLOTS]; /* copies of heads: sent, or waiting */
-	unsigned waiting_first, waiting;
-	uint8_t wait[SHARE_RECEIVE_SLOTS];
-	/* slots that are the hub's, in the order in which they were sent: the oldest first */
-	unsigned order_first, ordered;
-	uint8_t order[SHARE_SEND_SLOTS];
-	bool submitted;
-
-	/* invariant 3 */
-	unsigned owed_first, owed_count;
-	struct owed owed[OWED];
-
-	struct lend_table lends;
-	struct port_window *window;
-	uint64_t window_gpa, read_only_gpa;
-
-	struct share_counters counters;
-};
 
 void check_share(const struct share *share)
 {
@@ -565,7 +498,7 @@ static void room(void *context)
 	kick(share);
 }
 
-static void say_open(struct share *share, bool is_open)
+void share_say_open(struct share *share, bool is_open)
 {
 	share->is_open = is_open;
 	share->openings += is_open;
@@ -579,7 +512,7 @@ static void opened(void *context)
 
 	share->version = 0;
 	share->owed_count = 0;
-	say_open(share, true);
+	share_say_open(share, true);
 }
 
 /* What waits for a guest that has gone is dropped; what it has sent goes its way. */
@@ -594,7 +527,7 @@ static void closed(void *context)
 		share->sent[n].wants_completion = false;
 	while (share->waiting)
 		next_waiting(share);
-	say_open(share, false);
+	share_say_open(share, false);
 	kick(share);
 }
 
@@ -617,7 +550,7 @@ static void free_send_slot(struct share *share, unsigned slot)
 }
 
 /* By which the guest knows what such a packet completes. */
-static enum share_kind message_of(enum share_packet_kind kind)
+enum share_kind share_message_of(enum share_packet_kind kind)
 {
 	switch (kind) {
 	case SHARE_PACKET_ASK: return SHARE_LEND;
@@ -641,7 +574,7 @@ static void take_sent(struct share *share, unsigned slot, int32_t result)
 	}
 	share->counters.refused += result != 0;
 	if (sent.wants_completion && share->is_open)
-		owe(share, sent.transaction, message_of(packet.kind), status);
+		owe(share, sent.transaction, share_message_of(packet.kind), status);
 }
 
 static void take_received(struct share *share, unsigned slot)
@@ -809,6 +742,15 @@ void share_collect(struct share *share)
 
 /* ---- life ---- */
 
+void share_reset_slots(struct share *share)
+{
+	memset(share->slot, SLOT_FREE, sizeof(share->slot));
+	share->waiting = share->waiting_first = share->ordered = share->order_first = 0;
+	share->send_free = 0;
+	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
+		share->send_stack[share->send_free++] = (uint8_t)n;
+}
+
 void share_pause(struct share *share)
 {
 	bus_channel_lock(share->channel);
@@ -841,142 +783,7 @@ void share_resume(struct share *share)
 	share_go_on(share);
 }
 
-/* ---- in what was forked or restored ---- */
-
-static void list_sent(const struct share *share, struct owed list[OWED], uint32_t *count)
-{
-	for (unsigned n = 0; n < share->ordered; n++) {
-		const unsigned slot = share->order[(share->order_first + n) % SHARE_SEND_SLOTS];
-		const enum share_packet_kind kind = share->packet[slot].kind;
-
-		if (!share->sent[slot].wants_completion)
-			continue;
-		assert(*count < OWED);
-		list[(*count)++] = (struct owed){
-			.transaction = share->sent[slot].transaction,
-			.completes = true,
-			.answer.head = { .kind = message_of(kind), .status = SHARE_NO_PEER },
-		};
-	}
-}
-
-static void list_lends(const struct share *share, struct owed list[OWED], uint32_t *count)
-{
-	for (unsigned n = 0; n < LENDS; n++) {
-		const struct lend *lend = &share->lends.lend[n];
-
-		if (lend->state == LEND_FREE || !lend->wants_completion)
-			continue;
-		assert(*count < OWED);
-		list[(*count)++] = (struct owed){
-			.transaction = lend->transaction,
-			.completes = true,
-			.answer.head = { .kind = SHARE_END, .status = SHARE_DONE },
-		};
-	}
-}
-
-/* What the guest is owed where nobody goes on with what was; how many. */
-static uint32_t list_owed(const struct share *share, struct owed list[OWED])
-{
-	uint32_t count = 0;
-
-	for (unsigned n = 0; n < share->owed_count; n++)
-		list[count++] = share->owed[(share->owed_first + n) % OWED];
-	if (!share->is_open)
-		return count;
-	list_sent(share, list, &count);
-	list_lends(share, list, &count);
-	return count;
-}
-
-static void take_owed(struct share *share, const struct owed *list, uint32_t count)
-{
-	memcpy(share->owed, list, count * sizeof(list[0]));
-	share->owed_first = 0;
-	share->owed_count = count;
-}
-
-static void forget_lends(struct share *share)
-{
-	for (unsigned n = 0; n < LENDS; n++)
-		if (share->lends.lend[n].state != LEND_FREE)
-			lend_forget(&share->lends, &share->lends.lend[n]);
-}
-
-static void reset_slots(struct share *share)
-{
-	memset(share->slot, SLOT_FREE, sizeof(share->slot));
-	share->waiting = share->waiting_first = share->ordered = share->order_first = 0;
-	share->send_free = 0;
-	for (unsigned n = SHARE_SLOTS; n-- > SHARE_RECEIVE_SLOTS;)
-		share->send_stack[share->send_free++] = (uint8_t)n;
-}
-
-void share_forked(struct share *share)
-{
-	struct owed list[OWED];
-
-	port_window_forked(share->window);
-	take_owed(share, list, list_owed(share, list));
-	forget_lends(share);
-	reset_slots(share);
-	slot_restart(share->client);
-	share->epoch = share->memory->epoch;
-	share->peer_epoch = share->had = 0;
-	share->generation = share->serving = share->peer_word = 0;
-	say_open(share, share->is_open);
-	share->cut_off = share->peer_is_there = share->submitted = false;
-	share->is_renewed = true;
-	if (share->told_word)
-		share->told_word = NO_PEERS_WORD;
-	CHECK(check_share(share));
-}
-
-static void owed_archive(struct archive *archive, struct owed *owed)
-{
-	struct share_lent *answer = &owed->answer;
-
-	archive_u64(archive, &owed->transaction);
-	archive_bool(archive, &owed->completes);
-	archive_u32(archive, &answer->head.kind);
-	archive_u32(archive, &answer->head.status);
-	archive_u32(archive, &answer->id);
-	archive_u32(archive, &answer->first);
-	archive_u32(archive, &answer->pages);
-	archive_u32(archive, &answer->flags);
-}
-
-/* The port is there anew, or nobody's: that is no peer of which the guest was told before. */
-static void restored(struct share *share, bool was_told)
-{
-	share->told_word = was_told ? NO_PEERS_WORD : 0;
-	share->is_renewed = !share->memory->side;
-	say_open(share, share->is_open);
-}
-
-void share_archive(struct archive *archive, struct share *share)
-{
-	struct owed list[OWED];
-	uint32_t count = archive->loading ? 0 : list_owed(share, list);
-	bool was_told = share->version && share->told_word;
-
-	archive_bool(archive, &share->is_open);
-	archive_u32(archive, &share->version);
-	archive_bool(archive, &was_told);
-	archive_u32(archive, &count);
-	archive_check(archive, !share->version || (share->is_open &&
-						   share->version >= SHARE_1_0 &&
-						   share->version <= SHARE_1_2));
-	archive_check(archive, count <= OWED && (share->is_open || (!count && !was_told)));
-	for (uint32_t n = 0; n < count && !archive->error; n++)
-		owed_archive(archive, &list[n]);
-	if (!archive->loading || archive->error)
-		return;
-	take_owed(share, list, count);
-	restored(share, was_told);
-	CHECK(check_share(share));
-}
+/* ---- as a unit ---- */
 
 static const struct guid packet_type = SHARE_PACKET_TYPE;
 static const struct guid disk_type = SHARE_DISK_TYPE;
@@ -1005,7 +812,7 @@ struct share *share_create(struct bus *bus, unsigned number, uint8_t kind,
 		.is_monitored = true,
 		.context = share,
 	};
-	reset_slots(share);
+	share_reset_slots(share);
 	share->channel = bus_offer(bus, &share->service);
 	if (!share->channel) {
 		free(share);
