@@ -10,10 +10,11 @@
 #define MIB (1ull << 20)
 #define HORIZON_US (SECOND_US / 2) /* how far growth is looked ahead */
 #define FORGET_US (8 * SECOND_US) /* in which an estimate falls by most of what it fell short */
+#define FORGET_AHEAD_US SECOND_US /* the same of what was only looked ahead */
 #define TURN_MOST_US SECOND_US /* of a turn that comes late, what counts */
 
 enum {
-	BESIDE_MIB = 32,
+	BESIDE_MIB = 128, /* what a program writes while its guest gets more: a region */
 	MARGIN_MIB = 16,
 	MARGIN_SHARE = 16,
 	NOW_SHARE = 32,
@@ -87,11 +88,11 @@ static uint64_t resident_of(const struct balance_guest *guest)
 }
 
 /* At once up, slowly down. */
-static uint64_t follow(uint64_t held, uint64_t now, uint64_t passed_us)
+static uint64_t follow(uint64_t held, uint64_t now, uint64_t passed_us, uint64_t forget_us)
 {
 	if (now >= held)
 		return now;
-	return held - scale(held - now, passed_us, FORGET_US);
+	return held - scale(held - now, least_of(passed_us, forget_us), forget_us);
 }
 
 static void take_report(struct known *known, const struct balance_guest *guest)
@@ -154,11 +155,14 @@ static void estimate(struct known *known, const struct balance_guest *guest, uin
 	if (known->is_full)
 		known->fast = most_of(known->fast, assigned + assigned / FULL_STEP_SHARE);
 	known->fast = least_of(known->fast, most_for(guest));
-	known->working_set = follow(known->working_set, known->fast, passed_us);
+	known->proved = follow(known->proved, least_of(known->used + known->growth, known->fast),
+			       passed_us, FORGET_US);
+	known->ahead = follow(known->ahead, known->fast, passed_us, FORGET_AHEAD_US);
+	known->working_set = most_of(known->proved, known->ahead);
 	known->demand =
 		follow(known->demand,
 		       most_of(known->working_set, least_of(guest->committed, most_for(guest))),
-		       passed_us);
+		       passed_us, FORGET_US);
 }
 
 static void bound(struct known *known, const struct balance_guest *guest)
@@ -168,7 +172,8 @@ static void bound(struct known *known, const struct balance_guest *guest)
 	const uint64_t uses = least_of(known->used + known->growth, assigned_of(guest));
 	const uint64_t buffer = scale(known->demand, guest->buffer_percent, 100);
 
-	known->now = between(uses + uses / NOW_SHARE + LEAST_MOVE_MIB * MIB, least, most);
+	known->uses = between(uses, least, most);
+	known->now = between(uses + uses / NOW_SHARE + LEAST_MOVE_MIB * MIB, known->uses, most);
 	known->low =
 		between(known->working_set + known->working_set / MARGIN_SHARE + MARGIN_MIB * MIB,
 			known->now, most);
@@ -259,8 +264,9 @@ static void count_all(struct turn *turn)
 
 /*
  * The bounds of what each gets, so that everybody may have the lower one: between its working set
- * and its demand; what it gets along with and its working set; its least and what it gets along
- * with. What may be given away in all.
+ * and its demand; what it gets along with and its working set; what it uses and what it gets along
+ * with, so that nobody keeps what he does not use while another lacks what it uses; its least and
+ * what it uses. What may be given away in all.
  */
 static uint64_t choose_bounds(const struct turn *turn, struct share *share, const unsigned *at,
 			      unsigned count)
@@ -268,24 +274,25 @@ static uint64_t choose_bounds(const struct turn *turn, struct share *share, cons
 	const struct known *known = turn->balance->known;
 	uint64_t low = 0;
 	uint64_t now = 0;
+	uint64_t uses = 0;
 
 	for (unsigned n = 0; n < count; n++) {
 		low += known[at[n]].low;
 		now += known[at[n]].now;
+		uses += known[at[n]].uses;
 	}
 	for (unsigned n = 0; n < count; n++) {
 		const struct known *one = &known[at[n]];
 
-		share[n].low = one->low;
-		share[n].high = one->high;
-		if (low > turn->all) {
-			share[n].low = one->now;
-			share[n].high = one->low;
-		}
-		if (now > turn->all_calm) {
-			share[n].low = least_for(&turn->guest[at[n]]);
-			share[n].high = one->now;
-		}
+		if (low <= turn->all)
+			share[n] = (struct share){ .low = one->low, .high = one->high };
+		else if (now <= turn->all_calm)
+			share[n] = (struct share){ .low = one->now, .high = one->low };
+		else if (uses <= turn->all_calm)
+			share[n] = (struct share){ .low = one->uses, .high = one->now };
+		else
+			share[n] = (struct share){ .low = least_for(&turn->guest[at[n]]),
+						   .high = one->uses };
 	}
 	return now > turn->all ? turn->all_calm : turn->all;
 }
@@ -441,7 +448,7 @@ static void move_all(struct turn *turn)
 
 static void check_known(const struct known *known)
 {
-	assert(known->now <= known->low && known->low <= known->high);
+	assert(known->uses <= known->now && known->now <= known->low && known->low <= known->high);
 	assert(known->high <= SIZE_MOST && known->target <= SIZE_MOST);
 	assert(known->fast <= known->working_set && known->working_set <= known->demand);
 	assert(known->hold_us >= HOLD_US && known->hold_us <= HOLD_MOST_US);

@@ -13,6 +13,7 @@ static struct known *known_in(void *balance)
 
 static void check_balance_of(void *balance) { check_balance(balance); }
 static void bounds_the_wrong_way(void *balance) { known_in(balance)->low = 9; }
+static void uses_more_than_it_gets_along_with(void *balance) { known_in(balance)->uses = 2; }
 static void more_in_use_than_its_bound(void *balance) { known_in(balance)->now = 3; }
 static void more_than_there_can_be(void *balance) { known_in(balance)->high = SIZE_MOST + 1; }
 static void target_of_all_bits(void *balance) { known_in(balance)->target = ~0ull; }
@@ -29,6 +30,7 @@ static void boost_without_end(void *balance)
 
 static const struct spoiling of_balance[] = {
 	{ "bounds the wrong way round", bounds_the_wrong_way },
+	{ "uses more than it gets along with", uses_more_than_it_gets_along_with },
 	{ "more in use than the lower bound", more_in_use_than_its_bound },
 	{ "more than there can be", more_than_there_can_be },
 	{ "a target of all bits", target_of_all_bits },

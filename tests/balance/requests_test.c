@@ -2,12 +2,13 @@
  * The controller over eight machines of up to 2 GiB on a host that leaves them 4 GiB together: one
  * request after the other at one that has mostly been idle, as in bench/balance. A program writes
  * as fast as it does, and a kernel that has nothing left ends it: a guest has to get more before
- * it is full, not soon afterwards as in balance_test.c. It keeps a part of what it does not use
+ * it is full, not soon afterwards as in balance_test.c, and on a busy host whatever brings it that
+ * is late. It keeps a part of what it does not use
  * from the balloon, and pages that a program gave up are the host's two seconds later.
  *
  *     requests_test [REQUESTS [SEED]]
  *
- * More than one of a thousand programs that are ended is wrong: the host has half of it left.
+ * More than one of ten thousand programs that are ended is wrong: the host has half of it left.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,8 +18,8 @@
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)
 
-enum { GUESTS = 8, STEP_MS = 5, TURN_MS = 50, MOVE_MS = 20, ADD_MS = 40, REPORT_MS = 1000 };
-enum { HINT_MS = 2000, BEGIN_MS = 10000, PAUSE_MS = 30, PAUSE_MOST_MS = 250, MOST_OF = 1000 };
+enum { GUESTS = 8, STEP_MS = 5, TURN_MS = 100, MOVE_MS = 60, ADD_MS = 150, REPORT_MS = 1000 };
+enum { HINT_MS = 2000, BEGIN_MS = 10000, PAUSE_MS = 30, PAUSE_MOST_MS = 250, MOST_OF = 10000 };
 static const uint64_t left_bytes = 4 * GIB;
 static const uint64_t reserve_bytes = 16 * GIB;
 static const uint64_t kernel_bytes = 100 * MIB;

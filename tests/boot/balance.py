@@ -53,7 +53,7 @@ started = set(balancers()) - before
 check("one balancer was started", len(started) == 1)
 machines = wait("both are balanced", lambda m: set(m) == {"one", "two"} and all(v["mode"] == "balanced" for v in m.values()))
 one.do("fill", 20)
-wait("they have what they need, and not much more", lambda m: all(v["assigned"] <= v["demand"] * 5 // 4 + 64 * MIB for v in m.values()))
+wait("they have what they need, and not much more", lambda m: all(v["assigned"] <= v["demand"] * 5 // 4 + 160 * MIB for v in m.values()))
 check("no less than they use", all(v["assigned"] >= v["working-set"] for v in all_machines().values()))
 
 # more in one
