@@ -16,11 +16,23 @@ def begin(rules):
     for host, text in rules.items():
         hosts.append(host)
         os.makedirs(f"{where.name}/{host}/config/umbra")
-        open(f"{where.name}/{host}/config/umbra/share.rules", "w").write(text)
+        allow(host, text)
     subprocess.run([umbra, "listen", "--make-key", key], check=True)
 
 
+def allow(host, text):
+    """From now on these rules."""
+    rules = f"{where.name}/{host}/config/umbra/share.rules"
+    with open(rules + ".new", "w") as file:
+        file.write(text)
+    os.rename(rules + ".new", rules)
+
+
 def end():
+    for host in hosts:
+        shown = subprocess.run([umbra, "ps", "--json"], env=env(host), capture_output=True, text=True, timeout=60).stdout
+        for name in re.findall(r'"name": "([^"]*)"', shown):
+            subprocess.run([umbra, "kill", name], env=env(host), capture_output=True, timeout=60)
     for process in processes:
         process.kill()
     for process in processes:
@@ -74,11 +86,16 @@ def port_of(name):
     return int(re.search(r"listens at .*:(\d+)", said(name)).group(1))
 
 
+def passed(text):
+    """Of what a guest has said: all was good."""
+    return "not ok" not in text and re.search(r"^1\.\.[1-9]", text, re.M)
+
+
 def wait_for_guest(name, machine):
     wait_for(f"{name} ends", lambda: machine.poll() is not None)
     if machine.returncode < 0:
         fail(f"{name} was ended by signal {-machine.returncode}")
-    if "not ok" in said(name) or not re.search(r"^1\.\.[1-9]", said(name), re.M):
+    if not passed(said(name)):
         fail(name)
 
 
