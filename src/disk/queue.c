@@ -1,7 +1,7 @@
 /*
  * See queue.h. A request is in exactly one place: the ring, the list of those that wait for a
- * thread, a thread, the list of those that are done. `lock` guards both lists; everything else is
- * the owner's.
+ * thread, a thread, the list of those that are done. `lock` guards both lists and `sleeps`;
+ * everything else is the owner's.
  */
 #include "queue.h"
 
@@ -25,7 +25,7 @@ struct disk_ring { struct io_uring uring; int event; bool is_there; };
 struct disk_queue {
 	struct disk *disk;
 	struct disk_ring *ring;
-	bool stop;
+	bool stop, sleeps;
 	unsigned depth, used, threads, begun;
 	pthread_mutex_t lock;
 	pthread_cond_t work, started;
@@ -46,10 +46,15 @@ static void list_add(struct list *list, struct disk_request *request)
 	list->end = &request->own.next;
 }
 
-static void signal_owner(struct disk_queue *queue)
+/* With the lock. */
+static void wake_owner(struct disk_queue *queue)
 {
-	ssize_t written = write(queue->ring->event, &(uint64_t){ 1 }, 8);
+	ssize_t written;
 
+	if (!queue->sleeps)
+		return;
+	queue->sleeps = false;
+	written = write(queue->ring->event, &(uint64_t){ 1 }, 8);
 	(void)written; /* a counter that is full is readable, too */
 }
 
@@ -87,7 +92,7 @@ static void *queue_work(void *context)
 		request->own.error = request_perform(queue->disk, request);
 		pthread_mutex_lock(&queue->lock);
 		list_add(&queue->done, request);
-		signal_owner(queue);
+		wake_owner(queue);
 	}
 	pthread_mutex_unlock(&queue->lock);
 	return NULL;
@@ -190,14 +195,11 @@ void disk_queue_kick(struct disk_queue *queue)
 unsigned disk_queue_poll(struct disk_queue *queue)
 {
 	struct disk_request *request, *next;
-	uint64_t events;
-	ssize_t got;
 	unsigned count;
 
+	if (!queue->used)
+		return 0;
 	disk_queue_kick(queue);
-	/* before looking: what comes later makes it readable again */
-	got = read(queue->ring->event, &events, sizeof(events));
-	(void)got;
 	count = collect_ring(queue);
 	pthread_mutex_lock(&queue->lock);
 	request = queue->done.first;
@@ -216,10 +218,54 @@ unsigned disk_queue_poll(struct disk_queue *queue)
 int disk_queue_fd(const struct disk_queue *queue) { return queue->ring->event; }
 bool disk_queue_has_ring(const struct disk_queue *queue) { return queue->ring->is_there; }
 
+/*
+ * Only who sleeps is told, by the ring as by a thread: the event costs a system call to write, and
+ * one to read. The ring looks at its flag once it has put an outcome where it is looked for here.
+ */
+static void set_sleeps(struct disk_queue *queue, bool sleeps)
+{
+	pthread_mutex_lock(&queue->lock);
+	queue->sleeps = sleeps;
+	pthread_mutex_unlock(&queue->lock);
+	if (queue->ring->is_there)
+		io_uring_cq_eventfd_toggle(&queue->ring->uring, sleeps);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+bool disk_queue_may_sleep(struct disk_queue *queue)
+{
+	bool some;
+
+	if (!queue->used)
+		return true;
+	set_sleeps(queue, true);
+	pthread_mutex_lock(&queue->lock);
+	some = queue->done.first;
+	pthread_mutex_unlock(&queue->lock);
+	return !some && !(queue->ring->is_there && io_uring_cq_ready(&queue->ring->uring));
+}
+
+void disk_queue_wakes(struct disk_queue *queue, bool rung)
+{
+	uint64_t events;
+	ssize_t got;
+
+	if (queue->used)
+		set_sleeps(queue, false);
+	if (!rung)
+		return;
+	got = read(queue->ring->event, &events, sizeof(events));
+	(void)got;
+}
+
 void disk_queue_wait(struct disk_queue *queue)
 {
-	while (queue->used && !disk_queue_poll(queue))
-		poll(&(struct pollfd){ .fd = queue->ring->event, .events = POLLIN }, 1, 1000);
+	struct pollfd event = { .fd = queue->ring->event, .events = POLLIN };
+
+	while (queue->used && !disk_queue_poll(queue)) {
+		poll(&event, 1, disk_queue_may_sleep(queue) ? 1000 : 0);
+		disk_queue_wakes(queue, event.revents);
+	}
 }
 
 void disk_queue_drain(struct disk_queue *queue)
@@ -281,6 +327,7 @@ static bool ring_begin(struct disk_ring *ring, unsigned depth)
 	if (io_uring_queue_init(depth, &ring->uring, IORING_SETUP_R_DISABLED))
 		return false;
 	if (!io_uring_register_eventfd(&ring->uring, ring->event) &&
+	    !io_uring_cq_eventfd_toggle(&ring->uring, false) &&
 	    !ring_register(&ring->uring, IORING_REGISTER_RESTRICTIONS, only, 2) &&
 	    !ring_register(&ring->uring, IORING_REGISTER_ENABLE_RINGS, NULL, 0))
 		return true;

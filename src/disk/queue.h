@@ -54,8 +54,14 @@ int disk_queue_submit(struct disk_queue *queue, struct disk_request *request);
 void disk_queue_kick(struct disk_queue *queue);
 /* Calls done() of what has completed; their number. */
 unsigned disk_queue_poll(struct disk_queue *queue);
-/* Readable when there may be something to collect. */
+/*
+ * To sleep until there is something to collect: may_sleep() says that there is nothing yet, and
+ * that the descriptor becomes readable when there is (with nothing under way: never); wakes()
+ * comes afterwards, slept or not, with whether it was. Who does not sleep need not be told.
+ */
 int disk_queue_fd(const struct disk_queue *queue);
+bool disk_queue_may_sleep(struct disk_queue *queue);
+void disk_queue_wakes(struct disk_queue *queue, bool rung);
 /* Collects, and where there is nothing yet waits for it; not with nothing under way. */
 void disk_queue_wait(struct disk_queue *queue);
 /* Collects until nothing is under way. */

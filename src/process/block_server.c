@@ -96,11 +96,17 @@ static bool looks_again(struct server *server)
 
 static void sleep_until(struct server *server, struct pollfd *fds)
 {
+	const unsigned disks = server->service->count;
 	bool may_sleep = slot_server_may_sleep(&server->slots);
 
-	assert(server->service->count <= BLOCK_DISKS);
-	poll(fds, OWN_FDS + server->service->count, may_sleep ? -1 : 0);
-	slot_server_wakes(&server->slots, fds[0].revents);
+	assert(disks <= BLOCK_DISKS);
+	for (unsigned n = 0; n < disks; n++)
+		may_sleep &= disk_queue_may_sleep(server->queue[n]);
+	if (may_sleep)
+		poll(fds, OWN_FDS + disks, -1);
+	for (unsigned n = 0; n < disks; n++)
+		disk_queue_wakes(server->queue[n], may_sleep && fds[OWN_FDS + n].revents);
+	slot_server_wakes(&server->slots, may_sleep && fds[0].revents);
 }
 
 static int serve(struct server *server)

@@ -15,6 +15,7 @@
 #include "disk/queue.h"
 
 enum { QUEUES = 3, DEPTH = 24, PART = 16 << 20, MAX = 64 << 10, UNIT = 4096, SLOTS = PART / MAX };
+enum { WOKEN_MS = 20000 };
 
 static uint8_t *model; /* QUEUES * PART */
 static unsigned long requests, faults;
@@ -101,6 +102,25 @@ static void begin(struct worker *worker, struct slot *sector)
 		fault("not taken", offset, 0);
 }
 
+static bool is_any_busy(const struct worker *worker)
+{
+	for (unsigned n = 0; n < DEPTH; n++)
+		if (worker->slot[n].busy)
+			return true;
+	return false;
+}
+
+/* Whoever sleeps is woken by the first that is done. */
+static void sleep_until_some(struct worker *worker)
+{
+	struct pollfd event = { .fd = disk_queue_fd(worker->queue), .events = POLLIN };
+	const bool may_sleep = disk_queue_may_sleep(worker->queue);
+
+	if (!poll(&event, 1, may_sleep ? WOKEN_MS : 0) && may_sleep)
+		fault("not woken", 0, 0);
+	disk_queue_wakes(worker->queue, event.revents);
+}
+
 static void *work(void *context)
 {
 	struct worker *worker = context;
@@ -122,10 +142,9 @@ static void *work(void *context)
 
 		if (!slot->busy)
 			begin(worker, slot);
-		if (rnd(worker) % 4 == 0 && !disk_queue_poll(worker->queue))
-			poll(&(struct pollfd){ .fd = disk_queue_fd(worker->queue),
-					       .events = POLLIN },
-			     1, 1);
+		if (rnd(worker) % 4 == 0 && !disk_queue_poll(worker->queue) &&
+		    is_any_busy(worker))
+			sleep_until_some(worker);
 	}
 	disk_queue_close(worker->queue);
 	for (unsigned n = 0; n < DEPTH; n++) {
