@@ -164,20 +164,39 @@ static void change_what_was_read(uint64_t gpa, uint8_t *to, size_t bytes)
 }
 #endif
 
+/*
+ * Where the byte at gpa lies, and how many of `bytes` follow it there in one piece: no more than
+ * LONG_BYTES, as address space without anything in it stands around the guest's memory. NULL:
+ * nowhere.
+ */
+static uint8_t *piece_at(const struct guest_memory *memory, uint64_t gpa, size_t bytes,
+			 size_t *ret_bytes)
+{
+	const size_t most = bytes < LONG_BYTES ? bytes : LONG_BYTES;
+	size_t count = GUEST_PAGE_BYTES - gpa % GUEST_PAGE_BYTES;
+	uint8_t *hva = guest_hva(memory, gpa);
+
+	while (hva && count < most && !guest_may_be_overlaid(memory, gpa + count) &&
+	       guest_ram_hva(memory, gpa + count) == hva + count)
+		count += GUEST_PAGE_BYTES;
+	*ret_bytes = count < most ? count : most;
+	return hva;
+}
+
 int guest_memory_read(const struct guest_memory *memory, uint64_t gpa, void *to, size_t bytes)
 {
-	for (size_t done = 0; done < bytes;) {
+	size_t n;
+
+	for (size_t done = 0; done < bytes; done += n) {
 		uint64_t at = gpa + done;
-		size_t left = GUEST_PAGE_BYTES - at % GUEST_PAGE_BYTES;
-		size_t n = bytes - done < left ? bytes - done : left;
-		const uint8_t *hva = at < gpa ? NULL : guest_hva(memory, at);
+		const uint8_t *hva =
+			at < gpa ? NULL : piece_at(memory, at, bytes - done, &n);
 
 		if (!hva)
 			return -EFAULT;
 		/* gcc knows that n is small, and would take `rep movs`, which begins slowly */
 		__asm__("" : "+r"(n));
 		memcpy((uint8_t *)to + done, hva, n);
-		done += n;
 	}
 	change_what_was_read(gpa, to, bytes);
 	return 0;
@@ -225,17 +244,15 @@ int guest_memory_write(const struct guest_memory *memory, uint64_t gpa, const vo
 		       size_t bytes)
 {
 	int error = guest_memory_probe(memory, gpa, bytes, true);
+	size_t n;
 
-	for (size_t done = 0; done < bytes && !error;) {
-		size_t left = GUEST_PAGE_BYTES - (gpa + done) % GUEST_PAGE_BYTES;
-		size_t n = bytes - done < left ? bytes - done : left;
-		uint8_t *hva = guest_hva(memory, gpa + done);
+	for (size_t done = 0; done < bytes && !error; done += n) {
+		uint8_t *hva = piece_at(memory, gpa + done, bytes - done, &n);
 
 		if (!hva) /* an overlay went away since the probe */
 			return -EFAULT;
 		__asm__("" : "+r"(n)); /* as above */
 		memcpy(hva, (const uint8_t *)from + done, n);
-		done += n;
 	}
 	return error;
 }

@@ -407,6 +407,21 @@ static uint64_t range_gpa(const struct bus_range *range, uint64_t at, uint32_t *
 	return is_page(gfn) ? gfn * PAGE_BYTES + offset % PAGE_BYTES : GUEST_NOWHERE;
 }
 
+/* The same of pages that follow each other: with all of `bytes` that lie there. */
+static uint64_t range_run(const struct bus_range *range, uint64_t at, uint32_t bytes,
+			  uint32_t *ret_bytes)
+{
+	uint32_t count;
+	const uint64_t gpa = range_gpa(range, at, &count);
+	uint32_t more = 0;
+
+	for (; gpa != GUEST_NOWHERE && count < bytes; count += more)
+		if (range_gpa(range, at + count, &more) != gpa + count)
+			break;
+	*ret_bytes = smaller(count, bytes);
+	return gpa;
+}
+
 int bus_range_read(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
 		   void *to, uint32_t bytes)
 {
@@ -415,9 +430,8 @@ int bus_range_read(struct bus_channel *channel, const struct bus_range *range, u
 
 	assert((uint64_t)at + bytes <= range->bytes);
 	for (uint32_t done = 0; done < bytes; done += count) {
-		uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
+		uint64_t gpa = range_run(range, (uint64_t)at + done, bytes - done, &count);
 
-		count = smaller(count, bytes - done);
 		if (gpa == GUEST_NOWHERE ||
 		    guest_memory_read(memory, gpa, (uint8_t *)to + done, count))
 			return -EFAULT;
@@ -425,23 +439,35 @@ int bus_range_read(struct bus_channel *channel, const struct bus_range *range, u
 	return 0;
 }
 
-/* Of pages that follow each other once, with the channel's lock. */
+/* With the channel's lock. */
 static void tell_range_written(const struct bus_channel *channel, const struct bus_range *range,
 			       uint32_t at, uint32_t bytes)
 {
 	const struct bus_host *host = channel->bus->host;
 	uint32_t count;
-	uint32_t more;
 
 	for (uint32_t done = 0; done < bytes; done += count) {
-		const uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
+		const uint64_t gpa = range_run(range, (uint64_t)at + done, bytes - done, &count);
 
-		while (count < bytes - done &&
-		       range_gpa(range, (uint64_t)at + done + count, &more) == gpa + count)
-			count += more;
-		count = smaller(count, bytes - done);
 		host->memory_written(host->context, gpa, count);
 	}
+}
+
+/* How many were written: where some of it is no memory, what lies in the pages before. */
+static uint32_t write_run(const struct guest_memory *memory, uint64_t gpa, const uint8_t *from,
+			  uint32_t bytes)
+{
+	uint32_t done = 0;
+	uint32_t count;
+
+	if (!guest_memory_write(memory, gpa, from, bytes))
+		return bytes;
+	for (; done < bytes; done += count) {
+		count = smaller(PAGE_BYTES - (uint32_t)((gpa + done) % PAGE_BYTES), bytes - done);
+		if (guest_memory_write(memory, gpa + done, from + done, count))
+			break;
+	}
+	return done;
 }
 
 int bus_range_write(struct bus_channel *channel, const struct bus_range *range, uint32_t at,
@@ -450,16 +476,17 @@ int bus_range_write(struct bus_channel *channel, const struct bus_range *range, 
 	const struct guest_memory *memory = channel->bus->host->memory;
 	uint32_t done = 0;
 	uint32_t count;
+	uint32_t written;
 
 	assert((uint64_t)at + bytes <= range->bytes);
-	while (done < bytes) {
-		const uint64_t gpa = range_gpa(range, (uint64_t)at + done, &count);
+	for (; done < bytes; done += written) {
+		const uint64_t gpa = range_run(range, (uint64_t)at + done, bytes - done, &count);
 
-		count = smaller(count, bytes - done);
-		if (gpa == GUEST_NOWHERE ||
-		    guest_memory_write(memory, gpa, (const uint8_t *)from + done, count))
+		if (gpa == GUEST_NOWHERE)
 			break;
-		done += count;
+		written = write_run(memory, gpa, (const uint8_t *)from + done, count);
+		if (!written)
+			break;
 	}
 	/* behind all of it: whoever is told waits until what was written can be seen */
 	tell_range_written(channel, range, at, done);

@@ -33,6 +33,9 @@ static const struct read reads[] = {
 	{ .name = "one that is nowhere", .pages = 4, .bytes = 4 * PAGE, .pieces = 2,
 	  .gfn = { 0xa0, 0xa2, NOWHERE_GFN, 0xa4 }, .told_bytes = 2 * PAGE,
 	  .srb_status = SRB_INVALID_REQUEST },
+	{ .name = "one that is nowhere, behind its neighbour", .pages = 4, .bytes = 4 * PAGE,
+	  .pieces = 1, .gfn = { 0xbe, 0xbf, 0xc0, 0xc1 }, .told_bytes = 2 * PAGE,
+	  .srb_status = SRB_INVALID_REQUEST },
 };
 
 static struct live guest;
