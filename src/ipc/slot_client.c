@@ -107,6 +107,15 @@ static void take_rings(struct slot_client *client, short events)
 	}
 }
 
+/* Some have their event in common, which is waited for and taken once. */
+static int event_of(struct slot_client *const *clients, unsigned number)
+{
+	for (unsigned n = 0; n < number; n++)
+		if (clients[n]->answer_fd == clients[number]->answer_fd)
+			return -1;
+	return clients[number]->answer_fd;
+}
+
 /* By the one call of its kind that a machine process keeps. 0: without an end. */
 static int wait_for(struct pollfd *events, unsigned count, uint32_t timeout_us)
 {
@@ -126,7 +135,7 @@ bool slot_clients_sleep(struct slot_client *const *clients, unsigned count, uint
 	set_sleeps(clients, count, 1);
 	for (unsigned n = 0; n < count; n++) {
 		some |= slot_has_reply(clients[n]);
-		events[n] = (struct pollfd){ .fd = clients[n]->answer_fd, .events = POLLIN };
+		events[n] = (struct pollfd){ .fd = event_of(clients, n), .events = POLLIN };
 	}
 	if (!some)
 		rung = wait_for(events, count, timeout_us);
