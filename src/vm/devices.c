@@ -45,6 +45,9 @@ enum { RENEWAL_US = 2000 };
 #define SECONDS_FROM_1601_TO_1970 11644473600ull
 #define UNITS_100NS_PER_S 10000000ull
 
+/* Of the devices' thread: whether it looks at what was left to it without being woken. */
+enum turn { TURN_IS_ON, TURN_FOLLOWS, TURN_ENDED };
+
 struct devices {
 	struct machine *machine;
 	struct bus_host bus_host;
@@ -80,6 +83,7 @@ struct devices {
 	struct file_copy *file_copy;
 	struct video *video; /* NULL: there is none */
 	uint32_t monitor_us; /* how long the thread sleeps at most; 0: until it is woken */
+	enum turn turn; /* atomic */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
 	bool stands;        /* it does; with the lock */
 	pthread_mutex_t lock;
@@ -109,7 +113,14 @@ static void host_memory_written(void *context, uint64_t gpa, size_t bytes)
 	engine_memory_written(((struct machine *)context)->engine, gpa, bytes);
 }
 
-static void host_defer(void *context) { slot_wake(&((struct machine *)context)->devices->block); }
+/* Only who sleeps is woken: during a turn it is enough to say that another one follows. */
+static void host_defer(void *context)
+{
+	struct devices *devices = ((struct machine *)context)->devices;
+
+	if (__atomic_exchange_n(&devices->turn, TURN_FOLLOWS, __ATOMIC_SEQ_CST) == TURN_ENDED)
+		slot_wake(&devices->block);
+}
 
 /* ---- what the partition brings to the bus ---- */
 
@@ -518,18 +529,31 @@ static void devices_turn(struct devices *devices)
 	bus_run(devices->bus);
 }
 
+/* False: somebody wants another one. */
+static bool turn_ends(struct devices *devices)
+{
+	enum turn expected = TURN_IS_ON;
+
+	return __atomic_compare_exchange_n(&devices->turn, &expected, TURN_ENDED, false,
+					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
 	struct machine *machine = devices->machine;
+	uint32_t rest_us;
 	bool failed = false;
 
 	if (machine->options.saved.bytes && !machine->is_forked)
 		go_on_restored(devices);
 	while (!failed && !__atomic_load_n(&devices->stopped, __ATOMIC_ACQUIRE)) {
+		__atomic_store_n(&devices->turn, TURN_IS_ON, __ATOMIC_SEQ_CST);
 		devices_turn(devices);
-		failed = have_failed(devices) ||
-			 !slot_clients_sleep(devices->queue, devices->queues, look_again(devices));
+		rest_us = look_again(devices);
+		failed = have_failed(devices);
+		if (!failed && turn_ends(devices))
+			failed = !slot_clients_sleep(devices->queue, devices->queues, rest_us);
 	}
 	if (!failed)
 		return;
