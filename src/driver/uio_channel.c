@@ -381,8 +381,11 @@ int uio_channel_receive(struct uio_channel *channel, struct umbra_packet *ret, v
 	while ((got = umbra_channel_get(&channel->channel, ret, to, room)) == UMBRA_CHANNEL_NONE) {
 		if (ready <= 0)
 			return ready;
+		if (brief_wait_looks(&channel->brief))
+			continue;
 		ready = sleep_until_interrupt(channel, timeout_ms);
 	}
+	brief_wait_found(&channel->brief);
 	if (got < (int)sizeof(struct share_head))
 		return -EPROTO;
 	if (ret->type != PACKET_COMPLETION && ((struct share_head *)to)->kind == SHARE_PEER &&

@@ -11,6 +11,7 @@
 #include "abi/guid_layout.h"
 #include "abi/share.h"
 #include "guest/umbra_channel.h"
+#include "lib/brief_wait.h"
 
 struct uio_channel {
 	struct umbra_channel channel;
@@ -24,6 +25,7 @@ struct uio_channel {
 	uint32_t window_pages;
 	uint64_t last_transaction;
 	bool peer_is_there, has_look;
+	struct brief_wait brief; /* for the next packet */
 	char place[320]; /* of the device in sysfs */
 	char uio[64];    /* the name of its device */
 };

@@ -83,6 +83,7 @@ struct devices {
 	struct file_copy *file_copy;
 	struct video *video; /* NULL: there is none */
 	uint32_t monitor_us; /* how long the thread sleeps at most; 0: until it is woken */
+	bool is_told; /* atomic: the guest says when it has changed its monitor page */
 	enum turn turn; /* atomic */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
 	bool stands;        /* it does; with the lock */
@@ -139,8 +140,10 @@ int devices_event(void *context, uint32_t connection, uint16_t flag)
 
 void devices_look(struct devices *devices)
 {
-	if (devices)
-		bus_monitor(devices->bus);
+	if (!devices)
+		return;
+	__atomic_store_n(&devices->is_told, true, __ATOMIC_RELAXED);
+	bus_monitor(devices->bus);
 }
 
 static void partition_messages_taken(void *context)
@@ -457,16 +460,21 @@ static void collect_ports(struct devices *devices)
 }
 
 /*
- * How long to sleep now: of a monitor page nobody hears that it has changed. Where nothing comes
- * it is looked at less and less often.
+ * How long to sleep now: of a monitor page nobody hears that it has changed, but from a guest that
+ * tells (devices_look()), until something is found here of which it has not told. Where nothing
+ * comes it is looked at less and less often.
  */
 static uint32_t look_at_monitor(struct devices *devices)
 {
 	const enum bus_monitor found = bus_monitor(devices->bus);
+	const bool is_told = __atomic_load_n(&devices->is_told, __ATOMIC_RELAXED);
 
 	if (found == BUS_MONITOR_NONE)
 		return devices->monitor_us = 0;
-	if (found == BUS_MONITOR_BUSY || !devices->monitor_us)
+	if (found == BUS_MONITOR_BUSY && is_told)
+		__atomic_store_n(&devices->is_told, false, __ATOMIC_RELAXED);
+	if (found == BUS_MONITOR_BUSY || (found == BUS_MONITOR_ASKED && !is_told) ||
+	    !devices->monitor_us)
 		return devices->monitor_us = MONITOR_LEAST_US;
 	if (devices->monitor_us < MONITOR_MOST_US)
 		devices->monitor_us *= 2;

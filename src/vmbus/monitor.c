@@ -83,8 +83,9 @@ enum bus_monitor bus_monitor(struct bus *bus)
 		for (unsigned group = 0; !is_taken && group < GROUPS; group++)
 			bits[group] = take_group(bus, page_gpa, group);
 		is_taken = true;
-		if (__atomic_exchange_n(&channel->told, false, __ATOMIC_ACQ_REL))
-			found = BUS_MONITOR_BUSY;
+		if (__atomic_exchange_n(&channel->told, false, __ATOMIC_ACQ_REL) &&
+		    found != BUS_MONITOR_BUSY)
+			found = BUS_MONITOR_ASKED;
 		if (found == BUS_MONITOR_NONE)
 			found = BUS_MONITOR_QUIET;
 		if (!(bits[id / GROUP_BITS] >> id % GROUP_BITS & 1))

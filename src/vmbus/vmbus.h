@@ -192,10 +192,10 @@ void bus_run(struct bus *bus);
 /*
  * Serves every channel of which the guest's monitor page says that there is something. Nobody tells
  * the host of a change of that page: whoever calls this calls it again, unless it is
- * BUS_MONITOR_NONE, which changes when such a channel opens (host->defer()). BUS_MONITOR_BUSY:
- * there was something, or the guest was told something, to which it may answer.
+ * BUS_MONITOR_NONE, which changes when such a channel opens (host->defer()). BUS_MONITOR_ASKED:
+ * the guest was told something, to which it may answer. BUS_MONITOR_BUSY: there was something.
  */
-enum bus_monitor { BUS_MONITOR_NONE, BUS_MONITOR_QUIET, BUS_MONITOR_BUSY };
+enum bus_monitor { BUS_MONITOR_NONE, BUS_MONITOR_QUIET, BUS_MONITOR_ASKED, BUS_MONITOR_BUSY };
 enum bus_monitor bus_monitor(struct bus *bus);
 
 /*

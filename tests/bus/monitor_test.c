@@ -81,10 +81,12 @@ static void open_anew(uint64_t monitor_gpa)
 int main(void)
 {
 	const struct vmbus_relid end = { { VMBUS_CLOSE, 0 }, RELID };
+	struct bus_channel *channel;
 	uint32_t before;
 
 	fake_create(&fake, 1ull << 40);
-	if (!bus_offer(fake.bus, &service))
+	channel = bus_offer(fake.bus, &service);
+	if (!channel)
 		return 1;
 	contact(MONITOR_GPA);
 	check("nothing to watch before it is open", look(1u << FIRST_BIT) == BUS_MONITOR_NONE);
@@ -102,6 +104,10 @@ int main(void)
 	check("by its own it is", look(1u << FIRST_BIT) == BUS_MONITOR_BUSY && packets == 2);
 	check("the bits are taken", !*pending());
 	check("once", look(0) == BUS_MONITOR_QUIET && !packets);
+	bus_channel_lock(channel);
+	check("the guest is told", !bus_channel_send(channel, PACKET_INBAND, 0, &end, sizeof(end)));
+	bus_channel_unlock(channel);
+	check("and may answer", look(0) == BUS_MONITOR_ASKED && look(0) == BUS_MONITOR_QUIET);
 	fake_message(&fake, &end, sizeof(end));
 	check("a closed one is not watched", look(1u << FIRST_BIT) == BUS_MONITOR_NONE && !packets);
 	*pending() = 0;
