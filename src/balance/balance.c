@@ -9,6 +9,7 @@
 
 #define MIB (1ull << 20)
 #define HORIZON_US (SECOND_US / 2) /* how far growth is looked ahead */
+#define LEAD_US SECOND_US /* and beyond, where there is enough for all: regions take their time */
 #define FORGET_US (8 * SECOND_US) /* in which an estimate falls by most of what it fell short */
 #define FORGET_AHEAD_US SECOND_US /* the same of what was only looked ahead */
 #define TURN_MOST_US SECOND_US /* of a turn that comes late, what counts */
@@ -177,7 +178,9 @@ static void bound(struct known *known, const struct balance_guest *guest)
 	known->low =
 		between(known->working_set + known->working_set / MARGIN_SHARE + MARGIN_MIB * MIB,
 			known->now, most);
-	known->high = between(known->demand + buffer + BESIDE_MIB * MIB, known->low, most);
+	known->high = between(known->demand + buffer + BESIDE_MIB * MIB +
+				      scale(known->rate, LEAD_US, SECOND_US),
+			      known->low, most);
 }
 
 static bool can_move(const struct balance_guest *guest)
