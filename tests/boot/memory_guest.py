@@ -18,7 +18,7 @@ def check(what, good):
 class Guest:
     def __init__(self, name, *options):
         self.name = name
-        self.process = subprocess.Popen([umbra, "run", "--name", name, "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz",
+        self.process = subprocess.Popen([umbra, "run", "--name", name, "--time-limit", "1500", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/memory.cpio.gz",
                                          "--append", "console=ttyS0 quiet memhp_default_state=online", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def hear(self, want):
