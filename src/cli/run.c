@@ -239,6 +239,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "flags", MACHINE_WITHOUT_DEAD_FLAGS },
 						{ "trims", MACHINE_WITHOUT_TRIMS },
 						{ "uses", MACHINE_WITHOUT_USES },
+						{ "slots", MACHINE_WITHOUT_SLOTS },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, sharing, or open=N");
@@ -247,7 +248,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 		return error;
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
-			 "say words, shortcuts, pages, victims, flags, trims, uses");
+			 "say words, shortcuts, pages, victims, flags, trims, uses, slots");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)

@@ -106,7 +106,7 @@ static const char run_help[] =
 	"it was is said.\n"
 	"--debug-mmu spaces,tables,batches,sharing,open=N leaves such parts of shadow paging out, "
 	"--debug-code\n"
-	"words,shortcuts,pages,victims,flags,trims,uses such parts of translated code: "
+	"words,shortcuts,pages,victims,flags,trims,uses,slots such parts of translated code: "
 	"docs/engine.md.\n"
 	"--debug-copies looks at every instruction again that a guest's was translated to; one "
 	"that is wrong ends the machine.\n"

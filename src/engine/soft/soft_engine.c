@@ -63,7 +63,7 @@ static uint64_t frames_of(const struct soft_engine *engine)
 
 struct list { void **at; size_t bytes; };
 
-enum { LISTS = 14 };
+enum { LISTS = 17 };
 
 /* Everything beside the code whose size the budget or the guest's memory says. */
 static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
@@ -80,6 +80,9 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->kept, CODE_REGIONS * budget->region_kept_bytes },
 		{ (void **)&engine->hash, HASH_BUCKETS * sizeof(*engine->hash) },
 		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
+		{ (void **)&engine->slot_names, JUMP_SLOTS * sizeof(*engine->slot_names) },
+		{ (void **)&engine->slot_buckets, SLOT_BUCKETS * sizeof(*engine->slot_buckets) },
+		{ (void **)&engine->empty_slots, JUMP_SLOTS * sizeof(*engine->empty_slots) },
 		{ (void **)&engine->translation, soft_translation_bytes() },
 		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
 		{ (void **)&engine->page_blocks, frames_of(engine) * sizeof(*engine->page_blocks) },
@@ -183,7 +186,8 @@ static int copy_piece(const struct soft_engine *engine, int code_fd, size_t from
  */
 static int copy_code(const struct soft_engine *engine, int code_fd)
 {
-	int error = copy_piece(engine, code_fd, 0, CODE_THUNK_BYTES);
+	int error = copy_piece(engine, code_fd, 0,
+			       CODE_SLOT_STUBS + engine->slot_count * SLOT_STUB_BYTES);
 
 	for (unsigned n = 0; n < CODE_REGIONS && !error; n++)
 		error = copy_piece(engine, code_fd, engine->regions[n].start,
@@ -302,6 +306,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->takes_shortcuts = !(options->without & ENGINE_WITHOUT_SHORTCUTS);
 	engine->recalls_pages = !(options->without & ENGINE_WITHOUT_PAGES);
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
+	engine->uses_slots = !(options->without & ENGINE_WITHOUT_SLOTS);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
 	engine->evicts_by_use = !(options->without & ENGINE_WITHOUT_USES);
 	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;
@@ -358,10 +363,12 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_indirect = first->thunk_indirect;
 		cpu->thunk_floating = first->thunk_floating;
 		cpu->thunk_way_out = first->thunk_way_out;
+		cpu->thunk_slot = first->thunk_slot;
 	} else if (!soft->enter) {
 		soft_make_thunks(soft, cpu);
 		soft_note_thunks(soft);
 	}
+	soft_make_slots(cpu);
 	assert(soft->cpu_count < MAX_CPUS);
 	soft->cpus[soft->cpu_count++] = cpu;
 	return &cpu->base;

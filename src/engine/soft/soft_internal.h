@@ -119,8 +119,19 @@ struct code_link;
 struct code_region;
 struct translation;
 
-/* code/code.h: the code cache begins with thunks, regions follow. */
-enum { CODE_THUNK_BYTES = 8192, CODE_REGIONS = 32, HISTORY_ENTRIES = 1 << 18 };
+/* Jumps of kernel code to known addresses: code/jump_slot.c. */
+enum { JUMP_SLOTS = 1 << 14, SLOTS_OF_A_PART = 64, NO_JUMP_SLOT = JUMP_SLOTS };
+enum { SLOT_STUB_BYTES = 16, SLOT_BUCKETS = 2 * JUMP_SLOTS };
+/* in_word: of the guest's flags, when it is taken. */
+struct jump_slot_name { uint64_t rip; uint16_t mode; bool in_word; };
+
+/* code/code.h: the code cache begins with thunks and the stubs of slots, regions follow. */
+enum {
+	CODE_SLOT_STUBS = 8192,
+	CODE_THUNK_BYTES = CODE_SLOT_STUBS + JUMP_SLOTS * SLOT_STUB_BYTES,
+	CODE_REGIONS = 32,
+	HISTORY_ENTRIES = 1 << 18
+};
 
 /* What has become of a block (code/block_history.c). NONE: it lives. */
 enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
@@ -202,9 +213,10 @@ struct soft_cpu {
 	 * is next.
 	 */
 	uint64_t jump_key[2];
+	const uint64_t *slot_base; /* of jumps backwards: slots[], after a kick empty_slots[] */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
-		*thunk_indirect, *thunk_floating, *thunk_way_out;
+		*thunk_indirect, *thunk_floating, *thunk_way_out, *thunk_slot;
 	/* at a way out of hot code (code/late.c): the host's flags, as flags_word; r10, r11 */
 	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
@@ -223,6 +235,8 @@ struct soft_cpu {
 	struct jump_counters jumps;
 	struct known_page known_pages[KNOWN_PAGES];
 	struct jump_entry jump_victims[JUMP_VICTIMS];
+	uint64_t slots[JUMP_SLOTS];
+	bool slots_used[JUMP_SLOTS / SLOTS_OF_A_PART]; /* something was filled in there */
 	bool in_user_view;         /* the view that soft_select_view() has set */
 	uint64_t bounce_gva;
 	struct memory_site *bounce_site;
@@ -305,6 +319,11 @@ struct soft_engine {
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
 	bool keeps_victims;   /* soft_cpu.jump_victims */
+	bool uses_slots;      /* code/jump_slot.c, and the next four */
+	struct jump_slot_name *slot_names;
+	uint16_t *slot_buckets; /* number + 1, by name */
+	uint64_t *empty_slots;  /* the stubs */
+	uint32_t slot_count;
 	bool drops_dead_flags; /* translate_find_live_flags() */
 	bool evicts_by_use;    /* code/eviction.c */
 	uint32_t tables_left_open; /* of a space */

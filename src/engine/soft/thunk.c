@@ -140,6 +140,7 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_indirect = emit_thunk(engine, &emitter, (void *)soft_indirect_miss, THUNK_PLAIN);
 	cpu->thunk_floating = emit_thunk(engine, &emitter, (void *)soft_floating_miss, THUNK_PLAIN);
 	cpu->thunk_way_out = emit_thunk(engine, &emitter, (void *)soft_way_out, THUNK_FLAGS);
+	cpu->thunk_slot = emit_thunk(engine, &emitter, (void *)soft_slot_miss, THUNK_FLAGS);
 	engine->signal = emit_thunk(engine, &emitter, (void *)soft_signal, THUNK_SIGNAL);
 	emit_refresh(engine, &emitter);
 	at = emitter.out;
@@ -161,5 +162,5 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	}
 	emit8(&emitter, 0xc3);
 	engine->leave = engine->code_run + (at - engine->code_write);
-	assert(emitter.out <= engine->code_write + CODE_THUNK_BYTES);
+	assert(emitter.out <= engine->code_write + CODE_SLOT_STUBS);
 }

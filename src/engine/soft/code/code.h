@@ -16,6 +16,7 @@
  *   links        of a block: its jumps to blocks of the same page, and what they were before
  *   jump cache   of each processor, by gva: where translated code finds one; behind it C finds
  *                those that others have displaced
+ *   jump slots   of each processor: the same for a kernel's jumps to known addresses (jump_slot.c)
  *
  * A region's life (region.c): it is open, one at a time; full; closed, when the one that is to be
  * filled before it is opened: nothing leads to it any more; and reused when every processor has
@@ -308,6 +309,25 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end);
 void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode);
 /* No jump is found any more: the next exit comes to the dispatcher. From any thread. */
 void soft_leave_mode(struct soft_cpu *cpu);
+
+/* jump_slot.c */
+/*
+ * Under the lock: the number of what leads to rip in this mode, where the flags are in the word or
+ * the host's; NO_JUMP_SLOT: there are no more.
+ */
+uint32_t soft_jump_slot(struct soft_engine *engine, uint64_t rip, uint32_t mode, bool in_word);
+/* Of a processor that is being made. */
+void soft_make_slots(struct soft_cpu *cpu);
+/* None leads anywhere, now that the kernel's jumps are flushed. */
+void soft_empty_slots(struct soft_cpu *cpu);
+/* The same of those that lead to host addresses from first on; from any thread but for some. */
+void soft_empty_slots_to(struct soft_cpu *cpu, uint64_t first, uint64_t bytes);
+/* The same of this address. */
+void soft_empty_slots_at(struct soft_cpu *cpu, uint64_t rip, uint32_t mode);
+/* The thunk of their stubs: what to go on with. */
+void *soft_slot_miss(struct soft_cpu *cpu, uint64_t unused, uint64_t slot);
+/* While nobody else executes. */
+void check_jump_slots(const struct soft_cpu *cpu);
 
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);

@@ -203,8 +203,10 @@ void soft_enter_mode(struct soft_cpu *cpu, uint32_t mode)
 
 	/* who kicks takes them away afterwards */
 	if (__atomic_load_n(&cpu->jump_key[0], __ATOMIC_RELAXED) == kernel &&
-	    __atomic_load_n(&cpu->jump_key[1], __ATOMIC_RELAXED) == user)
+	    __atomic_load_n(&cpu->jump_key[1], __ATOMIC_RELAXED) == user &&
+	    __atomic_load_n(&cpu->slot_base, __ATOMIC_RELAXED) == cpu->slots)
 		return;
+	__atomic_store_n(&cpu->slot_base, cpu->slots, __ATOMIC_RELAXED);
 	__atomic_store_n(&cpu->jump_key[0], kernel, __ATOMIC_RELAXED);
 	__atomic_store_n(&cpu->jump_key[1], user, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->kick, __ATOMIC_SEQ_CST))
@@ -215,6 +217,7 @@ void soft_leave_mode(struct soft_cpu *cpu)
 {
 	for (unsigned user = 0; user < 2; user++)
 		__atomic_store_n(&cpu->jump_key[user], cpu->engine->no_key, __ATOMIC_RELAXED);
+	__atomic_store_n(&cpu->slot_base, cpu->engine->empty_slots, __ATOMIC_RELAXED);
 }
 
 /* Those that lead to [first, first + bytes). */
@@ -231,6 +234,7 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 
 	forget_among(cpu->jump_cache, JUMP_CACHE_ENTRIES, first, end - begin);
 	forget_among(cpu->jump_victims, JUMP_VICTIMS, first, end - begin);
+	soft_empty_slots_to(cpu, first, end - begin);
 }
 
 static void check_entries(const struct soft_cpu *cpu, const struct jump_entry *entries,
@@ -253,4 +257,5 @@ void check_jump_cache(const struct soft_cpu *cpu)
 {
 	check_entries(cpu, cpu->jump_cache, JUMP_CACHE_ENTRIES);
 	check_entries(cpu, cpu->jump_victims, JUMP_VICTIMS);
+	check_jump_slots(cpu);
 }

@@ -91,6 +91,8 @@ static bool is_empty(const struct shadow *shadow)
 void space_forget_jumps(struct mmu *mmu, struct address_space *space)
 {
 	space->epoch = ++mmu->epochs;
+	if (space == mmu->spaces)
+		soft_empty_slots(mmu->cpu);
 	soft_leave_mode(mmu->cpu);
 }
 

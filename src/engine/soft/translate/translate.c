@@ -156,8 +156,7 @@ static void emit_insns(struct translation *translation)
 	/* a group in whose middle a block ended would lead its parts past their lookups */
 	assert(!group && !translation->grouped && !translation->stack_bytes);
 	if (!translation->ended && translation->next_straddles) {
-		translate_save_flags(translation);
-		translate_exit_constant(translation, translate_after_insn(translation));
+		translate_leave_page(translation, translate_after_insn(translation));
 	} else if (!translation->ended) {
 		translate_exit_direct(translation, translate_after_insn(translation));
 	}

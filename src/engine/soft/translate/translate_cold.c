@@ -110,6 +110,9 @@ static void cold_chain(struct translation *translation, struct cold *cold)
 	uint8_t *link = cold->from[0];
 	uint8_t *home = emitter->out;
 
+	if (cold->kind == COLD_POLL && !translate_same_page(translation, cold->target) &&
+	    translate_exit_by_slot(translation, cold->target, cold->flags_in_word))
+		return;
 	/* backwards or to another page: look at the kick without touching flags */
 	if (cold->kind == COLD_POLL) {
 		emit_mov(emitter, R11, RCX);

@@ -83,6 +83,27 @@ void translate_exit_constant(struct translation *translation, uint64_t target)
 	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_miss));
 }
 
+bool translate_exit_by_slot(struct translation *translation, uint64_t target, bool in_word)
+{
+	enum { JMP = 4 };
+	struct soft_engine *engine = translation->engine;
+	uint32_t slot;
+
+	if (!engine->uses_slots || translation->mode & ~(uint32_t)(MODE_FPU_OFF | MODE_AVX_OFF))
+		return false;
+	slot = soft_jump_slot(engine, target, translation->mode, in_word);
+	if (slot == NO_JUMP_SLOT)
+		return false;
+	if (target > translation->at->rip) {
+		emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, slots[slot]));
+		return true;
+	}
+	emit_load(out(translation), R11, CPU(slot_base));
+	emit_rm(out(translation), OP32(0xff), JMP,
+		mem(R11, (int32_t)(slot * sizeof(*engine->empty_slots))));
+	return true;
+}
+
 /* To the address in r11, at that level. Flags are in flags_word. */
 void translate_exit_indirect(struct translation *translation, bool user)
 {
@@ -180,6 +201,14 @@ void translate_jump_out(struct translation *translation, uint64_t target)
 	cold->from[0] = emit_jmp(out(translation));
 }
 
+void translate_leave_page(struct translation *translation, uint64_t target)
+{
+	if (translate_exit_by_slot(translation, target, translation->word_flags))
+		return;
+	translate_save_flags(translation);
+	translate_exit_constant(translation, target);
+}
+
 /* An unconditional exit to a known target. */
 void translate_exit_direct(struct translation *translation, uint64_t target)
 {
@@ -189,8 +218,7 @@ void translate_exit_direct(struct translation *translation, uint64_t target)
 		return;
 	}
 	if (!translate_same_page(translation, target)) {
-		translate_save_flags(translation);
-		translate_exit_constant(translation, target);
+		translate_leave_page(translation, target);
 		return;
 	}
 	translate_jump_out(translation, target);

@@ -192,6 +192,11 @@ void translate_copy_registers(struct translation *translation);
 void translate_miss(struct translation *translation);
 void translate_exit_constant(struct translation *translation, uint64_t target);
 /*
+ * From t->at to a target in another page, of a kernel's 64-bit code, by a slot; in_word: where the
+ * flags are. False: not so, or there are no more slots.
+ */
+bool translate_exit_by_slot(struct translation *translation, uint64_t target, bool in_word);
+/*
  * A jump by displacement whose target is not canonical: C says so, where it is. Of code that floats
  * soft_floating_miss() does.
  */
@@ -200,6 +205,8 @@ bool translate_leaves_addresses(const struct translation *translation,
 bool translate_same_page(const struct translation *translation, uint64_t target);
 void translate_align_rel32(struct translation *translation, unsigned opcode_bytes);
 void translate_exit_indirect(struct translation *translation, bool user);
+/* To a known target that another block has. */
+void translate_leave_page(struct translation *translation, uint64_t target);
 void translate_exit_direct(struct translation *translation, uint64_t target);
 void translate_loop_back(struct translation *translation);
 bool translate_is_plain_loop(const struct translation *translation, uint64_t target);

@@ -73,6 +73,18 @@ static void add_poll(struct translation *translation, const struct cold *cold)
 	add_chain(translation, cold, emit_jmp(emitter));
 }
 
+/* To another page, if that takes no more than a stub would. */
+static bool leave_page(struct translation *translation, const struct cold *cold)
+{
+	const uint8_t *begin = out(translation)->out;
+
+	translation->at = &translation->insns[cold->insn];
+	if (!translate_exit_by_slot(translation, cold->target, cold->flags_in_word))
+		return false;
+	set_jump(cold->from[0], begin);
+	return true;
+}
+
 static void add_ways_of(struct translation *translation, const struct cold *cold)
 {
 	bool within_page = translate_same_page(translation, cold->target);
@@ -82,6 +94,8 @@ static void add_ways_of(struct translation *translation, const struct cold *cold
 	} else if (cold->kind == COLD_CHAIN) {
 		assert(within_page);
 		add_chain(translation, cold, cold->from[0]);
+	} else if (cold->kind == COLD_POLL && leave_page(translation, cold)) {
+		return;
 	} else if (cold->kind == COLD_KICKED) {
 		add_kicked(translation, cold, cold->from[0]);
 	} else {
