@@ -110,6 +110,7 @@ enum { REGION_MARKS = 4096 };
 
 struct code_region {
 	size_t start, used;           /* offsets in the code cache */
+	size_t touched;               /* up to there the host has been asked for pages: touch.c */
 	uint32_t blocks, maps, kept, links; /* how many are used of its part of each list */
 	uint32_t times_reused;
 	bool closed;
@@ -226,6 +227,9 @@ void soft_give_back_regions(struct soft_engine *engine);
 size_t soft_code_used(const struct soft_engine *engine);
 /* 1, while nobody else executes. */
 void check_regions(const struct soft_engine *engine);
+
+/* touch.c; under the lock: the open region has pages for what is made next */
+void soft_touch_ahead(struct soft_engine *engine);
 
 /* eviction.c; under the lock, but for soft_note_use() */
 /* A block that was made. */

@@ -33,9 +33,12 @@ static bool has_room(const struct soft_engine *engine, const struct code_region 
 
 void soft_make_regions(struct soft_engine *engine)
 {
-	for (uint32_t n = 0; n < CODE_REGIONS; n++)
-		engine->regions[n].start = engine->regions[n].used =
-			CODE_THUNK_BYTES + n * engine->budget.region_bytes;
+	for (uint32_t n = 0; n < CODE_REGIONS; n++) {
+		struct code_region *region = &engine->regions[n];
+
+		region->start = CODE_THUNK_BYTES + n * engine->budget.region_bytes;
+		region->used = region->touched = region->start;
+	}
 	engine->next_region = 1;
 	engine->hand = CODE_REGIONS - 1;
 }
@@ -196,12 +199,13 @@ static void prepare_next(struct soft_engine *engine)
 
 bool soft_make_room(struct soft_engine *engine)
 {
-	if (has_room(engine, soft_open_region(engine)))
-		return true;
-	if (!is_left(engine, &engine->regions[engine->next_region]))
-		return false;
-	open_region(engine, engine->next_region);
-	prepare_next(engine);
+	if (!has_room(engine, soft_open_region(engine))) {
+		if (!is_left(engine, &engine->regions[engine->next_region]))
+			return false;
+		open_region(engine, engine->next_region);
+		prepare_next(engine);
+	}
+	soft_touch_ahead(engine);
 	return true;
 }
 
@@ -234,6 +238,7 @@ static void give_back_region(struct soft_engine *engine, uint32_t number)
 	give_back(&engine->links[number * links], links * sizeof(*engine->links), MADV_DONTNEED);
 	give_back(&engine->kept[number * kept], kept, MADV_DONTNEED);
 	empty_region(region, true);
+	region->touched = region->start;
 }
 
 void soft_give_back_regions(struct soft_engine *engine)

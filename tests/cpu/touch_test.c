@@ -1,0 +1,84 @@
+/*
+ * How often the host is asked for a page of the code cache, by counts: a guest of BLOCKS blocks
+ * that runs once. With pages that are touched ahead (code/touch.c) each is asked for once, and
+ * without, which is the control, once more for the view that is executed.
+ */
+#include <sys/resource.h>
+
+#include "bare_guest.h"
+
+enum {
+	RAM_BYTES = 4 << 20,
+	CODE = 0x100000,
+	BLOCK_GUEST_BYTES = 8,
+	BLOCKS = 32768,
+	STACK = 0x1f0000
+};
+
+static bool touches = true;
+
+void __real_soft_touch_ahead(struct soft_engine *engine);
+void __wrap_soft_touch_ahead(struct soft_engine *engine);
+void __wrap_soft_touch_ahead(struct soft_engine *engine)
+{
+	if (touches)
+		__real_soft_touch_ahead(engine);
+}
+
+/* Each block: jmp to the next. */
+static void make_code(void)
+{
+	static const uint8_t block[BLOCK_GUEST_BYTES] = { 0xeb, BLOCK_GUEST_BYTES - 2 };
+
+	for (unsigned n = 0; n < BLOCKS; n++)
+		memcpy(ram + CODE + n * BLOCK_GUEST_BYTES, block, sizeof(block));
+	ram[CODE + BLOCKS * BLOCK_GUEST_BYTES] = HLT;
+}
+
+static long faults(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return usage.ru_minflt;
+}
+
+/* Faults of a run; *ret_pages: how many pages of code there are then. */
+static long run(size_t *ret_pages)
+{
+	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
+	struct engine_state state = { .nmi_pending = false };
+	long before;
+	long taken;
+
+	begin_flat_long_mode(&state.x86, TABLES);
+	state.x86.rip = CODE;
+	state.x86.rflags = 2;
+	state.x86.gpr[4] = STACK;
+	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	before = faults();
+	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
+		abort();
+	taken = faults() - before;
+	*ret_pages = soft_code_used((const struct soft_engine *)guest.engine) / PAGE_BYTES;
+	end(guest);
+	return taken;
+}
+
+int main(void)
+{
+	enum { LEAST_PAGES = 256 };
+	size_t pages;
+	long with, without;
+
+	make_ram(RAM_BYTES);
+	make_code();
+	run(&pages); /* what the process itself touches first */
+	with = run(&pages);
+	touches = false;
+	without = run(&pages);
+	printf("faults for %zu pages of code: %ld, and %ld without\n", pages, with, without);
+	expect(pages >= LEAST_PAGES, "there is code enough");
+	expect(with + (long)pages / 2 < without, "each page is asked for once");
+	return failures != 0;
+}
