@@ -46,8 +46,9 @@ def part_stress():
     tried = 0
     for name in rows:
         said, status = guest("cd /tmp && stress-ng --%s 4 --timeout %ds --verify --oomable --metrics-brief 2>&1" % (name, each), 300 + 20 * each)
-        # 0: passed, 3: cannot be started here, 4: not implemented on this kernel or processor
-        check("stress-ng --%s" % name, status in (0, 3, 4) and "fail:" not in said, status, said[-1500:])
+        # 0: passed, 3: cannot be started here, 4: not implemented on this kernel or processor; some it begins only where told that they may hang any kernel
+        left_out = "disabled '%s'" % name in said
+        check("stress-ng --%s" % name, left_out or status in (0, 3, 4) and "fail:" not in said, status, said[-1500:])
         tried += status == 0
     print("stress-ng: %d of %d stressors ran, %d s each" % (tried, len(rows), each), flush=True)
     check("most of them can run", tried > len(rows) * 2 // 3, tried)
