@@ -197,6 +197,15 @@ static void drop_trace(struct control *control, const struct control_peer *peer)
 	trace->has_changed = true;
 }
 
+static void drop_advice(struct control *control, const struct control_peer *peer)
+{
+	if (control->adviser != peer)
+		return;
+	control->adviser = NULL;
+	control->advice_bytes = 0;
+	control->advice_is_dropped = true;
+}
+
 /* One that holds the machine lets it go. A save that runs is ended by control_save_ended(). */
 static enum control_wish hang_up(struct control *control, struct control_peer *peer)
 {
@@ -221,11 +230,7 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 	drop_freeze(control, peer);
 	if (control_drop_door(control, peer))
 		control->fork_end_is_due = true;
-	if (control->adviser == peer) {
-		control->adviser = NULL;
-		control->advice_bytes = 0;
-		return WISH_ADVICE;
-	}
+	drop_advice(control, peer);
 	if (held)
 		control->save = SAVE_NONE;
 	return held || was_suspended ? WISH_RESUME : WISH_NOTHING;
@@ -789,6 +794,9 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		control->fork_end_is_due = false;
 		wish(context, WISH_FORK_ENDED);
 	}
+	if (control->advice_is_dropped)
+		wish(context, WISH_ADVICE);
+	control->advice_is_dropped = false;
 	if (control->thaw_is_due)
 		wish(context, WISH_THAW);
 	control->thaw_is_due = false;

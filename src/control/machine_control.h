@@ -221,6 +221,7 @@ struct control {
 	uint64_t memory_bytes; /* of the last WISH_MEMORY */
 	uint64_t advice_bytes; /* of the last WISH_ADVICE */
 	struct control_peer *adviser;
+	bool advice_is_dropped; /* the adviser is gone, and the machine was not told yet */
 	/* of memory, and of disks, still to come; NULL: nothing */
 	const _Atomic uint64_t *remote_bytes, *remote_disk_bytes;
 	int occupied_fd[CONTROL_OCCUPIED_FDS]; /* for who watches; the first -1: there are none */

@@ -560,6 +560,25 @@ static void watched(void)
 	       "advise 77 memory 5 advise 0 ");
 }
 
+/* Whoever holds a machine and has advised it is both no more when it is gone. */
+static void advised_and_held(void)
+{
+	struct running running = start(good_machine);
+	FILE *peer = connect_to();
+
+	expect("advise", answers(peer, "{\"id\":1,\"do\":\"advise\",\"bytes\":77}\n", "ok"));
+	expect("a save", takes_save(peer, "ok"));
+	fclose(peer);
+	expect("it goes on, without advice",
+	       has_said(running, "advise 77 save advise 0 resume "));
+	peer = connect_to();
+	expect("another can save it", takes_save(peer, "ok"));
+	fclose(peer);
+	stop();
+	finish("a machine that is advised and held by one", running, BROKER_ENDED,
+	       "advise 77 save advise 0 resume save resume ");
+}
+
 /* Who was narrowed advises and hears, and nothing else, whatever he asks. */
 static void narrowed(void)
 {
@@ -1047,6 +1066,7 @@ int main(void)
 	proper();
 	memory();
 	watched();
+	advised_and_held();
 	narrowed();
 	registers();
 	nonsense();
