@@ -90,6 +90,7 @@ static void peer_begin(struct control_peer *peer, int fd)
 	peer->line_used = peer->out_at = peer->out_used = 0;
 	peer->wants_registers = peer->watches = peer->is_behind = peer->is_narrow = false;
 	peer->kit_fds = 0;
+	peer->has_lost = false;
 }
 
 void control_init(struct control *control, int listener, const char *description)
@@ -631,6 +632,8 @@ static enum control_wish begin_narrow(struct control *control, struct control_pe
 static int take_brought(struct control *control, struct control_peer *peer,
 			const struct control_request *request, enum control_wish wish)
 {
+	if (wish != WISH_FORKS && control_has_lost(peer))
+		return -EMFILE;
 	switch (wish) {
 	case WISH_LAYER: return control_take_layer(control, peer, request);
 	case WISH_CHAIN: return control_take_chain(control, peer, request);
@@ -701,6 +704,12 @@ static enum control_wish take_line(struct control *control, struct control_peer 
 	return wish;
 }
 
+static void lose(struct control_peer *peer, int fd)
+{
+	close(fd);
+	peer->has_lost |= !peer->is_narrow;
+}
+
 /* As read(); descriptors that come along are kept for a fork, as many as it can have. */
 static ssize_t receive(const struct control *control, struct control_peer *peer)
 {
@@ -727,8 +736,10 @@ static ssize_t receive(const struct control *control, struct control_peer *peer)
 		if (!peer->is_narrow && peer->kit_fds < FORK_CHILDREN * control->kit_fds)
 			peer->room->kits[peer->kit_fds++] = fd;
 		else
-			close(fd);
+			lose(peer, fd);
 	}
+	/* this process may have no more of them */
+	peer->has_lost |= n > 0 && message.msg_flags & MSG_CTRUNC;
 	return n;
 }
 

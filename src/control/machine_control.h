@@ -142,6 +142,7 @@ struct control_peer {
 	size_t out_at, out_used;
 	char save_id[CONTROL_ID_BYTES]; /* of the request whose save, or fork, it is */
 	unsigned kit_fds;
+	bool has_lost; /* descriptors that it has brought: there were too many */
 	char look_id[CONTROL_ID_BYTES]; /* of the one that waits for registers */
 	bool wants_registers;
 	char watch_id[CONTROL_ID_BYTES];

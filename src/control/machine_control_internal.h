@@ -22,6 +22,8 @@ bool control_send_with(const struct control_peer *peer, const char *line, size_t
 
 /* What the connection has brought for children: kits; layers, which the disk process may have. */
 void control_drop_kits(struct control_peer *peer);
+/* What is left would be taken for what was lost: none of it is used. */
+bool control_has_lost(struct control_peer *peer);
 void control_drop_layers(struct control *control, const struct control_peer *peer);
 void control_close_layers(struct control *control);
 /* Its fork, if the machine was not told of it yet. */

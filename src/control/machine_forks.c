@@ -13,6 +13,15 @@ void control_drop_kits(struct control_peer *peer)
 {
 	while (peer->kit_fds)
 		close(peer->room->kits[--peer->kit_fds]);
+	peer->has_lost = false;
+}
+
+bool control_has_lost(struct control_peer *peer)
+{
+	if (!peer->has_lost)
+		return false;
+	control_drop_kits(peer);
+	return true;
 }
 
 /* Those whose files the disk process has are closed already. */
@@ -129,14 +138,15 @@ enum control_wish control_begin_fork(struct control *control, struct control_pee
 
 	if (!control->can_fork)
 		error = -EOPNOTSUPP;
+	else if (control_has_lost(peer))
+		error = -EMFILE;
 	else if (peer->kit_fds && !may_copy_secrets(control, request))
 		error = -EPERM;
 	else if (control->save || control->forks || control->freezes || control->ask.runs ||
 		 (control->layers_of && control->layers_of != peer))
 		error = -EBUSY; /* an answer that is to come is not the child's to give */
 	else if (!parse_parent(control_text(request, "parent"), &control->after_fork) ||
-		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds ||
-		 peer->kit_fds / control->kit_fds > FORK_CHILDREN)
+		 (!peer->kit_fds && !control->layers) || peer->kit_fds % control->kit_fds)
 		error = -EINVAL;
 	if (!error && control_number(request, "asked"))
 		error = control_begin_wish(control, control_number(request, "asked"),

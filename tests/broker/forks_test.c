@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -364,6 +365,35 @@ static void lying_disk(void)
 	close(held);
 }
 
+/* Fewer children than were asked for are none; then those that there can be are brought again. */
+static void too_many_kits(void)
+{
+	pid_t broker = start(says_it_stands, 0);
+	FILE *peer = connect_to();
+	static int held[FORK_CHILDREN + 1], ready[FORK_CHILDREN + 1];
+	bool are_closed = true;
+	int kept, last;
+	char byte;
+
+	for (unsigned n = 0; n <= FORK_CHILDREN; n++)
+		ready[n] = bring_kit(peer, &held[n]);
+	ask_fork(peer, "keep");
+	expect("too many kits for one moment", hears(peer, "\"errno\":24"));
+	for (unsigned n = 0; n <= FORK_CHILDREN; n++) {
+		are_closed &= is_closed(held[n]);
+		close(ready[n]);
+	}
+	expect("none of them is anybody's", are_closed);
+	last = bring_kit(peer, &kept);
+	ask_fork(peer, "keep");
+	expect("one that comes afterwards is", read(ask_sockets[1], &byte, 1) == 1);
+	kill_it();
+	finish("more kits than a fork can have", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(kept);
+	close(last);
+}
+
 /* Its answer would come from the child, whose broker has not asked. */
 static void while_it_freezes(void)
 {
@@ -711,6 +741,7 @@ int main(void)
 	snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/umbra-forks-test-%d",
 		 (int)getpid());
 	signal(SIGPIPE, SIG_IGN);
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ .rlim_cur = FORK_FDS, .rlim_max = FORK_FDS });
 	alarm(300);
 	make_high_pipe(has_begun);
 	make_high_pipe(wish_ends);
@@ -719,6 +750,7 @@ int main(void)
 	lying_machines();
 	lying_disk();
 	refusal();
+	too_many_kits();
 	while_it_freezes();
 	narrowing();
 	layers_of_another();
