@@ -20,6 +20,7 @@
 #include "ipc/block.h"
 #include "ipc/connection_slots.h"
 #include "ipc/spawn.h"
+#include "lib/write_all.h"
 #include "process/broker.h"
 #include "process/mains.h"
 #include "process/plan.h"
@@ -124,10 +125,8 @@ static int mark_rings(int rings_fd, enum forked_as as)
 {
 	const uint32_t word = as;
 
-	return pwrite(rings_fd, &word, sizeof(word), offsetof(struct broker_memory, forked_as)) ==
-			       sizeof(word)
-		       ? 0
-		       : -errno;
+	return write_all_at(rings_fd, &word, sizeof(word),
+			    offsetof(struct broker_memory, forked_as));
 }
 
 /* Behind those of its cards; name: NULL: of one that never runs. */

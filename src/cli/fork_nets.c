@@ -11,6 +11,7 @@
 #include "cli.h"
 #include "ipc/net_card.h"
 #include "control/names.h"
+#include "lib/write_all.h"
 
 enum { MAC_TEXT_BYTES = 18 };
 
@@ -134,12 +135,15 @@ static int make_card(struct child_nets *nets, unsigned n, int kit[KIT_CARD_FDS])
 	const off_t mac_at = offsetof(struct net_card_memory, mac);
 	int bell[2];
 	int answer[2];
+	int error;
 
 	nets->card[n] = spawn_share("umbra-card", sizeof(struct net_card_memory));
 	if (nets->card[n] < 0)
 		return nets->card[n];
-	if (pwrite(nets->card[n], nets->plan.card[n].mac, NET_MAC_BYTES, mac_at) != NET_MAC_BYTES ||
-	    pipe2(bell, O_CLOEXEC | O_NONBLOCK) || pipe2(answer, O_CLOEXEC | O_NONBLOCK))
+	error = write_all_at(nets->card[n], nets->plan.card[n].mac, NET_MAC_BYTES, mac_at);
+	if (error)
+		return error;
+	if (pipe2(bell, O_CLOEXEC | O_NONBLOCK) || pipe2(answer, O_CLOEXEC | O_NONBLOCK))
 		return -errno;
 	nets->bell[n] = bell[0];
 	nets->answer[n] = answer[1];

@@ -13,6 +13,7 @@
 
 #include "control/names.h"
 #include "lib/check.h"
+#include "lib/write_all.h"
 #include "fork_source.h"
 
 struct file_head { char magic[8]; uint64_t process, started; };
@@ -47,8 +48,8 @@ static int copy_front(struct fork_source *source, int fd)
 		const size_t bytes = left < sizeof(data) ? (size_t)left : sizeof(data);
 
 		error = fork_source_read(source, at, data, bytes);
-		if (!error && pwrite(fd, data, bytes, (off_t)at) != (ssize_t)bytes)
-			error = -EIO;
+		if (!error)
+			error = write_all_at(fd, data, bytes, (off_t)at);
 		at += bytes;
 	}
 	return error;

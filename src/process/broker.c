@@ -23,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/write_all.h"
 #include "pager_left.h"
 #include "sanitized.h"
 
@@ -699,13 +700,16 @@ int broker_make_rings(int ret[3])
 {
 	const off_t generation_at = offsetof(struct broker_memory, generation);
 	uint8_t generation[sizeof(((struct broker_memory *)NULL)->generation)];
+	int error;
 
 	ret[0] = spawn_share("umbra-rings", sizeof(struct broker_memory));
 	if (ret[0] < 0)
 		return ret[0];
-	if (getrandom(generation, sizeof(generation), 0) != sizeof(generation) ||
-	    pwrite(ret[0], generation, sizeof(generation), generation_at) != sizeof(generation))
-		return -errno;
+	if (getrandom(generation, sizeof(generation), 0) != sizeof(generation))
+		return -EIO;
+	error = write_all_at(ret[0], generation, sizeof(generation), generation_at);
+	if (error)
+		return error;
 	ret[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ret[2] = eventfd(0, EFD_CLOEXEC);
 	return ret[1] < 0 || ret[2] < 0 ? -errno : 0;

@@ -23,6 +23,7 @@
 #include "ipc/share_port.h"
 #include "keeper.h"
 #include "layer.h"
+#include "lib/write_all.h"
 #include "mains.h"
 #include "outcome.h"
 #include "pager_left.h"
@@ -130,9 +131,9 @@ static int cards_make(struct start *start)
 		if (memory < 0)
 			return memory;
 		start->grants.fd[GRANT_CARDS + n] = memory;
-		if (pwrite(memory, nets->card[n].mac, NET_MAC_BYTES, mac_at) != NET_MAC_BYTES)
-			return -errno;
-		error = card_make_pipes(start, n);
+		error = write_all_at(memory, nets->card[n].mac, NET_MAC_BYTES, mac_at);
+		if (!error)
+			error = card_make_pipes(start, n);
 	}
 	return error;
 }

@@ -6,10 +6,10 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include "ipc/share_port.h"
 #include "ipc/spawn.h"
+#include "lib/write_all.h"
 
 /* What is written before the machine process has it. */
 struct port_head { uint32_t side, class; uint64_t epoch; };
@@ -24,10 +24,9 @@ static int write_head(int memory, uint8_t kind)
 		return 0;
 	head.side = share_port_side(kind);
 	head.class = share_port_class(kind);
-	if (getrandom(&head.epoch, sizeof(head.epoch), 0) != sizeof(head.epoch) ||
-	    pwrite(memory, &head, sizeof(head), 0) != sizeof(head))
-		return -errno;
-	return 0;
+	if (getrandom(&head.epoch, sizeof(head.epoch), 0) != sizeof(head.epoch))
+		return -EIO;
+	return write_all_at(memory, &head, sizeof(head), 0);
 }
 
 int port_make(uint8_t kind, struct port_parts *ret)

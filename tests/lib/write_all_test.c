@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,6 +79,26 @@ static int into(const char *path, int flags, const uint8_t *data)
 	return error;
 }
 
+/* A file that may have no more than so many bytes takes part of it, and then says why. */
+static bool is_cut_off(const uint8_t *data)
+{
+	enum { AT = 6, MOST = 10 };
+	const struct rlimit most = { .rlim_cur = MOST, .rlim_max = RLIM_INFINITY };
+	const struct rlimit any = { .rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY };
+	const int fd = memfd_create("cut-off", MFD_CLOEXEC);
+	uint8_t there[READ_BYTES];
+	int error;
+
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &most);
+	errno = 0;
+	error = write_all_at(fd, data, READ_BYTES, AT);
+	setrlimit(RLIMIT_FSIZE, &any);
+	return error == -EFBIG && !write_all_at(fd, data, READ_BYTES, AT) &&
+	       pread(fd, there, sizeof(there), AT) == sizeof(there) &&
+	       !memcmp(there, data, sizeof(there));
+}
+
 static unsigned expect(bool is_right, const char *what)
 {
 	if (!is_right)
@@ -93,6 +116,7 @@ int main(void)
 	faults += expect(arrives(data), "not every byte arrives");
 	faults += expect(into("/dev/full", O_WRONLY, data) == -ENOSPC, "a full device takes all");
 	faults += expect(into("/dev/null", O_RDONLY, data) == -EBADF, "what is read is written");
+	faults += expect(is_cut_off(data), "what is cut off is whole, or not written where it is");
 	faults += expect(!write_all(-1, NULL, 0), "nothing is too much");
 	return faults != 0;
 }

@@ -286,7 +286,7 @@ static void take_welcome(struct disk_proxy *proxy, const uint8_t *bytes)
 		proxy->state = STRANGER;
 		return;
 	}
-	proxy->arrived = !proxy->is_known;
+	proxy->arrived |= !proxy->is_known; /* also of the hub before */
 	proxy->is_known = true;
 	proxy->disk = said;
 	proxy->state = SERVING;
