@@ -123,6 +123,13 @@ static bool take_stop(struct soft_cpu *cpu)
 	return why;
 }
 
+/* Nothing that was found before is used from here on; others look at that (mmu/common.c). */
+static void pass(struct soft_cpu *cpu)
+{
+	__atomic_store_n(&cpu->misses, cpu->misses + 1, __ATOMIC_RELEASE);
+	soft_pass(cpu);
+}
+
 /*
  * What the instruction before has left, and what other threads want. False: the processor is to
  * leave.
@@ -141,6 +148,8 @@ static bool take_pending(struct soft_cpu *cpu)
 	kick = __atomic_exchange_n(&cpu->kick, 0, __ATOMIC_SEQ_CST);
 	if (kick & KICK_FLUSH)
 		soft_take_flushes(cpu);
+	if (kick & KICK_PASS) /* it came behind the look */
+		pass(cpu);
 	if (cpu->pending & PENDING_WANT_ALONE) {
 		cpu->pending &= ~(uint32_t)PENDING_WANT_ALONE;
 		soft_begin_alone(cpu);
@@ -251,9 +260,7 @@ static void *dispatch(struct soft_cpu *cpu, bool remembers)
 	struct fault fault;
 	struct block *b;
 
-	/* others look at it (mmu/common.c) */
-	__atomic_store_n(&cpu->misses, cpu->misses + 1, __ATOMIC_RELEASE);
-	soft_pass(cpu);
+	pass(cpu);
 	CHECK(check_now_and_then(cpu));
 	/* a delivery may lead to the next one, without end: what others want is seen each time */
 	for (;;) {
