@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "agent_install.h"
+#include "lib/plain_text.h"
 #include "seed.h"
 #include "tree_source.h"
 #include "volume_writer.h"
@@ -28,7 +29,7 @@ enum { ENDS_USAGE = 64, ENDS_UNUSABLE = 65, DATA_BYTES = 1 << 20 };
 
 static int complain(const char *where, const char *what, const char *remedy)
 {
-	fprintf(stderr, "umbra: %s: %s; %s\n", where, what, remedy);
+	plain_line(stderr, "umbra: %s: %s; %s", where, what, remedy);
 	return ENDS_UNUSABLE;
 }
 

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "disk_cli.h"
+#include "lib/plain_text.h"
 
 /* What was found: a line each for people, or an object each (file, says, and what `more` has). */
 struct findings { bool as_json; json_t *all; };
@@ -29,10 +30,7 @@ static void finding(struct findings *findings, const char *file, json_t *more, c
 	va_start(list, format);
 	vsnprintf(text, sizeof(text), format, list);
 	va_end(list);
-	for (char *character = text; *character;
-	     character++) /* it may have a path that a file told us */
-		*character =
-			(unsigned char)*character < 0x20 || *character == 0x7f ? '?' : *character;
+	plain_text(text); /* it may have a path that a file told us */
 	if (findings->as_json) {
 		json_t *json = json_pack("{s:s%, s:s%}", "file", file, strlen(file), "says", text,
 					 strlen(text));
@@ -40,7 +38,8 @@ static void finding(struct findings *findings, const char *file, json_t *more, c
 		json_object_update(json, more);
 		json_array_append_new(findings->all, json);
 	} else {
-		printf("%s: %s\n", file, text);
+		print_safely(file);
+		printf(": %s\n", text);
 	}
 	json_decref(more);
 }

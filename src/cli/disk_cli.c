@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/plain_text.h"
+
 int disk_parse_format(const char *text, enum disk_format *ret)
 {
 	if (disk_format_parse(text ? text : "vhdx", ret))
@@ -90,8 +92,7 @@ void print_json(json_t *json)
 
 void print_safely(const char *text)
 {
-	for (; *text; text++)
-		putchar((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text);
+	plain_put(stdout, text);
 }
 
 /* ---- progress on a terminal ---- */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "disk_cli.h"
+#include "lib/plain_text.h"
 
 /* A file of a few KiB may say of each cluster of a large disk that it is lost. */
 enum { LISTED_MOST = 10000 };
@@ -62,7 +63,7 @@ static int open_what_is_left(const struct arguments *arguments, struct disk **re
 	if (!error)
 		error = disk_close(disk);
 	if (error == -ENOENT || error == -ESTALE || error == -EPERM || error == -EBADMSG) {
-		fprintf(stderr, "umbra: %s; its own data alone is looked at\n", why.text);
+		plain_line(stderr, "umbra: %s; its own data alone is looked at", why.text);
 		return disk_cli_open_with(arguments, arguments->file, arguments->from,
 					  IMAGE_ACTION(ACTION_EXPORT),
 					  (struct disk_options){ .without_parents = true }, ret);
@@ -95,8 +96,8 @@ static int say_losses(const struct arguments *arguments, const struct losses *lo
 				     "missing", losses->all, "unlisted",
 				     (json_int_t)losses->unlisted_bytes));
 	else if (losses->bytes)
-		fprintf(stderr, "umbra: %s: %lu bytes are missing, and zero in %s\n",
-			arguments->file, losses->bytes, arguments->other);
+		plain_line(stderr, "umbra: %s: %lu bytes are missing, and zero in %s",
+			   arguments->file, losses->bytes, arguments->other);
 	return losses->bytes ? EXIT_INCOMPLETE : 0;
 }
 

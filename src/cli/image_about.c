@@ -325,8 +325,9 @@ int image_verb_files(struct image_arguments *arguments)
 			continue;
 		}
 		printf("%12lld ", (long long)json_integer_value(json_array_get(entry, 0)));
-		printf("%.64s%s", json_string_value(json_array_get(entry, 2)) ?: "",
-		       json_array_size(entry) > 2 ? " " : "");
+		print_safely(json_string_value(json_array_get(entry, 2)) ?: "");
+		if (json_array_size(entry) > 2)
+			putchar(' ');
 		print_safely(path);
 		puts("");
 	}

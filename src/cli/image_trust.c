@@ -8,6 +8,7 @@
 
 #include "disk_cli.h"
 #include "image_cli.h"
+#include "lib/plain_text.h"
 
 static void print_entry(const json_t *entry)
 {
@@ -57,10 +58,10 @@ int image_verb_history(struct image_arguments *arguments)
 		json_array_foreach(history, n, entry)
 			print_entry(entry);
 	if (image_verify_history(history, &wrong)) {
-		fprintf(stderr,
-			"umbra: %s: entry %zu of its history is not the one that was written; "
-			"trust none from there on\n",
-			arguments->disk.file, wrong + 1);
+		plain_line(stderr,
+			   "umbra: %s: entry %zu of its history is not the one that was written; "
+			   "trust none from there on",
+			   arguments->disk.file, wrong + 1);
 		code = EXIT_UNUSABLE;
 	}
 	json_decref(history);

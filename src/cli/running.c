@@ -17,14 +17,10 @@
 #include "memory_all.h"
 #include "control/names.h"
 #include "hot.h"
+#include "lib/plain_text.h"
 #include "tree.h"
 #include "register_text.h"
 #include "talk.h"
-
-enum {
-	LINE_BYTES = 1 << 15,
-	ERRNO_MAX = 4095
-};
 
 static const char running_help[] =
 	"usage: umbra ps [--tree] [--json]\n"
@@ -77,8 +73,9 @@ static void print_row(const char *name, const json_t *json)
 	long long cpus = json_integer_value(json_object_get(json, "cpus"));
 	long long mebibytes = json_integer_value(json_object_get(json, "memory")) >> 20;
 
-	printf("%-20s %8lld %5lld %7lld MiB  %s\n", name, pid, cpus, mebibytes,
-	       json_string_value(json_object_get(json, "from")));
+	printf("%-20s %8lld %5lld %7lld MiB  ", name, pid, cpus, mebibytes);
+	plain_put(stdout, json_string_value(json_object_get(json, "from")));
+	putchar('\n');
 }
 
 static void found(void *context, const char *name)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "control/protocol.h"
+#include "lib/plain_text.h"
 
 json_t *failure_json(int code, const char *reason, const char *remedy)
 {
@@ -24,14 +25,6 @@ unsigned failure_status(int code)
 	case FAILURE_POLICY: return 403;
 	default: return 500;
 	}
-}
-
-/* Whoever wrote it: text that JSON can hold. */
-static void make_printable(char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < ' ' || (unsigned char)*text >= 0x7f)
-			*text = '?';
 }
 
 static char *last_line(char *text)
@@ -75,9 +68,9 @@ json_t *failure_of_job(const struct job_result *result)
 		reason += strlen(begin);
 	if (remedy)
 		*remedy++ = 0;
-	make_printable(reason);
+	plain_text(reason); /* which JSON can hold, too */
 	if (remedy)
-		make_printable(remedy);
+		plain_text(remedy);
 	failure = failure_json(code, reason, remedy ? remedy + strspn(remedy, " ") : "");
 	more = refusal_of(result);
 	if (more)

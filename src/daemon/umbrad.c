@@ -27,6 +27,7 @@
 #include "failure.h"
 #include "front.h"
 #include "host_id.h"
+#include "lib/plain_text.h"
 #include "page_port.h"
 #include "secure_port.h"
 
@@ -62,7 +63,7 @@ struct whole {
 
 static int complain(int code, const char *what, const char *where, const char *remedy)
 {
-	fprintf(stderr, "umbrad: %s: %s; %s\n", where, what, remedy);
+	plain_line(stderr, "umbrad: %s: %s; %s", where, what, remedy);
 	return code;
 }
 

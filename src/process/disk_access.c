@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lib/plain_text.h"
 #include "report.h"
 
 const char disk_system_policy[] = "/etc/umbra/policy.json";
@@ -81,7 +82,7 @@ static int exit_code(int error)
 
 int disk_access_refused(int error, const struct disk_error *failure)
 {
-	fprintf(stderr, "umbra: %s\n", failure->text);
+	plain_line(stderr, "umbra: %s", failure->text);
 	return exit_code(error);
 }
 

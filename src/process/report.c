@@ -4,9 +4,11 @@
 #include <assert.h>
 #include <stdio.h>
 
+#include "lib/plain_text.h"
+
 int complain(int code, const char *what, const char *where, const char *remedy)
 {
 	assert(what && where && remedy);
-	fprintf(stderr, "umbra: %s: %s; %s\n", where, what, remedy);
+	plain_line(stderr, "umbra: %s: %s; %s", where, what, remedy);
 	return code;
 }

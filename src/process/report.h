@@ -14,5 +14,5 @@ enum {
 	EXIT_OUT_OF_TIME = 124 /* as timeout(1) has it */
 };
 
-/* umbra: WHERE: WHAT; REMEDY. Returns code. */
+/* umbra: WHERE: WHAT; REMEDY, as plain text. Returns code. */
 int complain(int code, const char *what, const char *where, const char *remedy);

@@ -17,6 +17,8 @@ head -c 100000 /dev/urandom >"$t/noise"
 head -c 200000 $k >"$t/short"
 cp $k "$t/lie"; printf '\377\377\377\377\377\377\377\377' | dd of="$t/lie" bs=1 seek=600 conv=notrunc 2>/dev/null
 refused 65 run --kernel "$t/absent"
+refused 65 run --kernel "$(printf '/\033]0;title\007\233\n2J')" # a name that would act on a terminal
+LC_ALL=C grep -q '[^ -~]' "$t/err" && { echo "bad-input: what is refused acts on a terminal"; failed=1; }
 refused 65 run --kernel "$t/noise"
 refused 65 run --kernel "$t/short"
 refused 65 run --kernel "$t/lie"
