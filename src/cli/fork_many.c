@@ -17,6 +17,7 @@
  *     kernel says that somebody is, and one byte.
  *   - A child runs once this process has a descriptor of it: its number is waited for by whoever is
  *     its parent, and would be another's after its end.
+ *   - Nobody is waited for without end: what says nothing for MOST_MS is taken for lost, and ends.
  *   - He ends with his forker, and that with this process, which he needs no longer than this does.
  *   - When no child comes of it NAME goes on, whatever it was to do.
  */
@@ -32,6 +33,8 @@
 #include "ipc/lockdown.h"
 #include "ipc/spawn.h"
 
+enum { MOST_MS = 30000 };
+
 struct standing {
 	struct child_kit kit;
 	struct child process;
@@ -44,7 +47,7 @@ static const char *parent_until_then(const struct fork_command *command)
 	return strcmp(command->parent, "end") ? command->parent : "hold";
 }
 
-/* Whoever speaks on its kit's socket; -errno: it is gone. */
+/* Whoever speaks on its kit's socket; -errno: it is gone, or silent. */
 static pid_t wait_for_word(const struct standing *standing)
 {
 	struct pollfd fds[] = { { .fd = standing->kit.kit, .events = POLLIN },
@@ -52,8 +55,12 @@ static pid_t wait_for_word(const struct standing *standing)
 	pid_t who = -EAGAIN;
 
 	while (who == -EAGAIN) {
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+		const int ready = poll(fds, 2, MOST_MS);
+
+		if (ready < 0 && errno != EINTR)
 			return -errno;
+		if (!ready)
+			return -ETIMEDOUT;
 		who = forker_hear(standing->kit.kit);
 		if (who == -EAGAIN && fds[1].revents)
 			return -ECHILD;
@@ -89,12 +96,26 @@ static int ask_for(const struct standing *standing, struct child_kit *kit)
 	return error;
 }
 
+/* That it needs nothing of who stands any more. 0 or -errno. */
+static int hear_ready(int line)
+{
+	struct pollfd ready = { .fd = line, .events = POLLIN };
+	uint8_t byte;
+	int count;
+
+	do
+		count = poll(&ready, 1, MOST_MS);
+	while (count < 0 && errno == EINTR);
+	if (count <= 0)
+		return count ? -errno : -ETIMEDOUT;
+	return read(line, &byte, 1) == 1 ? 0 : -ECHILD;
+}
+
 /* Once it needs nothing of who stands any more. 0 or -errno. */
 static int take(const struct standing *standing, const struct child_kit *kit, struct child *child)
 {
 	const pid_t who = wait_for_word(standing);
 	const uint64_t go = 1;
-	uint8_t byte;
 
 	if (who < 0)
 		return who;
@@ -106,7 +127,7 @@ static int take(const struct standing *standing, const struct child_kit *kit, st
 		return errno == ESRCH ? -ECHILD : -errno;
 	if (write(kit->fd[KIT_TO_MACHINE], &go, sizeof(go)) != sizeof(go))
 		return -errno;
-	return read(kit->fd[KIT_READY_HERE], &byte, 1) == 1 ? 0 : -ECHILD;
+	return hear_ready(kit->fd[KIT_READY_HERE]);
 }
 
 /* The kit of the n-th child, if there is one. 0 or the exit code. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "control/machine_control.h"
 #include "fork_extents.h"
 #include "fork_internal.h"
 #include "fork_snapshot.h"
@@ -28,7 +29,7 @@
 #include "process/broker.h"
 #include "process/plan.h"
 
-enum { LINE_BYTES = 16384, ERRNO_MAX = 4095, CHILDREN_MOST = 2000, CHILD_FDS = 2,
+enum { ERRNO_MAX = 4095, CHILDREN_MOST = 2000, CHILD_FDS = 2,
        BESIDE_FDS = 512, OWN_PAGES_BYTES = 65536 };
 
 static const char fork_help[] =
@@ -75,7 +76,7 @@ static const char fork_help[] =
 /* A line, and the descriptor that came with it (-1); NULL: nobody is there. */
 static json_t *hear(int peer, int *ret_fd)
 {
-	static char line[LINE_BYTES];
+	static char line[CONTROL_OUT_BYTES];
 	static size_t used;
 	union {
 		struct cmsghdr head;
@@ -296,6 +297,9 @@ static int fork_failed(const struct fork_command *command, int error)
 	case -ECONNRESET:
 		return complain(EXIT_UNUSABLE, "the machine went away", command->name,
 				"see umbra ps");
+	case -ETIMEDOUT:
+		return complain(EXIT_UNUSABLE, "what was forked does not answer", command->name,
+				"see umbra ps for the children that are there, and fork again");
 	default: return complain(EXIT_UNUSABLE, strerror(-error), command->name, "see umbra ps");
 	}
 }

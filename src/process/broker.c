@@ -596,7 +596,7 @@ static int wait_ms(const struct broker *b, bool more)
 	if (b->pending_used || b->unsaid || !may_take(b))
 		return RING_FULL_MS;
 	due = sooner(b->life.deadline_ms, tracer_due_ms(&b->tracer));
-	due = sooner(due, b->door_until_ms);
+	due = sooner(due, sooner(b->door_until_ms, b->fork.until_ms));
 	if (!due)
 		return -1;
 	return due > now ? (int)(due - now) : 0;
@@ -634,7 +634,7 @@ static void broker_turn(struct broker *b, bool *more)
 		take_signal(b);
 	if (fds[2].revents)
 		read_input(b);
-	broker_fork_turn(b, fds[3].revents, fds[4].revents);
+	broker_fork_turn(b, fds[3].revents, fds[4].revents, now_ms());
 	if (fds[6].revents)
 		broker_layers_heard(b);
 	if (fds[5].revents)
@@ -754,6 +754,7 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 								: BROKER_DOOR_MS);
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards, options->ports);
+	b->fork.copy_ms = options->copy_ms ? options->copy_ms : FORK_COPY_MS;
 	b->fork.cards = options->cards;
 	b->fork.ports = options->ports;
 	b->adopted = options->adopts;

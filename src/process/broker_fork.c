@@ -281,10 +281,25 @@ enum fork_news fork_ready(struct fork *forking)
 	uint8_t byte;
 
 	assert(forking->state == FORK_COPYING);
-	if (read(fork_pipe(forking), &byte, 1) != 1)
+	if (read(fork_pipe(forking), &byte, 1) != 1) {
+		forking->until_ms = 0;
 		return fork_fails(forking, -ECHILD);
+	}
 	forking->state = FORK_READY;
+	forking->until_ms = 0;
 	return has_layers(forking) ? child_is_there(forking) : FORK_NOTHING_NEW;
+}
+
+enum fork_news fork_look_at_time(struct fork *forking, uint64_t now_ms)
+{
+	if (forking->state != FORK_COPYING)
+		return FORK_NOTHING_NEW;
+	if (!forking->until_ms)
+		forking->until_ms = now_ms + forking->copy_ms;
+	if (now_ms < forking->until_ms)
+		return FORK_NOTHING_NEW;
+	forking->until_ms = 0;
+	return fork_fails(forking, -ETIMEDOUT);
 }
 
 void fork_end(struct fork *forking)

@@ -14,6 +14,8 @@
  *   - Who was forked is known by the kernel's word (forker_hear()), and is not waited for
  *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
  *   - The first who speaks is the forker.
+ *   - A child that does not say within copy_ms that it needs its parent no more is none: it
+ *     executes what its parent's memory says by then, and that may be lost.
  *   - Disks get their layers (layer.h) while the first child is made: the machine stands, so that
  *     all that it is forked with is beneath them. Nobody hears of the child, and the machine does
  *     not go on, before all have. They are settled while the machine goes on.
@@ -21,6 +23,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "control/machine_control.h"
@@ -37,8 +40,12 @@ enum fork_state {
 	FORK_HELD
 };
 
+enum { FORK_COPY_MS = 30000 };
+
 struct fork {
 	enum fork_state state;
+	unsigned copy_ms;
+	uint64_t until_ms; /* the child may copy for so long; 0: nobody copies */
 	bool has_forker, has_disks;
 	unsigned cards, ports; /* of the machine */
 	struct control *control; /* which has the layers, and is told what became of them */
@@ -73,6 +80,8 @@ int fork_layers_socket(const struct fork *fork);
 /* The socket, or the pipe, has something. After FORK_CHILD: fork_next(). */
 enum fork_news fork_hear(struct fork *fork);
 enum fork_news fork_ready(struct fork *fork);
+/* At this time: whoever copies may have had enough of it. */
+enum fork_news fork_look_at_time(struct fork *fork, uint64_t now_ms);
 /* The disk process has said something: *ret, which may be about something else. */
 enum fork_news fork_hear_layers(struct fork *fork, struct layer_answer *ret);
 /* The machine is gone, and so is the disk process: what that has said of settled layers. */

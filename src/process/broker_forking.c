@@ -100,7 +100,7 @@ static void fork_heard(struct broker *b)
 		broker_kill(b, BROKER_RUBBISH);
 }
 
-void broker_fork_turn(struct broker *b, bool socket, bool pipe)
+void broker_fork_turn(struct broker *b, bool socket, bool pipe, uint64_t now_ms)
 {
 	const bool was_making = fork_is_making(&b->fork);
 
@@ -108,6 +108,7 @@ void broker_fork_turn(struct broker *b, bool socket, bool pipe)
 		fork_heard(b);
 	if (pipe && fork_pipe(&b->fork) >= 0)
 		fork_news(b, fork_ready(&b->fork));
+	fork_news(b, fork_look_at_time(&b->fork, now_ms));
 	if (was_making && !fork_is_making(&b->fork))
 		broker_take_ends(b); /* what nobody has waited for meanwhile */
 }

@@ -104,6 +104,7 @@ static int settles_at_the_end(const struct helper_ends *ends)
 }
 
 static bool door_comes;
+static unsigned copy_ms; /* 0: as long as it may take */
 static unsigned door_ms; /* 0: it is waited for as long as it may take */
 static int (*machine_runs)(struct client *);
 static int has_begun[2];
@@ -155,6 +156,7 @@ static pid_t start(int (*machine)(struct client *), int32_t stands)
 		harness.layers_fd = layers[0];
 		harness.door_comes = door_comes;
 		harness.door_ms = door_ms;
+		harness.copy_ms = copy_ms;
 		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
 	close(harness.control_fd);
@@ -553,6 +555,42 @@ static void hanging_up_at_children(void)
 	close(ready[1]);
 }
 
+/* Neither whoever asks nor its parent waits for a child that is lost. */
+static void child_without_a_word(void)
+{
+	FILE *peer;
+	pid_t broker, child;
+	int held, ready;
+	char byte;
+
+	copy_ms = 500;
+	broker = start(says_it_stands, 0);
+	copy_ms = 0;
+	peer = connect_to();
+	ready = bring_kit(peer, &held);
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork();
+	if (!child) {
+		if (write(kit_sockets[1], "", 1) == 1)
+			pause();
+		_exit(1);
+	}
+	expect("a child that never says that it is ready", hears(peer, "\"errno\":110"));
+	end_child(child, ready);
+	close(held);
+	ready = bring_kit(peer, &held);
+	ask_fork(peer, "keep");
+	expect("the forker is asked again", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork_child(ready);
+	expect("a child that says so", hears(peer, "\"child\":0"));
+	kill_it();
+	finish("a child without a word", broker, BROKER_STOPPED);
+	end_child(child, ready);
+	fclose(peer);
+	close(held);
+}
+
 /* Who may have it forked is killed once a fork has begun: the guest hears of its child. */
 static void door_that_is_gone(bool before_its_end)
 {
@@ -757,6 +795,7 @@ int main(void)
 	hanging_up_at_layers();
 	hanging_up_at_once();
 	hanging_up_at_children();
+	child_without_a_word();
 	child_before_its_layers();
 	settled_at_the_end();
 	door_that_is_gone(true);
