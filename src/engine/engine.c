@@ -164,6 +164,8 @@ bool engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
 
 void engine_leave_code(struct engine *engine) { engine->driver->leave_code(engine); }
 
+int engine_forked_bare(struct engine *engine) { return engine->driver->forked_bare(engine); }
+
 int engine_forked(struct engine *engine, int code_fd)
 {
 	assert(code_fd >= 0);

@@ -256,7 +256,12 @@ bool engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
 /* ---- forks ---- */
 
 /*
- * In a process that was forked while no processor ran, before one does: the engine goes on with
+ * In a process that was forked while no processor ran, before anything is mapped there: what only
+ * cached the guest's page tables was not inherited, and its places are taken again. 0 or -errno.
+ */
+int engine_forked_bare(struct engine *engine);
+/*
+ * Then, before a processor runs: the engine goes on with
  * code memory of its own, code_fd (empty, to be mapped), in which is what was translated before.
  * Until it returns the process it was forked from may not run a processor. engine_prepare_thread()
  * comes again for each processor. 0 or -errno: then nothing can be run.

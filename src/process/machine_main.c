@@ -717,8 +717,8 @@ static bool go_on_forked(struct process *process)
 	if (!process_take_rings(process))
 		return false;
 	as = process->rings->forked_as;
-	if (as <= FORKED_TO_RUN_WHEN_TOLD)
-		machine_forked(process->machine);
+	if (as <= FORKED_TO_RUN_WHEN_TOLD && machine_forked(process->machine))
+		return false;
 	if (!process_take_devices(process, of_devices) || !process_take_other_ports(process))
 		return false;
 	if (as == FORKED_TO_SERVE)

@@ -58,12 +58,17 @@ static void processors_revive(struct machine *machine)
 }
 
 /* Its processors come while the rest is made, which they need no earlier than they are let go. */
-void machine_forked(struct machine *machine)
+int machine_forked(struct machine *machine)
 {
+	int error;
+
 	assert(machine->life == LIFE_FORKING);
 	machine->is_forked = true;
 	locks_make(machine);
-	processors_revive(machine);
+	error = engine_forked_bare(machine->engine);
+	if (!error)
+		processors_revive(machine);
+	return error;
 }
 
 int machine_take_code(struct machine *machine, int code_fd)

@@ -3,6 +3,7 @@
  *
  *   what a chunk's first and last entries hold stays when the chunks beside it are opened, in
  *   either order
+ *   what is forked has none of them, and can have them all
  *   given back, all entries are none, those of the poison's page, too, and the poison stays
  *   entries of one group lie in one cache line
  */
@@ -10,6 +11,8 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { CHUNKS = 64, PLACES = 64, BESIDE = 3, GROUP_PAGES = 8 };
 #define POISON 0x4123456789abcfffull
@@ -71,6 +74,37 @@ static void open_in_order(struct table_store *store, struct table_pair *pair, co
 	expect(has_poison(pair), "and the poison stays");
 }
 
+/* What is forked has nothing of it, and can have all. */
+static bool forked_is_empty(struct table_store *store, struct table_pair *pair)
+{
+	table_store_forget(store);
+	table_pair_forget(pair);
+	return table_map_again(pair->memory, 1) &&
+	       table_pair_mark(pair, POISON) && has_poison(pair) && has_ends(pair, 0, 0) &&
+	       table_open(store, pair, 0) && !*table_entry(pair->read, 0) &&
+	       !table_knows_miss(pair, 0);
+}
+
+static void fork_it(struct table_store *store, struct table_pair *pair)
+{
+	int status = 0;
+	bool opened = table_open(store, pair, 0) && table_note_miss(store, pair, 0);
+	pid_t pid;
+
+	set_ends(pair, 0);
+	*table_entry(pair->read, 0) = 1;
+	pid = fork();
+	if (!pid)
+		_exit(!forked_is_empty(store, pair));
+	waitpid(pid, &status, 0);
+	expect(opened && pid > 0 && WIFEXITED(status) && !WEXITSTATUS(status),
+	       "what is forked begins without");
+	expect(*table_entry(pair->read, 0) == 1 && has_ends(pair, 0, 1) &&
+		       table_knows_miss(pair, 0) && has_poison(pair),
+	       "and nothing changes in the other");
+	table_give_back(store, pair);
+}
+
 int main(void)
 {
 	static const unsigned orders[][BESIDE] = { { 0, 1, 2 }, { 2, 1, 0 }, { 0, 2, 1 } };
@@ -78,10 +112,11 @@ int main(void)
 	struct table_pair *pair = calloc(1, sizeof(*pair));
 
 	if (!pair || !table_store_create(&store, CHUNKS, PLACES) ||
-	    !table_pair_create(pair, 1, POISON))
+	    !table_pair_create(&store, pair, 1, POISON))
 		return 70;
 	for (unsigned n = 0; n < sizeof(orders) / sizeof(*orders); n++)
 		open_in_order(&store, pair, orders[n]);
+	fork_it(&store, pair);
 	expect((uintptr_t)table_entry(pair->read, 0) % CACHE_LINE_BYTES == 0 &&
 		       GROUP_PAGES * sizeof(uint64_t) == CACHE_LINE_BYTES,
 	       "a group's entries lie in one line");

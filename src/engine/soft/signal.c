@@ -200,13 +200,16 @@ static int install_signals(struct soft_cpu *cpu)
 
 int soft_engine_prepare_thread(struct engine_cpu *opaque)
 {
-	int error = install_signals((struct soft_cpu *)opaque);
+	struct soft_cpu *cpu = (struct soft_cpu *)opaque;
+	int error = install_signals(cpu);
 
 	if (error)
 		return error;
+	if (cpu->engine->is_forked)
+		soft_forget_forked(cpu);
 	/* WRGSBASE would be lost at a switch where the kernel does not use it */
-	syscall(SYS_arch_prctl, ARCH_SET_GS, opaque);
-	running = (struct soft_cpu *)opaque;
+	syscall(SYS_arch_prctl, ARCH_SET_GS, cpu);
+	running = cpu;
 	return 0;
 }
 

@@ -27,6 +27,19 @@ void *soft_reserve(size_t bytes)
 	return at == MAP_FAILED ? NULL : at;
 }
 
+static bool keep_own(void *at, size_t bytes) { return !madvise(at, bytes, MADV_WIPEONFORK); }
+
+void *soft_reserve_own(size_t bytes)
+{
+	void *at = soft_reserve(bytes);
+
+	if (at && !keep_own(at, bytes)) {
+		munmap(at, bytes);
+		return NULL;
+	}
+	return at;
+}
+
 #ifdef UMBRA_SPECULATION_UNMENDED
 enum { IS_MENDED = false };
 #else
@@ -219,6 +232,22 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	return 0;
 }
 
+/*
+ * What caches the guest's page tables is each process's own. Nothing is left of it, so that nobody
+ * holds a page table either, and no jump is known. What is only one processor's that forgets
+ * itself, while others do something else (soft_engine_prepare_thread()).
+ */
+static int soft_engine_forked_bare(struct engine *engine)
+{
+	struct soft_engine *soft = (struct soft_engine *)engine;
+	bool mapped = !soft->commons || common_forked(soft->commons);
+
+	soft->is_forked = true;
+	for (unsigned n = 0; n < soft->cpu_count && mapped; n++)
+		mapped = mmu_map_again(soft->cpus[n]->mmu);
+	return mapped ? 0 : -ENOMEM;
+}
+
 /* The view that can be written was not inherited. */
 static void soft_engine_leave_code(struct engine *engine)
 {
@@ -244,6 +273,9 @@ static int make_lists(struct soft_engine *engine)
 		if (!*lists[n].at)
 			return -ENOMEM;
 	}
+	if (!keep_own(engine->frame_holders, frames_of(engine)) ||
+	    !keep_own(engine->table_versions, frames_of(engine) * sizeof(*engine->table_versions)))
+		return -ENOMEM;
 	soft_make_regions(engine);
 	return 0;
 }
@@ -330,6 +362,16 @@ static void reset_vectors(struct soft_cpu *cpu)
 	memcpy(cpu->vector + 24, &mxcsr, sizeof(mxcsr));
 }
 
+/* What is forked knows none (soft_engine_forked_bare()): their whole pages are not copied. */
+static bool keep_jumps_own(struct soft_cpu *cpu)
+{
+	const uintptr_t whole = ~(uintptr_t)PAGE_OFFSET_MASK;
+	const uintptr_t begin = ((uintptr_t)cpu->jump_cache + PAGE_OFFSET_MASK) & whole;
+	const uintptr_t end = (uintptr_t)(cpu->jump_cache + JUMP_CACHE_ENTRIES) & whole;
+
+	return keep_own((void *)begin, end - begin);
+}
+
 static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct engine_ops *ops,
 					  void *context)
 {
@@ -348,7 +390,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 	cpu->shares_holder = soft->cpu_count >= HOLDERS - 1;
 	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : soft->cpu_count));
 	soft_pass_out(cpu);
-	if (!mmu_create(cpu)) {
+	if (!keep_jumps_own(cpu) || !mmu_create(cpu)) {
 		release(cpu, sizeof(*cpu));
 		return NULL;
 	}
@@ -522,5 +564,6 @@ const struct engine_driver soft_engine_driver = {
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,
 	.leave_code = soft_engine_leave_code,
+	.forked_bare = soft_engine_forked_bare,
 	.forked = soft_engine_forked,
 };

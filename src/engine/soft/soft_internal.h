@@ -286,6 +286,7 @@ struct soft_engine {
 	const struct guest_memory *memory;
 	struct soft_budget budget;
 	const struct cpu_model *model; /* NULL: everything that decodes */
+	bool is_forked;      /* from another process's */
 	bool clears_buffers; /* before user code runs: struct cpu_host, leaks_buffers */
 	/* also what costs something: translate_access.c, translate_strip.c */
 	bool bounds_all;
@@ -477,6 +478,8 @@ void soft_engine_find_written(struct engine *engine, uint64_t *written);
 void check_engine(struct soft_engine *engine);
 /* Zeroed memory that costs nothing until it is used; NULL. */
 void *soft_reserve(size_t bytes);
+/* The same; what is forked has zeros there. */
+void *soft_reserve_own(size_t bytes);
 /* The processor comes to the dispatcher soon, for KICK_*. From any thread. */
 void soft_kick(struct soft_cpu *cpu, uint32_t why);
 

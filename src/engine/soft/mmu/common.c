@@ -45,6 +45,13 @@ void common_destroy(struct commons *commons)
 	munmap(commons, sizeof(*commons));
 }
 
+bool common_forked(struct commons *commons)
+{
+	commons->closing.count = 0; /* nobody holds a page table any more */
+	mmu_forked(&commons->set);
+	return mmu_map_again(&commons->set);
+}
+
 static bool is_paged_by_root(const struct x86_state *state)
 {
 	/* under PAE four entries are registers of each processor */
@@ -74,11 +81,21 @@ static struct address_space *find_common(struct mmu *set, const struct mmu *mmu,
 	return NULL;
 }
 
+static struct address_space *unused(struct mmu *set)
+{
+	for (unsigned n = 1; n <= set->spaces_made; n++)
+		if (!set->spaces[n].kept && !set->spaces[n].users)
+			return &set->spaces[n];
+	return NULL;
+}
+
 /* Without users; there are more spaces than processors. */
 static struct address_space *take_common(struct mmu *set)
 {
-	struct address_space *found = NULL;
+	struct address_space *found = unused(set);
 
+	if (found)
+		return found;
 	if (set->spaces_made < set->spaces_most &&
 	    mmu_make_space(set, set->spaces_made + 1, SPACE_PAIRS))
 		return &set->spaces[++set->spaces_made];
@@ -117,6 +134,7 @@ static void enter(struct commons *commons, struct mmu *mmu, struct address_space
 	struct mmu *set = &commons->set;
 	struct address_space *common =
 		is_still(space) ? space->common : find_common(set, mmu, space->root);
+	bool marked = true;
 
 	if (!common)
 		common = make_common(set, mmu, space->root);
@@ -128,6 +146,9 @@ static void enter(struct commons *commons, struct mmu *mmu, struct address_space
 		note_flush(common);
 		space_sync(set, common, mmu->cpu);
 	}
+	for (unsigned n = 0; n < SPACE_PAIRS; n++)
+		marked &= table_pair_mark(&common->pairs[n], set->engine->poison);
+	assert(marked);
 	common->users++;
 	common->last_used = ++set->clock;
 	mmu->joined = common;

@@ -49,6 +49,8 @@ struct commons {
 /* NULL: no memory. */
 struct commons *common_create(struct soft_engine *engine);
 void common_destroy(struct commons *commons);
+/* As mmu_map_again() and mmu_forked(). */
+bool common_forked(struct commons *commons);
 
 /* Whether the processor's space may be one that it shares, in its present state. */
 bool common_is_allowed(const struct soft_cpu *cpu);

@@ -58,6 +58,8 @@ bool soft_load_pae_roots(struct soft_cpu *cpu, uint64_t cr3);
 void soft_forget(struct soft_cpu *cpu);
 /* Of none but common ones, and whether those may be used is asked again. */
 void soft_forget_own(struct soft_cpu *cpu);
+/* In what was forked, on its own thread: as soft_forget_own(), of entries that are not there. */
+void soft_forget_forked(struct soft_cpu *cpu);
 /*
  * CR0, CR4 or EFER were written. global_pages: CR4.PGE is another now, which flushes everything.
  */

@@ -5,8 +5,8 @@
 
 bool shadow_pool_create(struct shadow_pool *pool)
 {
-	pool->shadows = soft_reserve(SHADOWS_MOST * sizeof(*pool->shadows));
-	pool->hash = soft_reserve(SHADOW_BUCKETS * sizeof(*pool->hash));
+	pool->shadows = soft_reserve_own(SHADOWS_MOST * sizeof(*pool->shadows));
+	pool->hash = soft_reserve_own(SHADOW_BUCKETS * sizeof(*pool->hash));
 	return pool->shadows && pool->hash;
 }
 
@@ -19,6 +19,8 @@ void shadow_pool_destroy(struct shadow_pool *pool)
 	pool->shadows = NULL;
 	pool->hash = NULL;
 }
+
+void shadow_pool_forget(struct shadow_pool *pool) { pool->free = pool->used = pool->ever = 0; }
 
 static uint32_t *bucket(const struct shadow_pool *pool, struct shadow_key key)
 {

@@ -51,6 +51,8 @@ struct shadow_pool {
 
 bool shadow_pool_create(struct shadow_pool *pool);
 void shadow_pool_destroy(struct shadow_pool *pool);
+/* In what was forked, which has not inherited what it consists of: it is empty. */
+void shadow_pool_forget(struct shadow_pool *pool);
 
 static inline uint64_t shadow_number(uint64_t gva)
 {

@@ -138,6 +138,10 @@ void mmu_destroy(struct mmu *mmu);
 /* What a set has beside its spaces, and that; false: no memory. */
 bool mmu_prepare(struct mmu *mmu, uint32_t chunks, uint32_t places);
 void mmu_release(struct mmu *mmu);
+/* In what was forked, before anything else is mapped: its tables' memory. False: there is none. */
+bool mmu_map_again(const struct mmu *mmu);
+/* Then: nothing is cached, no space is current, and none is for a guest's root. */
+void mmu_forked(struct mmu *mmu);
 /* A space with tables, or without; false: no memory. */
 bool mmu_make_space(struct mmu *mmu, unsigned number, unsigned pairs);
 /* The space of this root, kept or new; it is the current one now. Whether it was kept. */

@@ -1,4 +1,5 @@
 /* Which address spaces a processor keeps: see space.h. */
+#include <assert.h>
 #include <sys/mman.h>
 
 #include "common.h"
@@ -12,7 +13,8 @@ bool mmu_make_space(struct mmu *mmu, unsigned number, unsigned pairs)
 	struct address_space *space = &mmu->spaces[number];
 
 	for (unsigned n = 0; n < pairs; n++)
-		if (!table_pair_create(&space->pairs[n], (uint8_t)(number * SPACE_PAIRS + n),
+		if (!table_pair_create(&mmu->tables, &space->pairs[n],
+				       (uint8_t)(number * SPACE_PAIRS + n),
 				       mmu->engine->poison)) {
 			while (n)
 				table_pair_destroy(&space->pairs[--n]);
@@ -29,7 +31,7 @@ bool mmu_prepare(struct mmu *mmu, uint32_t chunks, uint32_t places)
 	const struct soft_engine *engine = mmu->engine;
 
 	mmu->frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
-	mmu->writers = soft_reserve(mmu->frames * sizeof(*mmu->writers));
+	mmu->writers = soft_reserve_own(mmu->frames * sizeof(*mmu->writers));
 	return mmu->writers && table_store_create(&mmu->tables, chunks, places) &&
 	       shadow_pool_create(&mmu->pool);
 }
@@ -76,6 +78,70 @@ void mmu_destroy(struct mmu *mmu)
 	mmu_release(mmu);
 	munmap(mmu, sizeof(*mmu));
 }
+
+/* ---- in what was forked ---- */
+
+/* Memory of pairs that lie side by side. */
+struct run { uint8_t *at; unsigned pairs; };
+
+static bool run_map(struct run *run)
+{
+	const bool mapped = !run->pairs || table_map_again(run->at, run->pairs);
+
+	run->pairs = 0;
+	return mapped;
+}
+
+static bool run_add(struct run *run, uint8_t *at)
+{
+	const bool is_below = at + TABLE_PAIR_BYTES == run->at;
+	const bool is_above = run->at + run->pairs * TABLE_PAIR_BYTES == at;
+
+	if (!(is_below || is_above) && !run_map(run))
+		return false;
+	if (!run->pairs || is_below)
+		run->at = at;
+	run->pairs++;
+	return true;
+}
+
+/* It is as one that nobody has used, but that its root and its flushes were counted. */
+static void forget_space(struct mmu *mmu, struct address_space *space)
+{
+	space->kept = space->has_changes = false;
+	space->common = NULL;
+	space->pcid = NO_PCID;
+	space->epoch = ++mmu->epochs;
+	space->shadows[0] = space->shadows[1] = 0;
+	space->huge = 0;
+	space->users = 0;
+	for (unsigned n = 0; n < SPACE_PAIRS; n++)
+		if (space->pairs[n].memory)
+			table_pair_forget(&space->pairs[n]);
+}
+
+bool mmu_map_again(const struct mmu *mmu)
+{
+	struct run run = { 0 };
+	bool mapped = true;
+
+	for (unsigned n = 0; n <= mmu->spaces_made; n++)
+		for (unsigned i = 0; i < SPACE_PAIRS; i++)
+			if (mmu->spaces[n].pairs[i].memory)
+				mapped &= run_add(&run, mmu->spaces[n].pairs[i].memory);
+	return mapped & run_map(&run);
+}
+
+void mmu_forked(struct mmu *mmu)
+{
+	for (unsigned n = 0; n <= mmu->spaces_made; n++)
+		forget_space(mmu, &mmu->spaces[n]);
+	table_store_forget(&mmu->tables);
+	shadow_pool_forget(&mmu->pool);
+	mmu->current = mmu->joined = NULL;
+}
+
+/* ---- which one is used ---- */
 
 /* Where there are common spaces: whether that one is for a root that may be common, or must not. */
 static bool is_for(const struct mmu *mmu, const struct address_space *space, bool common)
@@ -171,8 +237,13 @@ static struct address_space *new_space(struct mmu *mmu, bool common)
 static void look_up_in(struct mmu *mmu, struct address_space *space)
 {
 	struct soft_cpu *cpu = mmu->cpu;
-	const struct table_pair *pairs = mmu->joined ? mmu->joined->pairs : space->pairs;
+	struct table_pair *own = mmu->joined ? NULL : space->pairs;
+	const struct table_pair *pairs = mmu->joined ? mmu->joined->pairs : own;
+	bool marked = table_pair_mark(&mmu->spaces[0].pairs[0], mmu->engine->poison);
 
+	for (unsigned n = 0; own && n < SPACE_PAIRS; n++)
+		marked &= table_pair_mark(&own[n], mmu->engine->poison);
+	assert(marked); /* a joined one's are: common.c */
 	mmu->current = space;
 	cpu->view_read[VIEW_USER] = pairs[0].read;
 	cpu->view_write[VIEW_USER] = pairs[0].write;

@@ -4,7 +4,8 @@
 #include <assert.h>
 #include <sys/mman.h>
 
-enum { CHUNK_BITS = 23, PAIR_TABLES = 2, READ_TABLE = 0 };
+enum { CHUNK_BITS = 23, PAIR_TABLES = 2 };
+enum { LOOKED_UP_BYTES = TABLE_PAIRS_MOST * TABLE_PLACE_WORDS * sizeof(uint64_t) };
 
 static uint32_t power_of_two_above(uint32_t least)
 {
@@ -20,9 +21,10 @@ bool table_store_create(struct table_store *store, uint32_t chunks, uint32_t pla
 	store->most = chunks / PAIR_TABLES;
 	store->places_most = places;
 	store->slots = power_of_two_above(2 * store->most);
-	store->hash = soft_reserve(store->slots * sizeof(*store->hash));
-	store->opened = soft_reserve(store->most * sizeof(*store->opened));
-	return store->hash && store->opened;
+	store->hash = soft_reserve_own(store->slots * sizeof(*store->hash));
+	store->opened = soft_reserve_own(store->most * sizeof(*store->opened));
+	store->looked_up = soft_reserve_own(LOOKED_UP_BYTES);
+	return store->hash && store->opened && store->looked_up;
 }
 
 void table_store_destroy(struct table_store *store)
@@ -31,23 +33,31 @@ void table_store_destroy(struct table_store *store)
 		munmap(store->hash, store->slots * sizeof(*store->hash));
 	if (store->opened)
 		munmap(store->opened, store->most * sizeof(*store->opened));
+	if (store->looked_up)
+		munmap(store->looked_up, LOOKED_UP_BYTES);
 	store->hash = store->opened = NULL;
+	store->looked_up = NULL;
 }
 
 /*
  * A table as it begins: zeros that can be read and not written, so that looking up costs no memory
  * of this process. What the host's own page tables had of it goes with the old mapping.
  */
-static void *map(void *at, size_t bytes, int rights)
+static void *map_as(void *at, size_t bytes, int rights, int fixed)
 {
-	int fixed = at ? MAP_FIXED : 0;
 	void *memory = mmap(at, bytes, rights,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | fixed, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return NULL;
 	madvise(memory, bytes, MADV_NOHUGEPAGE);
+	madvise(memory, bytes, MADV_DONTFORK);
 	return memory;
+}
+
+static void *map(void *at, size_t bytes, int rights)
+{
+	return map_as(at, bytes, rights, MAP_FIXED);
 }
 
 /*
@@ -65,29 +75,54 @@ static uint8_t *poison_page(const struct table_pair *pair)
 	return (uint8_t *)(pair->read & ~(uint64_t)PAGE_OFFSET_MASK);
 }
 
-bool table_pair_create(struct table_pair *pair, uint8_t number, uint64_t poison)
+bool table_pair_create(const struct table_store *store, struct table_pair *pair, uint8_t number,
+		       uint64_t poison)
 {
+	assert(number < TABLE_PAIRS_MOST);
 	pair->number = number;
-	for (unsigned n = 0; n < PAIR_TABLES; n++)
-		pair->memory[n] = map(NULL, TABLE_RESERVED_BYTES, PROT_READ);
-	pair->read = table_base(pair->memory[READ_TABLE]);
-	pair->write = table_base(pair->memory[!READ_TABLE]);
-	if (!pair->memory[READ_TABLE] || !pair->memory[!READ_TABLE] ||
-	    !map(poison_page(pair), PAGE_BYTES, PROT_READ | PROT_WRITE)) {
-		table_pair_destroy(pair);
+	pair->looked_up = store->looked_up + number * TABLE_PLACE_WORDS;
+	pair->memory = map_as(NULL, TABLE_PAIR_BYTES, PROT_READ, 0);
+	if (!pair->memory)
 		return false;
-	}
+	pair->read = table_base(pair->memory);
+	pair->write = table_base(pair->memory + TABLE_RESERVED_BYTES);
+	pair->is_bare = true;
+	if (table_pair_mark(pair, poison))
+		return true;
+	table_pair_destroy(pair);
+	return false;
+}
+
+bool table_pair_mark(struct table_pair *pair, uint64_t poison)
+{
+	if (!pair->is_bare)
+		return true;
+	if (!map(poison_page(pair), PAGE_BYTES, PROT_READ | PROT_WRITE))
+		return false;
 	*(uint64_t *)(pair->read + TABLE_POISON) = poison;
+	pair->is_bare = false;
 	return true;
 }
 
+bool table_map_again(uint8_t *at, unsigned pairs)
+{
+	return map_as(at, pairs * TABLE_PAIR_BYTES, PROT_READ, MAP_FIXED_NOREPLACE) == at;
+}
+
+void table_pair_forget(struct table_pair *pair)
+{
+	pair->chunks = pair->places = 0;
+	pair->is_bare = true;
+}
+
+void table_store_forget(struct table_store *store) { store->used = store->places = 0; }
+
 void table_pair_destroy(struct table_pair *pair)
 {
-	for (unsigned n = 0; n < PAIR_TABLES; n++)
-		if (pair->memory[n]) {
-			munmap(pair->memory[n], TABLE_RESERVED_BYTES);
-			pair->memory[n] = NULL;
-		}
+	if (pair->memory) /* one by one: no more at once may go (ipc/call_rules.c) */
+		for (unsigned n = 0; n < PAIR_TABLES; n++)
+			munmap(pair->memory + n * TABLE_RESERVED_BYTES, TABLE_RESERVED_BYTES);
+	pair->memory = NULL;
 }
 
 static uint32_t chunk_of(uint64_t gva)
@@ -168,7 +203,7 @@ void check_table_store(const struct table_store *store)
 
 void check_table_pair(const struct table_pair *pair, uint64_t poison)
 {
-	assert(*(const uint64_t *)(pair->read + TABLE_POISON) == poison);
+	assert(pair->is_bare || *(const uint64_t *)(pair->read + TABLE_POISON) == poison);
 }
 
 bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_t gva)
@@ -208,8 +243,8 @@ static void remove_chunks(struct table_store *store, const struct table_pair *pa
 static void empty_tables(const struct table_pair *pair)
 {
 	uint8_t *page = poison_page(pair);
-	uint8_t *begin = pair->memory[READ_TABLE];
-	bool mapped = map(pair->memory[!READ_TABLE], TABLE_RESERVED_BYTES, PROT_READ);
+	uint8_t *begin = pair->memory;
+	bool mapped = map(begin + TABLE_RESERVED_BYTES, TABLE_RESERVED_BYTES, PROT_READ);
 
 	mapped &= page == begin || map(begin, (size_t)(page - begin), PROT_READ);
 	mapped &= !!map(page + PAGE_BYTES,
@@ -226,7 +261,8 @@ void table_give_back(struct table_store *store, struct table_pair *pair)
 		return;
 	empty_tables(pair);
 	remove_chunks(store, pair);
-	memset(pair->looked_up, 0, sizeof(pair->looked_up));
+	if (pair->places)
+		memset(pair->looked_up, 0, TABLE_PLACE_WORDS * sizeof(*pair->looked_up));
 	store->places -= pair->places;
 	pair->chunks = pair->places = 0;
 }

@@ -8,10 +8,14 @@
  *           base has the poison as well, before its entries: it can always be written, and keeps
  *           that also when the table is given back, which may be in use
  *
+ * What was forked has no tables: who copied them would copy a mapping for each chunk, and the
+ * host's page tables of all the chunks. Their places are taken again, empty (table_map_again()),
+ * and each pair gets its poison before it is used (table_pair_mark()).
+ *
  *   1. No more chunks are open, and no more places were looked up in vain, than the store's part of
  *      the budget (budget.h), which all pairs of a processor share: the host's page tables grow
  *      with them. Each chunk that is open is found.
- *   2. In front of a read table's entries is the poison.
+ *   2. In front of a read table's entries is the poison, unless the pair is bare.
  *
  * A chunk is the entries of 32 MiB of addresses, in 17 pages, of which the first and the last are
  * those of the chunks beside it as well. Only chunks that were opened can be written; the others
@@ -25,27 +29,45 @@
 #include "engine/soft/soft_internal.h"
 
 enum { TABLE_PLACES = 1 << 18, TABLE_PLACE_SHIFT = 30 }; /* of 1 GiB of addresses each */
+enum { TABLE_PLACE_WORDS = TABLE_PLACES / 64, TABLE_PAIRS_MOST = 64 };
 
 struct table_pair {
 	uint64_t read, write; /* bases, TABLE_BIAS included */
-	void *memory[2];
-	uint8_t number; /* in its store */
+	uint8_t *memory; /* of both */
+	uint8_t number;  /* in its store */
+	bool is_bare;    /* it has no poison yet: it is not used */
 	uint32_t chunks, places;
-	uint64_t looked_up[TABLE_PLACES / 64]; /* in vain */
+	uint64_t *looked_up; /* in vain: a bit for each place; in the store */
 };
 
 struct table_store {
 	/* chunks that are open, (pair, chunk) + 1: to be found, and in a row */
 	uint32_t *hash, *opened;
+	uint64_t *looked_up; /* of all pairs */
 	uint32_t slots, used, most, places, places_most;
 };
+
+/* Of both tables of a pair. */
+#define TABLE_PAIR_BYTES (2 * TABLE_RESERVED_BYTES)
 
 bool table_store_create(struct table_store *store, uint32_t chunks, uint32_t places);
 void table_store_destroy(struct table_store *store);
 
-/* False: no memory. */
-bool table_pair_create(struct table_pair *pair, uint8_t number, uint64_t poison);
+/* number: below TABLE_PAIRS_MOST, and no other's. False: no memory. */
+bool table_pair_create(const struct table_store *store, struct table_pair *pair, uint8_t number,
+		       uint64_t poison);
 void table_pair_destroy(struct table_pair *pair);
+
+/* ---- in what was forked, before anything else is mapped there ---- */
+
+/* Of a store all of whose pairs are forgotten; what it consists of was not inherited. */
+void table_store_forget(struct table_store *store);
+/* It has nothing, and is bare. */
+void table_pair_forget(struct table_pair *pair);
+/* The memory of pairs that lie side by side. False: there is something else, or no memory. */
+bool table_map_again(uint8_t *at, unsigned pairs);
+/* Before it is used, on one thread. False: no memory. */
+bool table_pair_mark(struct table_pair *pair, uint64_t poison);
 
 static inline uint64_t table_index(uint64_t gva) { return gva << 16 >> 28; }
 

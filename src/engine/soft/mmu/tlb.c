@@ -53,15 +53,27 @@ static void forget_pcid(struct mmu *mmu, uint16_t pcid, const struct address_spa
 			mmu->spaces[n].pcid = NO_PCID;
 }
 
-void soft_forget_own(struct soft_cpu *cpu)
+/* Of a processor that has nothing cached. */
+static void begin_anew(struct soft_cpu *cpu)
 {
 	struct mmu *mmu = cpu->mmu;
 
-	mmu_forget(mmu);
 	mmu->mode = mode_of(&cpu->state);
 	mmu_use_root(mmu, root_of(&cpu->state));
 	mmu->current->pcid = pcid_of(&cpu->state);
 	cpu->count.forgotten++;
+}
+
+void soft_forget_own(struct soft_cpu *cpu)
+{
+	mmu_forget(cpu->mmu);
+	begin_anew(cpu);
+}
+
+void soft_forget_forked(struct soft_cpu *cpu)
+{
+	mmu_forked(cpu->mmu);
+	begin_anew(cpu);
 }
 
 void soft_forget(struct soft_cpu *cpu)
