@@ -243,10 +243,8 @@ alone:	xor %edi, %edi
 	go_to_place
 
 thread:	mov %rbx, %r12
-2:	xor %eax, %eax
-	xchg %eax, FORK_PLACE_GOES(%r12)
-	test %eax, %eax
-	jnz 1f
+2:	cmpl $0, FORK_PLACE_GOES(%r12) /* not written before it goes: its page is still shared */
+	jne 1f
 	lea FORK_PLACE_GOES(%r12), %rdi
 	mov $WAIT_PRIVATE, %esi
 	xor %edx, %edx
@@ -259,11 +257,12 @@ thread:	mov %rbx, %r12
 	 * Where the processors have other work the machine process's list may be there as well by
 	 * then: that refuses it, too, and does not end the process.
 	 */
-1:	kernel __NR_getpid
+1:	movl $0, FORK_PLACE_GOES(%r12)
+4:	kernel __NR_getpid
 	test %rax, %rax
 	js 3f
 	kernel __NR_sched_yield
-	jmp 1b
+	jmp 4b
 3:	go_to_place
 	.size forker_clone, . - forker_clone
 

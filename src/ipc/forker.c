@@ -113,11 +113,21 @@ int forker_start(const struct sock_fprog *calls)
 	return error;
 }
 
+static bool is_kept(grant_set kept, int fd)
+{
+	return fd >= GRANT_FIRST_FD && kept & GRANT(fd - GRANT_FIRST_FD);
+}
+
 void forker_keep(grant_set kept)
 {
-	for (int fd = 0; fd < FORKER_ASK_FD; fd++)
-		if (fd < GRANT_FIRST_FD || !(kept & GRANT(fd - GRANT_FIRST_FD)))
-			close(fd);
+	int end;
+
+	for (int fd = 0; fd < FORKER_ASK_FD; fd = end + 1) {
+		for (end = fd; end < FORKER_ASK_FD && !is_kept(kept, end);)
+			end++;
+		if (end > fd)
+			syscall(SYS_close_range, fd, end - 1, 0);
+	}
 }
 
 /* ---- the broker's side ---- */
