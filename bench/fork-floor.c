@@ -58,6 +58,8 @@ static void take(const char *line, struct mapping *mapping)
 	else if (sscanf(line, "AnonHugePages: %" SCNu64, &number) == 1)
 		mapping->huge = number * KIB;
 	else if (!strncmp(line, "VmFlags:", strlen("VmFlags:"))) {
+		if (strstr(line, " wf")) /* the mapping, and none of its pages */
+			mapping->written = 0;
 		if (!mapping->is_kept && !strstr(line, " dc"))
 			map(mapping);
 	}
