@@ -302,7 +302,7 @@ static int become_broker(const struct fork_command *command, const struct child 
 	if (error)
 		return error;
 	spawn_call_self(command->called, ROLE_BROKER);
-	_exit(broker_main_forked(plan));
+	_exit(broker_main_here(plan));
 }
 
 void fork_child_leave(struct child *child)

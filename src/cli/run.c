@@ -1,6 +1,6 @@
 /*
  * umbra run: what the user wants becomes a plan and descriptors of what it needs; then this process
- * goes on as the machine's broker, with nothing else of its own left (process/mains.h).
+ * goes on as the machine's broker (process/mains.h).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,6 +28,7 @@
 #include "control/names.h"
 #include "run_internal.h"
 #include "saved_host.h"
+#include "process/mains.h"
 #include "process/plan.h"
 #include "vm/machine.h"
 
@@ -680,7 +681,6 @@ int run_prepare(struct run *run)
 	if (code)
 		return code;
 	run->grants.fd[GRANT_PROGRAM] = spawn_open_program();
-	run->grants.fd[GRANT_PLAN] = plan_seal(run->plan, ROLE_BROKER);
 	return 0;
 }
 
@@ -725,12 +725,33 @@ static void begin_early(struct run *run)
 	close(grants.errors);
 }
 
+/*
+ * In broker_main(): anew; or, of a machine that goes on from a file, with the memory that it has,
+ * so that nobody waits until this program is loaded once more. `called`: where its arguments lie.
+ * The exit code.
+ */
+static int become_broker(struct run *run, char *called)
+{
+	int error;
+
+	if (!run->options.restore) {
+		run->grants.fd[GRANT_PLAN] = plan_seal(run->plan, ROLE_BROKER);
+		error = spawn_become(ROLE_BROKER, &run->grants);
+	} else {
+		error = spawn_go_on(ROLE_BROKER, &run->grants);
+		if (!error) {
+			spawn_call_self(called, ROLE_BROKER);
+			return broker_main_here(run->plan);
+		}
+	}
+	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct run run = { .options = { .console = "stdio" }, .plan = plan_new() };
 	int code = run.plan ? run_parse(&run, argc, argv)
 			  : complain(EXIT_FAULT, strerror(ENOMEM), "run", "see umbra doctor");
-	int error;
 
 	grants_clear(&run.grants);
 	if (!code && run.options.detach) {
@@ -751,6 +772,5 @@ int verb_run(int argc, char **argv)
 		run_remove_layers(&run);
 	if (code)
 		return code;
-	error = spawn_become(ROLE_BROKER, &run.grants); /* goes on in broker_main() */
-	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
+	return become_broker(&run, argv[-1]);
 }

@@ -95,8 +95,10 @@ int spare_restore(struct spare *spare, const char *file, const char *name, int p
 		run.plan->shares = *ports;
 	if (!code)
 		code = run_prepare(&run);
-	if (!code)
+	if (!code) {
+		run.grants.fd[GRANT_PLAN] = plan_seal(run.plan, ROLE_BROKER);
 		code = give(spare, &run);
+	}
 	if (!code)
 		code = detach_wait(name, spare->broker.process.pidfd);
 	if (code && landing)

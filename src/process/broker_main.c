@@ -685,10 +685,10 @@ int broker_main(void)
 	return broker_run(&start, here);
 }
 
-int broker_main_forked(const struct plan *plan)
+int broker_main_here(const struct plan *plan)
 {
 	struct start start = { .plan = plan, .machine.line = -1, .pager.line = -1 };
 
-	assert(plan->adopts && plan_is_sound(plan));
+	assert(plan_is_sound(plan));
 	return broker_run(&start, role_grants_here());
 }

@@ -3,7 +3,8 @@
  * back to the exit code:
  *
  *   verb_run()     understands what the user wants: a plan, and descriptors of what it needs; goes
- *                  on as the broker: the same process, anew and empty (cli/run.c)
+ *                  on as the broker: the same process, anew and empty, but of a machine that goes
+ *                  on from a file (cli/run.c)
  *   broker_main()  starts the other processes, gives up its rights, serves, says how it ended
  *                  (broker_main.c)
  *   machine_main() makes the machine and its threads, gives up its rights, lets the guest run, says
@@ -22,10 +23,11 @@ int process_main(const char *name);
 /* Each: the exit code of its process. */
 int broker_main(void);
 /*
- * Of a process that was forked for a machine that runs already (cli/fork_child.c): it has its
- * descriptors at their numbers, and its plan in memory.
+ * Of a process that has its descriptors at their numbers, and its plan in memory: forked for a
+ * machine that runs already (cli/fork_child.c), or umbra run itself, of one that goes on from a
+ * file, which nobody shall wait for.
  */
-int broker_main_forked(const struct plan *plan);
+int broker_main_here(const struct plan *plan);
 int machine_main(void);
 int disk_main(void);
 int keeper_main(void);
