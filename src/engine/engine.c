@@ -141,6 +141,16 @@ void engine_find_written(struct engine *engine, uint64_t *written)
 	engine->driver->find_written(engine, written);
 }
 
+void engine_note_use(struct engine *engine, bool notes)
+{
+	engine->driver->note_use(engine, notes);
+}
+
+void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most)
+{
+	engine->driver->find_used(engine, used, most);
+}
+
 unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
 			  uint64_t *ret_lost)
 {

@@ -102,6 +102,8 @@ struct engine_options {
 	unsigned mmu_tables_left_open;
 	/* for engine_take_code(); translated code then lies in memory that a profiler can name */
 	bool notes_code;
+	/* its lists lie in large pages: of a guest that goes on, and needs much of them at once */
+	bool goes_on;
 };
 
 /* The memory outlives the engine. NULL: the host is short of memory. */
@@ -211,6 +213,16 @@ uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
  * also where the log was taken meanwhile, and maybe for some that were not. While nobody writes.
  */
 void engine_find_written(struct engine *engine, uint64_t *written);
+/*
+ * From the next engine_take_dirty() on it notes which frames processors come to, or it does so no
+ * more. As engine_take_dirty().
+ */
+void engine_note_use(struct engine *engine, bool notes);
+/*
+ * Sets bit n of *used, as above, for each frame that was noted, tables and code, too: no more than
+ * `most`, the lowest ones.
+ */
+void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 
 /*
  * Host code at `hva`, in this process, made of the guest's at `gva`; ENGINE_CODE_OWN: the engine's

@@ -33,6 +33,8 @@ struct engine_driver {
 			      uint64_t gpa, bool read_only);
 	uint64_t (*take_dirty)(struct engine *engine, uint64_t *dirty);
 	void (*find_written)(struct engine *engine, uint64_t *written);
+	void (*note_use)(struct engine *engine, bool notes);
+	void (*find_used)(struct engine *engine, uint64_t *used, uint64_t most);
 	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
 			      uint64_t *ret_lost);
 	bool (*list)(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,

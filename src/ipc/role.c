@@ -506,6 +506,7 @@ static const struct role_call pager_calls[] = {
 	{ NAMED(write), CALL_ANY, 0 },
 	{ NAMED(ioctl), CALL_PAGES, 0 },
 	{ NAMED(mremap), CALL_ANY, 0 },
+	{ NAMED(madvise), CALL_GIVE_BACK, 0 },
 	CALLS_OF_MEMORY,
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	CALLS_OF_THE_END,

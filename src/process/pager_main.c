@@ -3,9 +3,9 @@
  * (vm/demand.h). It has the file, and the kernel's descriptor of the pages that are missed.
  *
  * owner: of each frame of RAM, 1 + the number of the entry that has it (vm/saved_pages.h); 0: it is
- * there, or is zeros. What is missed comes first, with its whole entry, and the next ones behind
- * it; while nobody waits, the rest, many entries at once: from the second pass of the save on, so
- * that what was written last comes before what was not.
+ * there, or is zeros. What is missed comes first, with its whole entry; while nobody waits, the
+ * rest, many entries at once: from the second pass of the save on, where what was used last lies,
+ * and once that is there, what lies behind what was missed.
  *
  *  1. It has given up its rights before it reads a byte of the file or of the machine process.
  *  2. What an entry holds is compared with its checksum before any of it is put into memory. A page
@@ -33,6 +33,7 @@
 
 #include "ipc/early.h"
 #include "ipc/lockdown.h"
+#include "lib/large_map.h"
 #include "mains.h"
 #include "pager_left.h"
 #include "plan.h"
@@ -62,6 +63,7 @@ struct pager {
 	uint32_t *owner;
 	uint32_t cursor; /* the entry that comes next while nobody waits */
 	uint32_t ahead;  /* so many then: who misses a page soon misses another one */
+	bool has_begun;  /* what the machine needs soon is there: then what is missed leads on */
 	uint64_t waiting[WAITING_MOST];
 	unsigned waiters;
 	int line; /* of a file that is being filled; -1: all of it is there */
@@ -245,20 +247,23 @@ static void put_entry(struct pager *pager, uint32_t number, const uint8_t *from)
 	}
 }
 
-/* Of these entries as many as can be read at once. How many that were. */
+/* Of these entries as many as can be read at once, until somebody waits. How many that were. */
 static uint32_t bring_entries(struct pager *pager, uint32_t number, uint32_t most)
 {
 	const uint32_t count = saved_pages_run(&pager->pages, number, most);
 	const uint8_t *from = NULL;
 	const int error = saved_pages_read(&pager->pages, number, count, &from);
+	uint32_t done = 0;
 
 	if (error)
 		give_up(pager, error);
-	for (uint32_t n = 0; n < count; n++) {
-		put_entry(pager, number + n, from);
-		from += (size_t)pager->pages.entry[number + n].pages * SAVED_PAGE_BYTES;
-	}
-	return count;
+	do {
+		put_entry(pager, number + done, from);
+		from += (size_t)pager->pages.entry[number + done].pages * SAVED_PAGE_BYTES;
+		if (++done < count)
+			take_events(pager);
+	} while (done < count && !pager->waiters);
+	return done;
 }
 
 /* ---- of a file that is being filled ---- */
@@ -326,7 +331,8 @@ static void bring(struct pager *pager, uint64_t frame)
 		return; /* who waits is woken when it is brought */
 	}
 	bring_entries(pager, owner - 1, 1);
-	pager->cursor = owner % pager->pages.entries;
+	if (pager->has_begun)
+		pager->cursor = owner % pager->pages.entries;
 }
 
 /* How many entries from this one on have frames still; of no more than `most`. */
@@ -340,13 +346,19 @@ static uint32_t left_from(const struct pager *pager, uint32_t number, uint32_t m
 	return count;
 }
 
+static uint32_t most_ahead(const struct pager *pager)
+{
+	return pager->pages.unpacker ? AHEAD_PACKED : AHEAD_ENTRIES;
+}
+
 static void bring_next(struct pager *pager)
 {
 	const uint32_t left = left_from(pager, pager->cursor, pager->ahead);
 	const uint32_t done = left ? bring_entries(pager, pager->cursor, left) : 1;
-	const uint32_t most = pager->pages.unpacker ? AHEAD_PACKED : AHEAD_ENTRIES;
+	const uint32_t most = most_ahead(pager);
 
 	pager->cursor = (pager->cursor + done) % pager->pages.entries;
+	pager->has_begun |= !pager->cursor;
 	pager->ahead = 2 * pager->ahead < most ? 2 * pager->ahead : most;
 }
 
@@ -502,9 +514,8 @@ static int check_entries(const struct pager *pager)
 /* Of a frame that two entries have the later counts. */
 static int find_owners(struct pager *pager)
 {
-	pager->owner = mmap(NULL, pager->frames * sizeof(*pager->owner), PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (pager->owner == MAP_FAILED)
+	pager->owner = large_map(pager->frames * sizeof(*pager->owner));
+	if (!pager->owner)
 		return -ENOMEM;
 	for (uint32_t n = 0; n < pager->pages.entries; n++) {
 		const struct saved_entry *entry = &pager->pages.entry[n];
@@ -576,7 +587,8 @@ static void serve(struct pager *pager)
 {
 	leave_empty_ranges(pager);
 	pager->cursor = second_pass(&pager->pages);
-	pager->ahead = 1;
+	pager->has_begun = !pager->cursor;
+	pager->ahead = most_ahead(pager);
 	while (pager->left || pager->waiters || pager->disk_blocks) {
 		tell_left(pager, pager->left);
 		while (pager->waiters) {

@@ -135,6 +135,7 @@ static int make_engine(struct machine *machine)
 		.without = machine->options.without,
 		.mmu_tables_left_open = machine->options.mmu_tables_left_open,
 		.notes_code = machine->options.code,
+		.goes_on = machine->options.saved.bytes,
 	};
 
 	assert(!machine->engine && machine->options.cpus <= MACHINE_MAX_CPUS);

@@ -13,7 +13,7 @@
 enum {
 	/* 1: without a bus */
 	FORMAT_VERSION_FIRST = 1, FORMAT_VERSION_BUS = 2,
-	PASSES_MAX = 8, FEW_PAGES = 256
+	PASSES_MAX = 8, FEW_PAGES = 256, USED_PAGES_MOST = 8192
 };
 enum { CRC_COVERED_BYTES = SAVED_HEAD_BYTES - 4, BITS_PER_WORD = 64 };
 
@@ -75,6 +75,18 @@ uint64_t saved_frames(const struct machine *machine)
 /* ---- memory ---- */
 
 /*
+ * Once more what the machine has come to since the save began, and will soon come to where it is
+ * restored: what lies behind the first pass is brought first there (process/pager_main.c). With it
+ * the few that were written meanwhile.
+ */
+static void put_used(struct saver *saver)
+{
+	engine_find_used(saver->machine->engine, saver->wanted, USED_PAGES_MOST);
+	saver_put_pages(saver, saver_is_wanted);
+	saver_forget_wanted(saver);
+}
+
+/*
  * While the machine runs: every page that holds something, then those that were written meanwhile,
  * until only few are, or it is no use. What is in `wanted` afterwards has still to be written. A
  * page is written again as often as that; the last one counts.
@@ -84,6 +96,7 @@ static void put_while_running(struct saver *saver)
 	struct machine *machine = saver->machine;
 	uint64_t before = UINT64_MAX;
 
+	engine_note_use(machine->engine, true);
 	engine_take_dirty(machine->engine, saver->wanted);
 	saver_put_pages(saver, saver_is_used);
 	for (unsigned n = 0; n < PASSES_MAX && !saver->error; n++) {
@@ -91,7 +104,11 @@ static void put_while_running(struct saver *saver)
 
 		saver_forget_wanted(saver);
 		count = engine_take_dirty(machine->engine, saver->wanted);
-		if (count <= FEW_PAGES || count > before / 2)
+		if (count <= FEW_PAGES) {
+			put_used(saver);
+			return;
+		}
+		if (count > before / 2)
 			return;
 		before = count;
 		saver_put_pages(saver, saver_is_wanted);
@@ -150,6 +167,7 @@ static void save(struct saver *saver)
 		return;
 	saver_put_head(saver);
 	put_while_running(saver);
+	engine_note_use(machine->engine, false);
 	if (!saver->error)
 		saver->error = machine_pause(machine);
 	if (saver->error)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""demand.py UMBRA GUEST: a machine goes on from a file while its memory still comes: every page is looked at by its guest. With a pager that is stopped and goes on
+"""demand.py UMBRA GUEST READER: a machine goes on from a file while its memory still comes: every page is looked at by its guest. With a pager that is stopped and goes on
 at any moment; that is killed; whose file is damaged, or made shorter meanwhile; forked and saved before all is there; from files without an index, as older
-ones are, and with one that lies; from one that is packed, and from some whose frames lie. No page is ever zeros instead of what it was."""
+ones are, and with one that lies; from one that is packed, and from some whose frames lie. What a guest only read while it was saved lies behind the first pass, and comes first. No page is ever zeros instead of what it was."""
 import atexit, ctypes, json, os, re, shutil, signal, struct, subprocess, sys, tempfile, time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from crc32c import crc32c
 
-umbra, guest, failed = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), 0
+umbra, guest, reader, failed = *(os.path.abspath(program) for program in sys.argv[1:4]), 0
 work = tempfile.TemporaryDirectory()
 env = dict(os.environ, XDG_RUNTIME_DIR=work.name)
 HEAD, SECTION = 128, struct.Struct("<4sIQII")
@@ -184,7 +184,36 @@ check("it has an index", index and parts[-1][1] == "END " and parts[-1][2] == 40
 
 whole = Machine("whole", "--restore", file)
 whole.says("ROUND")
+with open("/proc/%d/environ" % whole.process.pid, "rb") as f:
+    check("its broker has no environment", not f.read().strip(b"\0"))
 whole.ends_well()
+
+# ---- what was used lately ----
+
+LOOKED_AT, FILLED, FIRST = 4096, 12288, 0x4000000 >> 12  # as demand.c has them
+used = Machine("used", "--kernel", reader, "--memory", "128M", "--debug-exit", "0xf4")
+used.says("ROUND")
+for way in [], ["--compress"]:
+    check("it is saved", run("save", *way, "--replace", "used", path("used.saved")).returncode == 0)
+    with open(path("used.saved"), "rb") as f:
+        data = f.read()
+    times = {}
+    for at, name, size in sections(data):
+        if name == "MACH":
+            break
+        if name == "PAGE":
+            frame, count = struct.unpack_from("<QI", data, at + SECTION.size)
+            packed = struct.unpack_from("<I", data, at + 4)[0] == 2
+            for n in range(frame, frame + (count if packed else size // 4096)):
+                times[n] = times.get(n, 0) + 1
+    again = [n for n, count in times.items() if count > 1 and FIRST <= n < FIRST + FILLED]
+    # each eighth is zeros, and is in no file before somebody has looked at it
+    check("pages that it looked at lie behind the first pass", len(again) >= LOOKED_AT * 7 // 8, len(again), len(times))
+    check("and others do not", max(again, default=0) < FIRST + LOOKED_AT, max(again, default=0) - FIRST)
+    restored = Machine("restored", "--restore", path("used.saved"))
+    restored.says("ROUND")
+    restored.ends_well()
+used.ends_well()
 
 # ---- a pager that is stopped and goes on ----
 

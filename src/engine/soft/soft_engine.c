@@ -17,6 +17,7 @@
 #include "engine/soft/translate/translate.h"
 #include "engine/soft/translate/translate_encoding.h"
 #include "lib/check.h"
+#include "lib/large_map.h"
 #include "soft_internal.h"
 
 void *soft_reserve(size_t bytes)
@@ -78,11 +79,18 @@ struct list { void **at; size_t bytes; };
 
 enum { LISTS = 17 };
 
-/* Everything beside the code whose size the budget or the guest's memory says. */
+/*
+ * Everything beside the code whose size the budget or the guest's memory says, one behind the
+ * other: what all code needs, then what is used from its begin on.
+ */
 static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 {
 	const struct soft_budget *budget = &engine->budget;
 	const struct list lists[LISTS] = {
+		{ (void **)&engine->hash, HASH_BUCKETS * sizeof(*engine->hash) },
+		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
+		{ (void **)&engine->translation, soft_translation_bytes() },
+		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
 		{ (void **)&engine->regions, CODE_REGIONS * sizeof(*engine->regions) },
 		{ (void **)&engine->blocks,
 		  CODE_REGIONS * budget->region_blocks * sizeof(*engine->blocks) },
@@ -91,13 +99,9 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->links,
 		  CODE_REGIONS * budget->region_links * sizeof(*engine->links) },
 		{ (void **)&engine->kept, CODE_REGIONS * budget->region_kept_bytes },
-		{ (void **)&engine->hash, HASH_BUCKETS * sizeof(*engine->hash) },
-		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
 		{ (void **)&engine->slot_names, JUMP_SLOTS * sizeof(*engine->slot_names) },
 		{ (void **)&engine->slot_buckets, SLOT_BUCKETS * sizeof(*engine->slot_buckets) },
 		{ (void **)&engine->empty_slots, JUMP_SLOTS * sizeof(*engine->empty_slots) },
-		{ (void **)&engine->translation, soft_translation_bytes() },
-		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
 		{ (void **)&engine->page_blocks, frames_of(engine) * sizeof(*engine->page_blocks) },
 		{ (void **)&engine->frame_flags, frames_of(engine) },
 		{ (void **)&engine->frame_writes, frames_of(engine) },
@@ -109,13 +113,40 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 	memcpy(ret, lists, sizeof(lists));
 }
 
+static size_t page_end(size_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
+
+static size_t lists_bytes(const struct list lists[LISTS])
+{
+	size_t sum = 0;
+
+	for (unsigned n = 0; n < LISTS; n++)
+		sum += page_end(lists[n].bytes);
+	return sum;
+}
+
+/*
+ * In large pages where much of them is needed at once; otherwise not, since who is forked pays for
+ * each of those that it writes to.
+ */
+static void *take_memory(const struct soft_engine *engine, size_t bytes)
+{
+	return engine->goes_on ? large_map(bytes) : soft_reserve(bytes);
+}
+
+static void release_memory(const struct soft_engine *engine, void *at, size_t bytes)
+{
+	if (engine->goes_on)
+		large_unmap(at, bytes);
+	else
+		release(at, bytes);
+}
+
 static void release_lists(struct soft_engine *engine)
 {
 	struct list lists[LISTS];
 
 	get_lists(engine, lists);
-	for (unsigned n = 0; n < LISTS; n++)
-		release(*lists[n].at, lists[n].bytes);
+	release_memory(engine, *lists[0].at, lists_bytes(lists));
 }
 
 static void soft_destroy(struct engine *opaque)
@@ -266,12 +297,15 @@ static int make_secrets(struct soft_engine *engine)
 static int make_lists(struct soft_engine *engine)
 {
 	struct list lists[LISTS];
+	uint8_t *at;
 
 	get_lists(engine, lists);
+	at = take_memory(engine, lists_bytes(lists));
+	if (!at)
+		return -ENOMEM;
 	for (unsigned n = 0; n < LISTS; n++) {
-		*lists[n].at = soft_reserve(lists[n].bytes);
-		if (!*lists[n].at)
-			return -ENOMEM;
+		*lists[n].at = at;
+		at += page_end(lists[n].bytes);
 	}
 	if (!keep_own(engine->frame_holders, frames_of(engine)) ||
 	    !keep_own(engine->table_versions, frames_of(engine) * sizeof(*engine->table_versions)))
@@ -332,6 +366,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 		engine->on_copy = soft_check_copy;
 	engine->on_copy_context = engine;
 	engine->budget = budget_divide(options);
+	engine->goes_on = options->goes_on;
 	engine->watches_tables = !(options->without & ENGINE_WITHOUT_TABLES);
 	engine->fills_ahead = !(options->without & ENGINE_WITHOUT_BATCHES);
 	engine->enters_in_word = !(options->without & ENGINE_WITHOUT_WORDS);
@@ -376,7 +411,8 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 					  void *context)
 {
 	struct soft_engine *soft = (struct soft_engine *)engine;
-	struct soft_cpu *cpu = soft->cpu_count < MAX_CPUS ? soft_reserve(sizeof(*cpu)) : NULL;
+	struct soft_cpu *cpu =
+		soft->cpu_count < MAX_CPUS ? take_memory(soft, sizeof(*cpu)) : NULL;
 
 	if (!cpu)
 		return NULL;
@@ -391,7 +427,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 	cpu->holder = (uint8_t)(1 << (cpu->shares_holder ? HOLDERS - 1 : soft->cpu_count));
 	soft_pass_out(cpu);
 	if (!keep_jumps_own(cpu) || !mmu_create(cpu)) {
-		release(cpu, sizeof(*cpu));
+		release_memory(soft, cpu, sizeof(*cpu));
 		return NULL;
 	}
 	if (soft->cpu_count) {
@@ -432,7 +468,7 @@ static void soft_cpu_destroy(struct engine_cpu *opaque)
 	soft_release(&engine->lock);
 	soft_release_thread(cpu);
 	mmu_destroy(cpu->mmu);
-	release(cpu, sizeof(*cpu));
+	release_memory(engine, cpu, sizeof(*cpu));
 }
 
 void check_engine(struct soft_engine *engine)
@@ -561,6 +597,8 @@ const struct engine_driver soft_engine_driver = {
 	.place_overlay = soft_engine_place_overlay,
 	.take_dirty = soft_engine_take_dirty,
 	.find_written = soft_engine_find_written,
+	.note_use = soft_engine_note_use,
+	.find_used = soft_engine_find_used,
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,
 	.leave_code = soft_engine_leave_code,

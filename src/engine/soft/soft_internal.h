@@ -293,6 +293,7 @@ struct soft_engine {
 	uint8_t *ram; /* of it */
 	uint8_t *code_write, *code_run;
 	size_t code_bytes;
+	bool goes_on; /* engine_options */
 	struct code_region *regions;
 	uint32_t open_region, next_region;
 	uint32_t hand; /* code/eviction.c */
@@ -316,6 +317,7 @@ struct soft_engine {
 	uint32_t *table_versions;
 	uint64_t table_changes;
 	bool watches_tables, fills_ahead;
+	bool notes_use; /* changed atomically; FRAME_USED */
 	bool enters_in_word;  /* translate/translate.c */
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
@@ -356,7 +358,8 @@ enum {
 	FRAME_READ_ONLY = 8,
 	FRAME_DIRTY = 16,
 	FRAME_TABLE = 32, /* mmu/page_table.h */
-	FRAME_TAKEN = 64  /* it was dirty when the log was taken (mmu/dirty.c) */
+	FRAME_TAKEN = 64, /* it was dirty when the log was taken (mmu/dirty.c) */
+	FRAME_USED = 128  /* a processor came to it since engine_note_use() */
 };
 /* soft_mode(): 64-bit code has neither of the first two. */
 enum {
@@ -473,6 +476,8 @@ void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memor
 			       uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 void soft_engine_find_written(struct engine *engine, uint64_t *written);
+void soft_engine_note_use(struct engine *engine, bool notes);
+void soft_engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
 void check_engine(struct soft_engine *engine);

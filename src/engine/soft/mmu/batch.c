@@ -40,6 +40,8 @@ static void insert_marked(struct soft_cpu *cpu, struct space_place at, uint64_t 
 		     write && (found->rights & writable) == writable &&
 			     is_open_for_writes(cpu, at.set->holder, soft_frame(cpu->engine, page)),
 		     found);
+	if (soft_notes_use(cpu->engine))
+		soft_mark_used(cpu->engine, page);
 	cpu->count.filled_ahead++;
 }
 
@@ -50,7 +52,8 @@ void soft_fill_beside(struct soft_cpu *cpu, struct space_place at, uint64_t gva,
 	uint64_t first = gva & ~(group_bytes - 1);
 	unsigned missing;
 
-	if (!cpu->engine->fills_ahead)
+	/* what is noted is what was asked for */
+	if (!cpu->engine->fills_ahead || soft_notes_use(cpu->engine))
 		return;
 	missing = ~space_cached_group(at, gva) & ~(1u << (gva - first) / PAGE_BYTES) &
 		  ((1u << SPACE_GROUP_PAGES) - 1);

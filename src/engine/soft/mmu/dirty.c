@@ -15,6 +15,9 @@
  *    - After the flush no write entry is left, so that the next write marks again.
  *    - A frame whose mark was taken back is FRAME_TAKEN for good: one that is neither was never
  *      written since the engine is there.
+ *
+ * Beside it, for as long as somebody wants to know, which frames processors come to: who has an
+ * entry or a way in a jump cache is not seen again until a flush, as of a write.
  */
 #include "engine/soft/code/code.h"
 #include "mmu.h"
@@ -59,4 +62,31 @@ void soft_engine_find_written(struct engine *opaque, uint64_t *written)
 	for (uint64_t n = 0; n < frames; n++)
 		if (engine->frame_flags[n] & (FRAME_DIRTY | FRAME_TAKEN))
 			written[n / 64] |= 1ull << n % 64;
+}
+
+void soft_engine_note_use(struct engine *opaque, bool notes)
+{
+	struct soft_engine *engine = (struct soft_engine *)opaque;
+	const uint64_t frames =
+		guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
+
+	__atomic_store_n(&engine->notes_use, notes, __ATOMIC_SEQ_CST);
+	for (uint64_t n = 0; n < frames && notes; n++)
+		if (engine->frame_flags[n] & FRAME_USED)
+			__atomic_fetch_and(&engine->frame_flags[n], (uint8_t)~FRAME_USED,
+					   __ATOMIC_SEQ_CST);
+}
+
+void soft_engine_find_used(struct engine *opaque, uint64_t *used, uint64_t most)
+{
+	const struct soft_engine *engine = (const struct soft_engine *)opaque;
+	const uint64_t frames =
+		guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
+
+	for (uint64_t n = 0; n < frames && most; n++) {
+		if (!(engine->frame_flags[n] & FRAME_USED))
+			continue;
+		used[n / 64] |= 1ull << n % 64;
+		most--;
+	}
 }

@@ -159,3 +159,16 @@ static inline void soft_mark_dirty(struct soft_engine *engine, const uint8_t *hv
 	if (!(*flags & FRAME_DIRTY))
 		__atomic_fetch_or(flags, FRAME_DIRTY, __ATOMIC_SEQ_CST);
 }
+
+static inline bool soft_notes_use(const struct soft_engine *engine)
+{
+	return __builtin_expect(__atomic_load_n(&engine->notes_use, __ATOMIC_RELAXED), false);
+}
+
+static inline void soft_mark_used(struct soft_engine *engine, const uint8_t *hva)
+{
+	uint8_t *flags = &engine->frame_flags[soft_frame(engine, hva)];
+
+	if (!(*flags & FRAME_USED))
+		__atomic_fetch_or(flags, FRAME_USED, __ATOMIC_SEQ_CST);
+}

@@ -285,8 +285,8 @@ static inline int walk(struct soft_cpu *cpu, struct tables tables, uint64_t gva,
 	return 0;
 }
 
-int soft_walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access,
-			   struct page_walk *ret, struct fault *fault)
+static int walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access, struct page_walk *ret,
+		      struct fault *fault)
 {
 	const struct x86_state *state = &cpu->state;
 
@@ -303,6 +303,28 @@ int soft_walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access,
 	if (state->cr4 & CR4_PAE)
 		return walk(cpu, tables_pae(state), gva, access, ret, fault);
 	return walk(cpu, tables_32(), gva, access, ret, fault);
+}
+
+/* The tables of the way, but those that the processor has itself, and where it leads. */
+static void note_use(const struct soft_cpu *cpu, const struct page_walk *way)
+{
+	const uint8_t *page = soft_hva(cpu->engine, way->gpa);
+
+	for (unsigned level = way->level; level < way->levels; level++)
+		if (way->levels != LEVELS_PAE || level != 2)
+			soft_mark_used(cpu->engine, way->at[level]);
+	if (page)
+		soft_mark_used(cpu->engine, page);
+}
+
+int soft_walk_pages(struct soft_cpu *cpu, uint64_t gva, unsigned access,
+			   struct page_walk *ret, struct fault *fault)
+{
+	const int error = walk_pages(cpu, gva, access, ret, fault);
+
+	if (!error && soft_notes_use(cpu->engine))
+		note_use(cpu, ret);
+	return error;
 }
 
 int soft_walk(struct soft_cpu *cpu, uint64_t gva, unsigned access, uint64_t *ret_gpa,

@@ -1,0 +1,12 @@
+/*
+ * Memory of which much will be touched, in no order: in large pages, where the host has them, each
+ * two megabytes of it are missed once, and not up to 512 times.
+ */
+#pragma once
+
+#include <stddef.h>
+
+/* Zeroed memory that costs nothing until it is used, in large pages from its begin on; NULL. */
+void *large_map(size_t bytes);
+/* NULL: nothing is done. */
+void large_unmap(void *at, size_t bytes);
