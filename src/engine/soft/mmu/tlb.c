@@ -73,6 +73,7 @@ void soft_forget_own(struct soft_cpu *cpu)
 void soft_forget_forked(struct soft_cpu *cpu)
 {
 	mmu_forked(cpu->mmu);
+	soft_empty_slots(cpu);
 	begin_anew(cpu);
 }
 
