@@ -23,7 +23,7 @@ enum {
 	FULL_STEP_SHARE = 4
 };
 enum { REGION_MIB = 128 };
-enum { RAISE_SHARE = 64, LOWER_SHARE = 16, TIGHT_SHARE = 8, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
+enum { RAISE_SHARE = 64, LOWER_SHARE = 16, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
 enum { STALLS_PERCENT = 10, BOOST_SHARE = 64, BOOST_MOST_SHARE = 8 };
 
 struct turn {
@@ -372,23 +372,12 @@ static void raise_target(struct known *known, uint64_t now_us, uint64_t *room)
 	*room -= by;
 }
 
-/*
- * Of what it has, how much is worth to be moved: on a host that is short, nearly all. Where all
- * want more than there is, and the host has it still, others get theirs of that, and what goes to
- * and fro would cost guests more than it brings.
- */
-static uint64_t lower_share(const struct turn *turn, bool must)
-{
-	if (turn->is_short)
-		return RAISE_SHARE;
-	return must ? TIGHT_SHARE : LOWER_SHARE;
-}
-
 static void lower_target(struct known *known, const struct turn *turn, bool is_crowded)
 {
 	const uint64_t now_us = turn->host->now_us;
 	const bool must = turn->is_short || turn->is_tight || is_crowded;
-	const uint64_t little = known->target / lower_share(turn, must);
+	/* as long as the host has what others need, less would go to and fro for nothing */
+	const uint64_t little = known->target / (turn->is_short ? RAISE_SHARE : LOWER_SHARE);
 
 	if (known->target - known->ideal < most_of(little, LEAST_MOVE_MIB * MIB))
 		return;
