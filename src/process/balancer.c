@@ -60,6 +60,7 @@ struct balancer {
 	uint64_t reserve_bytes; /* as it was set; 0: of the host's size */
 	uint64_t turn_available_bytes; /* of the host, at the last turn */
 	int64_t turn_ms, busy_until_ms, lonely_ms, sample_ms;
+	bool is_due; /* something has come too soon after the last turn to have one of its own */
 };
 
 static int64_t now_ms(void)
@@ -111,6 +112,7 @@ static void turn(struct balancer *balancer)
 	bool grows = false;
 
 	balancer->turn_ms = now;
+	balancer->is_due = false;
 	look_at_host(balancer);
 	balancer->turn_available_bytes = balancer->host.available_bytes;
 	for (unsigned n = 0; n < BALANCE_GUESTS; n++) {
@@ -300,6 +302,8 @@ static void take_events(struct balancer *balancer, const struct pollfd *fds)
 /* When the next turn is due. */
 static int64_t next_turn_ms(const struct balancer *balancer)
 {
+	if (balancer->is_due)
+		return balancer->turn_ms + HEAR_MS;
 	return balancer->turn_ms +
 	       (balancer->turn_ms < balancer->busy_until_ms ? BUSY_MS : IDLE_MS);
 }
@@ -340,6 +344,8 @@ static void wait_and_turn(struct balancer *balancer)
 	/* what a machine has said, and a host that stalls, do not wait for their turn */
 	if (hears)
 		turn(balancer);
+	else
+		balancer->is_due = true;
 }
 
 int balancer_serve(int listen_fd, const int host_fds[2], bool wakes)
