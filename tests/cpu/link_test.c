@@ -5,6 +5,8 @@
  *   user code   FIRST: compare; write [rdi]; write [rsi]; jump to SECOND
  *               SECOND: read [rbx]; mov al, BEFORE; a jump by the flags; hlt, which faults
  *
+ * Once more without the first jump: FIRST then goes on into SECOND, and is one block with it.
+ *
  * The jump has become a link, the flags are kept in memory. [rdi] is then the write with which the
  * page becomes data: all its blocks die, FIRST, which is executed, before SECOND. [rsi] is the
  * value in SECOND, which nobody intercepts any more.
@@ -24,7 +26,7 @@ enum {
 	WRITES_UNTIL_DATA = 64 /* code/invalidate.c */
 };
 
-static void make_code(void)
+static void make_code(bool is_one_block)
 {
 	static const uint8_t first[] = {
 		0x39, 0xc0,              /* cmp eax, eax */
@@ -39,7 +41,13 @@ static void make_code(void)
 		0xf4,                    /* hlt */
 	};
 
-	memcpy(ram + CODE, first, sizeof(first));
+	static const uint8_t nop[] = { 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 };
+	const unsigned jump_bytes = is_one_block ? 2 : 0;
+
+	memset(ram + CODE, 0x90, SECOND);
+	for (unsigned at = sizeof(first); at + sizeof(nop) <= SECOND; at += sizeof(nop))
+		memcpy(ram + CODE + at, nop, sizeof(nop));
+	memcpy(ram + CODE, first, sizeof(first) - jump_bytes);
 	memcpy(ram + CODE + SECOND, second, sizeof(second));
 }
 
@@ -88,12 +96,14 @@ static void test(struct engine *engine, struct engine_cpu *cpu)
 
 int main(void)
 {
-	struct guest guest;
-
 	make_ram(RAM_BYTES);
-	make_code();
-	guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
-	test(guest.engine, guest.cpu);
-	end(guest);
+	for (unsigned is_one_block = 0; is_one_block < 2; is_one_block++) {
+		struct guest guest;
+
+		make_code(is_one_block);
+		guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
+		test(guest.engine, guest.cpu);
+		end(guest);
+	}
 	return failures != 0;
 }

@@ -336,6 +336,8 @@ void check_jump_slots(const struct soft_cpu *cpu);
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
+/* Whether the page gives its code up at the next write. */
+bool soft_becomes_data(const struct soft_engine *engine, uint64_t frame);
 /*
  * One instruction of at least five bytes, all in one aligned word of eight, becomes a jump: a
  * processor is before it or behind it. Both are addresses in code_write.

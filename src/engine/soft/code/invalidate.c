@@ -46,16 +46,22 @@ void soft_end_protection(struct soft_engine *engine, uint64_t frame)
 				   __ATOMIC_SEQ_CST);
 }
 
+bool soft_becomes_data(const struct soft_engine *engine, uint64_t frame)
+{
+	return __atomic_load_n(&engine->frame_writes[frame], __ATOMIC_RELAXED) + 1 >=
+	       WRITES_UNTIL_DATA;
+}
+
 /* Guest memory was written: blocks made from these bytes are taken back. */
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
 	uint64_t frame = soft_frame(engine, soft_hva(engine, gpa));
-	bool all;
-
 	/* a page that held code once and is data now */
-	all = ++engine->frame_writes[frame] >= WRITES_UNTIL_DATA;
-	if (all)
-		engine->frame_writes[frame] = 0;
+	const bool all = soft_becomes_data(engine, frame);
+	const uint8_t writes = engine->frame_writes[frame];
+
+	__atomic_store_n(&engine->frame_writes[frame], all ? 0 : (uint8_t)(writes + 1),
+			 __ATOMIC_RELAXED);
 	for (uint32_t *link = &engine->page_blocks[frame]; *link;) {
 		struct block *b = &engine->blocks[*link - 1];
 

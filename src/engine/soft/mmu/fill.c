@@ -114,9 +114,12 @@ static bool has_code(const struct soft_cpu *cpu, const struct part *part)
 	       cpu->engine->frame_flags[soft_frame(cpu->engine, part->hva)] & FRAME_CODE;
 }
 
-static bool hits_block(const struct part *part, const struct block *b)
+/* With the write that makes its page data every block of it goes, too. */
+static bool hits_block(const struct soft_cpu *cpu, const struct part *part, const struct block *b)
 {
-	return part->gpa + part->bytes > b->gpa && part->gpa < b->gpa + b->guest_bytes;
+	return (part->gpa + part->bytes > b->gpa && part->gpa < b->gpa + b->guest_bytes) ||
+	       (part->gpa / PAGE_BYTES == b->gpa / PAGE_BYTES &&
+		soft_becomes_data(cpu->engine, soft_frame(cpu->engine, part->hva)));
 }
 
 /* Whether a store would change the block that it stands in, with more than it in it. */
@@ -131,7 +134,8 @@ static bool changes_own_block(const struct soft_cpu *cpu, const struct memory_si
 		return false;
 	b = soft_block_of(cpu->engine, (uint64_t)site);
 	return b && !(b->mode & BLOCK_ALONE) &&
-	       ((first && hits_block(&to->part[0], b)) || (second && hits_block(&to->part[1], b)));
+	       ((first && hits_block(cpu, &to->part[0], b)) ||
+		(second && hits_block(cpu, &to->part[1], b)));
 }
 
 static void *raise_at(struct soft_cpu *cpu, struct memory_site *site, const struct fault *fault)
