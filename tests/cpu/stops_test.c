@@ -321,8 +321,8 @@ static void test_pass(void)
 	misses = __atomic_load_n(&soft->misses, __ATOMIC_SEQ_CST);
 	pass = __atomic_add_fetch(&((struct soft_engine *)engine)->pass, 1, __ATOMIC_SEQ_CST);
 	soft_kick((struct soft_cpu *)cpu.engine, KICK_PASS);
-	for (unsigned n = 0; n < PASS_LOOKS && __atomic_load_n(&soft->passed, __ATOMIC_SEQ_CST) < pass;
-	     n++)
+	for (unsigned n = 0;
+	     n < PASS_LOOKS && __atomic_load_n(&soft->passed, __ATOMIC_SEQ_CST) < pass; n++)
 		nanosleep(&pause, NULL);
 	expect(__atomic_load_n(&soft->passed, __ATOMIC_SEQ_CST) == pass,
 	       "who delivers without an end passes by", 1);
