@@ -163,6 +163,47 @@ static bool stops(struct engine *engine, struct engine_cpu *cpu)
 	return why == ENGINE_EXIT_STOP;
 }
 
+static bool is_led_away(const struct soft_engine *engine, const struct block *b)
+{
+	enum { JMP = 0xe9 };
+	const uint8_t *entry = engine->code_write + b->host_offset;
+
+	return entry[soft_entry_jump(b->mode)] == JMP && entry[b->direct] == JMP;
+}
+
+/* How many slots lead to blocks whose entries are as they were made, or lead away. */
+static unsigned count_leading(const struct soft_engine *engine, const struct soft_cpu *cpu,
+			      bool away)
+{
+	unsigned count = 0;
+
+	for (uint32_t n = 0; n < engine->slot_count; n++)
+		if (cpu->slots[n] != engine->empty_slots[n] &&
+		    is_led_away(engine, soft_block_of(engine, cpu->slots[n])) == away)
+			count++;
+	return count;
+}
+
+/*
+ * All code is given up, by somebody else: who follows a slot before he hears of it, and has written
+ * where it leads, comes to the dispatcher, since that is not noticed any more.
+ */
+static void test_given_up(struct guest guest)
+{
+	struct soft_engine *engine = (struct soft_engine *)guest.engine;
+	const struct soft_cpu *cpu = (const struct soft_cpu *)guest.cpu;
+	const unsigned leading = count_leading(engine, cpu, false);
+	bool closed;
+
+	soft_acquire(&engine->lock);
+	closed = soft_close_regions(engine);
+	soft_release(&engine->lock);
+	expect(closed && leading && !count_leading(engine, cpu, false) &&
+		       count_leading(engine, cpu, true) == leading,
+	       "away from code that is given up");
+	expect(leads_to(guest.cpu, PLAIN, 2), "and then to what is there");
+}
+
 static void test(const char *how, unsigned without)
 {
 	struct guest guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, without);
@@ -183,6 +224,8 @@ static void test(const char *how, unsigned without)
 	       "to what is mapped there");
 	move_second(guest.engine, SECOND);
 	expect(leads_to(guest.cpu, SECOND, 2), "and back");
+	if (soft->uses_slots)
+		test_given_up(guest);
 	expect(stops(guest.engine, guest.cpu), "who goes round without an end is stopped");
 	check_engine((struct soft_engine *)guest.engine);
 	end(guest);

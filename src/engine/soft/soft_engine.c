@@ -260,6 +260,8 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	if (mmap(soft->code_run, soft->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
 	    MAP_FAILED)
 		return -errno;
+	for (unsigned n = 0; n < CODE_REGIONS; n++)
+		soft->regions[n].touched = soft->regions[n].used; /* the file is another one */
 	return 0;
 }
 

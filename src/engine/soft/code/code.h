@@ -336,6 +336,8 @@ void check_jump_slots(const struct soft_cpu *cpu);
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
+/* Whoever comes to one of its entries, by whatever way, comes to the dispatcher. */
+void soft_lead_away(struct soft_engine *engine, const struct block *b);
 /* Whether the page gives its code up at the next write. */
 bool soft_becomes_data(const struct soft_engine *engine, uint64_t frame);
 /*

@@ -23,20 +23,25 @@ void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 	__atomic_store_n((uint64_t *)(void *)(at - from), word, __ATOMIC_SEQ_CST);
 }
 
-/* Its frame's list has it still: of the links to it that is where to look. */
-static void block_kill(struct soft_engine *engine, struct block *b, uint64_t frame)
+void soft_lead_away(struct soft_engine *engine, const struct block *b)
 {
 	uint8_t *entry = engine->code_write + b->host_offset;
 	uint8_t *stubs = entry + b->stubs;
 
+	soft_replace_by_jump(entry + soft_entry_jump(b->mode),
+			     stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
+	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
+}
+
+/* Its frame's list has it still: of the links to it that is where to look. */
+static void block_kill(struct soft_engine *engine, struct block *b, uint64_t frame)
+{
 	soft_hide_block(engine, b);
 	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
 	soft_lead_home(engine, b);
-	soft_replace_by_jump(entry + soft_entry_jump(b->mode),
-			     stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
-	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
+	soft_lead_away(engine, b);
 }
 
 void soft_end_protection(struct soft_engine *engine, uint64_t frame)

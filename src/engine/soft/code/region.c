@@ -98,11 +98,16 @@ static void drop_straddlers(struct soft_engine *engine, uint32_t number)
 	}
 }
 
+/*
+ * Nobody comes to one of them any more when the first page may be written without being noticed: a
+ * slot is followed without a look at the kick.
+ */
 static void drop_blocks(struct soft_engine *engine, uint32_t number)
 {
 	struct block *first = &engine->blocks[number * engine->budget.region_blocks];
+	struct block *end = first + engine->regions[number].blocks;
 
-	for (struct block *b = first; b < first + engine->regions[number].blocks; b++) {
+	for (struct block *b = first; b < end; b++) {
 		if (b->form == BLOCK_PART) {
 			soft_leave_part(engine, b);
 			continue;
@@ -113,10 +118,12 @@ static void drop_blocks(struct soft_engine *engine, uint32_t number)
 			engine->counts.blocks_evicted++;
 			__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 			soft_lead_home(engine, b);
+			soft_lead_away(engine, b);
 		}
-		if (b->next_in_page != UNLISTED)
-			drop_page(engine, soft_frame(engine, soft_hva(engine, b->gpa)), number);
 	}
+	for (struct block *b = first; b < end; b++)
+		if (b->form != BLOCK_PART && b->next_in_page != UNLISTED)
+			drop_page(engine, soft_frame(engine, soft_hva(engine, b->gpa)), number);
 	drop_straddlers(engine, number);
 }
 
