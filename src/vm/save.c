@@ -106,6 +106,10 @@ static void put_while_running(struct saver *saver)
 		count = engine_take_dirty(machine->engine, saver->wanted);
 		if (count <= FEW_PAGES) {
 			put_used(saver);
+			/* what was written meanwhile: the machine stands while the rest is */
+			engine_take_dirty(machine->engine, saver->wanted);
+			saver_put_pages(saver, saver_is_wanted);
+			saver_forget_wanted(saver);
 			return;
 		}
 		if (count > before / 2)
