@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "lib/late.h"
+#include "lib/plain_text.h"
 
 #define CALLS(call)                                                                               \
 	call(XML_ParserCreateNS) call(XML_ParserFree) call(XML_SetUserData)                       \
@@ -131,9 +132,13 @@ static bool parse_unit(const char *text, uint64_t *ret)
 
 bool ovf_is_plain(const char *name)
 {
-	for (const char *at = name; *at; at++)
-		if ((unsigned char)*at < 0x20 || *at == 0x7f || strchr("/\\:", *at))
+	unsigned bytes;
+
+	for (const char *at = name; *at; at += bytes) {
+		bytes = plain_character(at);
+		if (!bytes || strchr("/\\:", *at))
 			return false;
+	}
 	return *name && *name != '.' && strlen(name) < OVF_NAME_BYTES;
 }
 

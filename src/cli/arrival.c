@@ -24,6 +24,7 @@
 #include "cli.h"
 #include "control/names.h"
 #include "landing.h"
+#include "lib/plain_text.h"
 #include "spare.h"
 #include "vm/saved_blocks.h"
 #include "wire/parcel.h"
@@ -364,14 +365,6 @@ static void begin_machine(struct arrival *arrival)
 		answer(arrival, -EAGAIN, "");
 }
 
-/* Names of files in it are the sender's words: nothing of them acts on a terminal. */
-static void make_plain(char *text)
-{
-	for (; *text; text++)
-		if (*text < ' ' || *text >= 0x7f)
-			*text = '.';
-}
-
 /* Whether it runs, as umbra run says it. */
 static void hear_child(struct arrival *arrival)
 {
@@ -386,7 +379,7 @@ static void hear_child(struct arrival *arrival)
 	got = fread(said, 1, sizeof(said) - 1, arrival->output);
 	said[got] = 0;
 	said[strcspn(said, "\n")] = 0;
-	make_plain(said);
+	plain_text(said);
 	fclose(arrival->output);
 	close(arrival->child_fd);
 	arrival->child_fd = -1;

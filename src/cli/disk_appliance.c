@@ -20,6 +20,7 @@
 
 #include "appliance/package.h"
 #include "disk_cli.h"
+#include "lib/plain_text.h"
 
 enum { FD_PATH_BYTES = 64, READ_BYTES = 1 << 18 };
 
@@ -101,14 +102,6 @@ static int unnamed_in(const char *folder)
 	int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
 	return fd < 0 ? -errno : fd;
-}
-
-/* Nothing that a terminal takes for more than text. */
-static void make_safe(char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text < 0x20 || *text == 0x7f)
-			*text = '?';
 }
 
 /* ---- a package in one file ---- */
@@ -406,8 +399,10 @@ static int import_disk(struct import *import, unsigned n)
 		if (!code)
 			code = verb_disk_convert(&arguments);
 	}
-	if (!code)
-		printf("%s\n", target);
+	if (!code) {
+		print_safely(target);
+		putchar('\n');
+	}
 	free(target);
 	return code;
 }
@@ -491,7 +486,7 @@ static void name_all(struct export *export, const char *target)
 	snprintf(name, sizeof(name), "%.200s", last ? last + 1 : target);
 	if (ends_with(name, ".ova"))
 		name[strlen(name) - 4] = 0;
-	make_safe(name);
+	plain_text(name);
 	snprintf(export->ovf.name, OVF_NAME_BYTES, "%s", name);
 	snprintf(export->descriptor_name, OVF_NAME_BYTES, "%s.ovf", name);
 	snprintf(export->manifest_name, OVF_NAME_BYTES, "%s.mf", name);

@@ -94,7 +94,7 @@ static json_t *hear(int peer, int *ret_fd)
 					  .msg_controllen = sizeof(ancillary) };
 		ssize_t n = recvmsg(peer, &message, MSG_CMSG_CLOEXEC);
 
-		if (n <= 0)
+		if (n <= 0 || message.msg_flags & MSG_CTRUNC)
 			return NULL;
 		if (message.msg_controllen && ancillary.head.cmsg_type == SCM_RIGHTS)
 			memcpy(ret_fd, CMSG_DATA(&ancillary.head), sizeof(*ret_fd));

@@ -114,6 +114,14 @@ static int verb_ps(const struct arguments *a)
 	return 0;
 }
 
+/* A line of a key and what others have written. */
+static void print_word(int width, const char *key, const char *word)
+{
+	printf("%-*s ", width, key);
+	plain_put(stdout, word);
+	putchar('\n');
+}
+
 /* What the guest says of itself. */
 static void print_keys(json_t *keys)
 {
@@ -121,8 +129,13 @@ static void print_keys(json_t *keys)
 	const char *key;
 
 	json_object_foreach(keys, key, value)
-		if (json_string_length(value))
-			printf("guest %s: %s\n", key, json_string_value(value));
+		if (json_string_length(value)) {
+			printf("guest ");
+			plain_put(stdout, key);
+			printf(": ");
+			plain_put(stdout, json_string_value(value));
+			putchar('\n');
+		}
 }
 
 static void print_description(json_t *machine)
@@ -136,8 +149,8 @@ static void print_description(json_t *machine)
 		if (json_is_object(value))
 			print_keys(value);
 		else if (!json_is_array(value))
-			printf("%-10s %s\n", key,
-			       json_is_string(value) ? json_string_value(value) : text);
+			print_word(10, key,
+				   json_is_string(value) ? json_string_value(value) : text);
 		free(text);
 	}
 }
@@ -378,7 +391,7 @@ static void print_memory(const json_t *memory)
 
 	json_object_foreach((json_t *)(uintptr_t)memory, key, value) {
 		if (json_is_string(value))
-			printf("%-12s %s\n", key, json_string_value(value));
+			print_word(12, key, json_string_value(value));
 		else if (json_is_boolean(value))
 			printf("%-12s %s\n", key, json_is_true(value) ? "yes" : "no");
 		else

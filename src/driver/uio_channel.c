@@ -379,8 +379,10 @@ int uio_channel_receive(struct uio_channel *channel, struct umbra_packet *ret, v
 	int ready = 1;
 
 	while ((got = umbra_channel_get(&channel->channel, ret, to, room)) == UMBRA_CHANNEL_NONE) {
-		if (ready <= 0)
+		if (ready <= 0) {
+			brief_wait_forget(&channel->brief);
 			return ready;
+		}
 		if (brief_wait_looks(&channel->brief))
 			continue;
 		ready = sleep_until_interrupt(channel, timeout_ms);

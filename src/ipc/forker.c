@@ -125,8 +125,9 @@ void forker_keep(grant_set kept)
 	for (int fd = 0; fd < FORKER_ASK_FD; fd = end + 1) {
 		for (end = fd; end < FORKER_ASK_FD && !is_kept(kept, end);)
 			end++;
-		if (end > fd)
-			syscall(SYS_close_range, fd, end - 1, 0);
+		if (end > fd && syscall(SYS_close_range, fd, end - 1, 0))
+			for (int one = fd; one < end; one++)
+				close(one);
 	}
 }
 

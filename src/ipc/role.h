@@ -1,8 +1,8 @@
 /*
  * The processes of one machine: what each is given, and what is left to it. Every process but the
- * forker, and the broker of a forked machine (cli/fork_child.c), is started by execve with its own
- * memory (spawn.h), gets exactly the descriptors of its row, and keeps exactly the system calls of
- * its row (lockdown.h).
+ * forker, and the broker of a forked machine (cli/fork_child.c) or of one that goes on from a file
+ * (cli/run.c), is started by execve with its own memory (spawn.h), gets exactly the descriptors of
+ * its row, and keeps exactly the system calls of its row (lockdown.h).
  *
  *   role      is given                                           namespaces of its own
  *   machine   rings, events, slots of the disks, what it boots   all, from its first instruction;

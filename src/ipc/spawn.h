@@ -36,8 +36,8 @@ pid_t spawn_fork(int *ret_pidfd);
 /* This process goes on in the role, with its own pid. Returns only with -errno. */
 int spawn_become(enum role role, const struct grants *grants);
 /*
- * The same for one that was forked for it and goes on with the memory that it has: each descriptor
- * at its number, and no other. 0 or -errno.
+ * The same for one that goes on with the memory that it has: each descriptor at its number, and no
+ * other. 0 or -errno.
  */
 int spawn_go_on(enum role role, const struct grants *grants);
 /*

@@ -58,6 +58,7 @@ static enum fork_news fork_done(struct fork *forking, int error)
 	for (unsigned n = forking->made; n < forking->wanted; n++)
 		kit_close(forking->kit[n]);
 	forking->wanted = forking->made;
+	forking->until_ms = 0;
 	forking->state = FORK_HELD;
 	forking->error = error ? error : forking->settle_error;
 	CHECK(check_fork(forking));

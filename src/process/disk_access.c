@@ -208,9 +208,7 @@ static void describe_last_change(const char *path, const struct disk_options *op
 		json_decref(history);
 		break;
 	}
-	for (char *character = text; *character; character++)
-		*character =
-			(unsigned char)*character < 0x20 || *character == 0x7f ? '?' : *character;
+	plain_text(text);
 	disk_close(disk);
 }
 

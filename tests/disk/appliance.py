@@ -129,6 +129,7 @@ lies = [
     ('absolute', [('x.ovf', descriptor(FILE % '/etc/passwd')), ('d.vmdk', DISK)], 78, 'href'),
     ('URL', [('x.ovf', descriptor(FILE % 'http://x/d.vmdk')), ('d.vmdk', DISK)], 78, 'href'),
     ('backslash', [('x.ovf', descriptor(FILE % 'a\\d.vmdk')), ('d.vmdk', DISK)], 78, 'href'),
+    ('control', [('x.ovf', descriptor(FILE % 'd\x9b2J.vmdk')), ('d.vmdk', DISK)], 78, 'href'),
     ('hidden', [('x.ovf', descriptor(FILE % '.d.vmdk')), ('d.vmdk', DISK)], 78, 'href'),
     ('long', [('x.ovf', descriptor(FILE % ('d' * 999))), ('d.vmdk', DISK)], 78, 'href'),
     ('gzip', [('x.ovf', descriptor('<File ovf:href="d.vmdk" ovf:id="f1" ovf:compression="gzip"/>')), ('d.vmdk', DISK)], 65, 'compressed'),
