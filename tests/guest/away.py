@@ -3,7 +3,7 @@
 memory that is checked at both ends. Memory that comes while it runs, with wires, a sender and a receiver
 that are killed. Then with another key; by connections that are cut, and go on where they were; by one that never comes back;
 to one that lies, and from one that lies. Who was sent goes on whatever happens, and nothing is left of what did not arrive."""
-import atexit, glob, json, os, re, select, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import atexit, contextlib, glob, json, os, re, select, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 from crc32c import crc32c
 
@@ -522,15 +522,19 @@ def wait_for_key(pid):
     return [child for child, words in below(pid).items() if words == "umbra-wire wait" and connection_of(child) not in listens]
 
 
+def signal_all(number):
+    for pid in wait_for_key(listener.pid):
+        with contextlib.suppress(ProcessLookupError): # it has had enough meanwhile
+            os.kill(pid, number)
+
+
 silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(32)]
 until("all places are taken", lambda: len(wait_for_key(listener.pid)) >= 31)
-for pid in wait_for_key(listener.pid):
-    os.kill(pid, signal.SIGSTOP) # it does not even come to leaving who does not show it
+signal_all(signal.SIGSTOP) # they do not even come to leaving who does not show it
 sent = run("here", "fork", "rests", "--to", place, "--key", key, "--name", "ten", "--wait", "0")
 check("it is sent, however many say nothing", sent.returncode == 0, sent.returncode, sent.stderr)
 run("there", "kill", "ten")
-for pid in wait_for_key(listener.pid):
-    os.kill(pid, signal.SIGKILL)
+signal_all(signal.SIGKILL)
 for connection in silent:
     connection.close()
 nothing_left()
