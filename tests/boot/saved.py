@@ -14,6 +14,8 @@ subprocess.run(["tools/fetch-guest", "tests/boot/work.init", "build/guest/work.c
 rng = random.Random(seed)
 failures = 0
 
+LOOPS = 20000
+
 def fail(what):
     global failures
     failures += 1
@@ -31,13 +33,13 @@ def lines(output):
     text = re.sub(rb"\[ *\d+\.\d+\][^\n]*", b"", output.replace(b"\r", b""))
     return [l for l in text.decode(errors="replace").split("\n") if l.strip()]
 
-def linux(cpus, saves, where):
+def linux(cpus, saves, where, loops):
     name = "linux-%d-%d" % (os.getpid(), cpus)
     files = []
     said_in = os.path.join(where, "linux-%d-said" % cpus)
     output = open(said_in, "wb")
     p = subprocess.Popen([umbra, "run", "--no-bus", "--name", name, "--cpus", str(cpus), "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/work.cpio.gz",
-                          "--append", "console=ttyS0"], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+                          "--append", "console=ttyS0 umbra.loops=%d" % loops], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     output.close()
 
     def so_far():
@@ -185,8 +187,8 @@ def lies(path, where):
 
 with tempfile.TemporaryDirectory(dir="build") as where:
     def some(cpus, saves):
-        for _ in range(5): # on a busy host a machine may end before it was saved twice
-            files = linux(cpus, saves, where)
+        for n in range(5): # on a busy host a machine may end before it was saved twice: the next one has more to do
+            files = linux(cpus, saves, where, LOOPS << 2 * n)
             if failures or len(files) > 1:
                 return files
         fail("only %d files of %d" % (len(files), saves))
