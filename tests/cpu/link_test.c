@@ -40,7 +40,6 @@ static void make_code(bool is_one_block)
 		0x74, 0,                 /* jz behind it */
 		0xf4,                    /* hlt */
 	};
-
 	static const uint8_t nop[] = { 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 };
 	const unsigned jump_bytes = is_one_block ? 2 : 0;
 

@@ -322,7 +322,7 @@ struct soft_engine {
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
 	bool keeps_victims;   /* soft_cpu.jump_victims */
-	bool uses_slots;      /* code/jump_slot.c, and the next four */
+	bool uses_slots;      /* code/jump_slot.c; slot_*, empty_slots: its own */
 	struct jump_slot_name *slot_names;
 	uint16_t *slot_buckets; /* number + 1, by name */
 	uint64_t *empty_slots;  /* the stubs */

@@ -8,8 +8,8 @@
  *   backwards  mov r11, gs:[slots]; jmp [r11 + slot]    who kicks changes which slots these are, as
  *                                                       he takes the key of the jump cache away
  *
- * So no comparison, and no flag that has to be saved. What is between two looks at a kick is
- * bounded: it only goes forwards.
+ * So no comparison, and no flag that has to be saved. What is between two looks at a kick only goes
+ * forwards, through as many pages as there are slots at most.
  *
  *   1. A slot holds its stub, or what an entry of the jump cache said for the key of its mode since
  *      the kernel's jumps were flushed last; also one that leads to a region that was closed since

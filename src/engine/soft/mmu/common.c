@@ -134,7 +134,6 @@ static void enter(struct commons *commons, struct mmu *mmu, struct address_space
 	struct mmu *set = &commons->set;
 	struct address_space *common =
 		is_still(space) ? space->common : find_common(set, mmu, space->root);
-	bool marked = true;
 
 	if (!common)
 		common = make_common(set, mmu, space->root);
@@ -146,9 +145,7 @@ static void enter(struct commons *commons, struct mmu *mmu, struct address_space
 		note_flush(common);
 		space_sync(set, common, mmu->cpu);
 	}
-	for (unsigned n = 0; n < SPACE_PAIRS; n++)
-		marked &= table_pair_mark(&common->pairs[n], set->engine->poison);
-	assert(marked);
+	mmu_mark_pairs(set, common);
 	common->users++;
 	common->last_used = ++set->clock;
 	mmu->joined = common;

@@ -142,6 +142,8 @@ void mmu_release(struct mmu *mmu);
 bool mmu_map_again(const struct mmu *mmu);
 /* Then: nothing is cached, no space is current, and none is for a guest's root. */
 void mmu_forked(struct mmu *mmu);
+/* Before it is used: its pairs have their poison. */
+void mmu_mark_pairs(struct mmu *mmu, struct address_space *space);
 /* A space with tables, or without; false: no memory. */
 bool mmu_make_space(struct mmu *mmu, unsigned number, unsigned pairs);
 /* The space of this root, kept or new; it is the current one now. Whether it was kept. */

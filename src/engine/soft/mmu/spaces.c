@@ -129,7 +129,7 @@ bool mmu_map_again(const struct mmu *mmu)
 		for (unsigned i = 0; i < SPACE_PAIRS; i++)
 			if (mmu->spaces[n].pairs[i].memory)
 				mapped &= run_add(&run, mmu->spaces[n].pairs[i].memory);
-	return mapped & run_map(&run);
+	return run_map(&run) && mapped;
 }
 
 void mmu_forked(struct mmu *mmu)
@@ -139,6 +139,16 @@ void mmu_forked(struct mmu *mmu)
 	table_store_forget(&mmu->tables);
 	shadow_pool_forget(&mmu->pool);
 	mmu->current = mmu->joined = NULL;
+}
+
+void mmu_mark_pairs(struct mmu *mmu, struct address_space *space)
+{
+	bool marked = true;
+
+	for (unsigned n = 0; n < SPACE_PAIRS; n++)
+		if (space->pairs[n].memory)
+			marked &= table_pair_mark(&space->pairs[n], mmu->engine->poison);
+	assert(marked);
 }
 
 /* ---- which one is used ---- */
@@ -237,13 +247,11 @@ static struct address_space *new_space(struct mmu *mmu, bool common)
 static void look_up_in(struct mmu *mmu, struct address_space *space)
 {
 	struct soft_cpu *cpu = mmu->cpu;
-	struct table_pair *own = mmu->joined ? NULL : space->pairs;
-	const struct table_pair *pairs = mmu->joined ? mmu->joined->pairs : own;
-	bool marked = table_pair_mark(&mmu->spaces[0].pairs[0], mmu->engine->poison);
+	const struct table_pair *pairs = mmu->joined ? mmu->joined->pairs : space->pairs;
 
-	for (unsigned n = 0; own && n < SPACE_PAIRS; n++)
-		marked &= table_pair_mark(&own[n], mmu->engine->poison);
-	assert(marked); /* a joined one's are: common.c */
+	mmu_mark_pairs(mmu, &mmu->spaces[0]);
+	if (!mmu->joined) /* of which others use the pairs as well: common.c */
+		mmu_mark_pairs(mmu, space);
 	mmu->current = space;
 	cpu->view_read[VIEW_USER] = pairs[0].read;
 	cpu->view_write[VIEW_USER] = pairs[0].write;
