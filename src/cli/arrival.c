@@ -25,6 +25,7 @@
 #include "control/names.h"
 #include "landing.h"
 #include "lib/plain_text.h"
+#include "saved_host.h"
 #include "spare.h"
 #include "vm/saved_blocks.h"
 #include "wire/parcel.h"
@@ -325,6 +326,10 @@ static void take_connection(struct arrival *arrival)
 /* What the arrival holds open is nobody's business who it starts, and ends with the arrival. */
 static void run_machine(struct arrival *arrival, int pages)
 {
+	const struct saved_arrival how = {
+		.landing = arrival->has_landing ? &arrival->landing : NULL,
+		.permits = arrival->place->permits
+	};
 	char path[PATH_BYTES];
 
 	snprintf(path, sizeof(path), "%s/%s", arrival->place->folder, arrival->name);
@@ -335,8 +340,7 @@ static void run_machine(struct arrival *arrival, int pages)
 	close(arrival->pager);
 	if (arrival->has_landing)
 		close(arrival->landing.line);
-	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD,
-			    arrival->has_landing ? &arrival->landing : NULL,
+	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD, &how,
 			    arrival->place->ports));
 }
 

@@ -33,6 +33,7 @@ struct arrival_place {
 	const char *folder;
 	const char *disks; /* where disks land, absolute (landing.h); NULL: they are here already */
 	const struct share_plan *ports; /* of a machine that has such */
+	const struct arrival_permits *permits;
 	uint64_t most_bytes; /* of one file */
 	unsigned wait_s;
 	int begun; /* closed once a machine has begun, or will not */

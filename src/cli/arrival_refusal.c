@@ -23,6 +23,8 @@ static const char *const kinds[] = {
 	"it is not what it was when the machine was saved",
 	"it is of another format than was said",
 	"what arrives is not the disk that was announced",
+	"a disk is not where one is permitted",
+	"it is on a network that is not permitted",
 	"what it says of its disks is wrong",
 	"the connection to where its memory comes from was lost",
 	"its memory is damaged",

@@ -26,6 +26,7 @@
 #include <unistd.h>
 
 #include "arrival.h"
+#include "arrival_permits.h"
 #include "cli.h"
 #include "helper_program.h"
 #include "landing.h"
@@ -41,7 +42,8 @@ static const char default_port[] = "4640";
 static const char listen_help[] =
 	"usage: umbra listen [ADDRESS:PORT|PORT] --key FILE [--folder FOLDER] [--disks FOLDER]\n"
 	"                    [--wait SECONDS] [--serve NAME[=packet|=disk]]...\n"
-	"                    [--bind MACHINE/NAME[=packet|=disk]]...\n"
+	"                    [--bind MACHINE/NAME[=packet|=disk]]... [--switch NAME]...\n"
+	"                    [--parents FOLDER]...\n"
 	"       umbra listen --make-key FILE\n"
 	"       umbra listen [ADDRESS:PORT|PORT] --cert FILE --cert-key FILE --ca FILE ...\n"
 	"Machines that umbra fork NAME --to HOST:PORT sends arrive here, and go on. It listens at\n"
@@ -52,7 +54,9 @@ static const char listen_help[] =
 	"(/var/tmp) until all of it is there; the machine runs before. A connection that is lost\n"
 	"is waited for, for SECONDS (60): then the machine ends. With --disks the files of its\n"
 	"disks come as well, into that FOLDER, while it runs, and it goes on in files of its own\n"
-	"there; without, its disks have to be here, where and what they were. A machine that\n"
+	"there; without, its disks have to be here, where and what they were, in folders that\n"
+	"--parents names, and so do parents of theirs. A card of it is on a switch here where\n"
+	"--switch permits that one, and reaches no services of this host. A machine that\n"
 	"has ports of just these kinds joins the hub here with those of --serve and --bind, as of\n"
 	"umbra run; nobody is at those of any other.\n";
 
@@ -68,6 +72,7 @@ struct listen {
 	char *disks; /* NULL: none */
 	struct wire_secret secret;
 	struct share_plan ports;
+	struct arrival_permits permits;
 	int socket;
 	unsigned wait_s;
 	uint64_t most_bytes;
@@ -84,6 +89,7 @@ static int serve(const struct listen *listen, int taken)
 	const struct arrival_place place = { .folder = listen->folder,
 					     .disks = listen->disks,
 					     .ports = &listen->ports,
+					     .permits = &listen->permits,
 					     .most_bytes = listen->most_bytes,
 					     .wait_s = listen->wait_s,
 					     .begun = taken };
@@ -284,6 +290,8 @@ int verb_listen(int argc, char **argv)
 					       { "wait", 1, 0, 'w' },
 					       { "serve", 1, 0, 's' },
 					       { "bind", 1, 0, 'b' },
+					       { "switch", 1, 0, 'S' },
+					       { "parents", 1, 0, 'p' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
 	struct listen listen = { .folder = "/var/tmp", .wait_s = WAIT_S };
@@ -296,6 +304,12 @@ int verb_listen(int argc, char **argv)
 		switch (option) {
 		case 's': code = code ? code : share_option_serve(&listen.ports, optarg); break;
 		case 'b': code = code ? code : share_option_bind(&listen.ports, optarg); break;
+		case 'S':
+			code = code ? code : arrival_permit_switch(&listen.permits, optarg);
+			break;
+		case 'p':
+			code = code ? code : arrival_permit_folder(&listen.permits, optarg);
+			break;
 		case 'k': key = optarg; break;
 		case 'C': certificates.certificate = optarg; break;
 		case 'P': certificates.key = optarg; break;

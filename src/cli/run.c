@@ -411,13 +411,6 @@ static int take_saved_ports(struct run *run, const uint8_t kind[SHARE_PORTS])
 			"say --serve and --bind as it was started with, or none of them");
 }
 
-/* Services of this host are not its sender's to give. */
-static void close_loopback(struct net_options *nets)
-{
-	for (unsigned n = 0; n < nets->cards; n++)
-		nets->card[n].host_loopback = false;
-}
-
 /* What it had of the host is made anew: its machine process finds the rest wanting. */
 static int take_saved(struct run *run)
 {
@@ -429,9 +422,9 @@ static int take_saved(struct run *run)
 	plan->restores = true;
 	if (!code)
 		code = take_pages_line(run);
-	if (run->landing) {
-		run->grants.fd[GRANT_EXTENTS] = run->landing->there;
-		run->grants.fd[GRANT_EXTENT_BITS] = run->landing->memory;
+	if (run->arrival && run->arrival->landing) {
+		run->grants.fd[GRANT_EXTENTS] = run->arrival->landing->there;
+		run->grants.fd[GRANT_EXTENT_BITS] = run->arrival->landing->memory;
 	}
 	if (!code)
 		code = take_host(run);
@@ -439,10 +432,8 @@ static int take_saved(struct run *run)
 		read_saved(&plan->machine, &saved, run->grants.fd[GRANT_SAVED]);
 	if (!code && plan->machine.has_bus)
 		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
-				       run->options.name, run->landing, &run->nets, plan);
+				       run->options.name, run->arrival, &run->nets, plan);
 	run->has_layers = !code;
-	if (run->options.pages_from) /* it arrives */
-		close_loopback(&run->nets);
 	if (!code && plan->nets.count != saved.cards)
 		code = complain(EXIT_USAGE, "it was saved with another number of network cards",
 				run->options.restore, "say --net once for each of them");

@@ -18,7 +18,7 @@ struct run_options {
 	bool statistics, test_device, display, no_bus, detach, secrets, debug_copies, perf_map;
 };
 
-struct landing;
+struct saved_arrival;
 
 struct run {
 	struct run_options options;
@@ -30,7 +30,7 @@ struct run {
 	char own_console[PLAN_SOCKET_BYTES];
 	struct detach detach;
 	const struct cpu_host *host; /* NULL: it is still to be found */
-	const struct landing *landing; /* where its disks land (landing.h); NULL: they are here */
+	const struct saved_arrival *arrival; /* NULL: it does not arrive (saved_host.h) */
 	bool has_layers; /* that were made for it alone */
 	bool ports_are_offered; /* they are for one that has such, and for no other */
 	pid_t broker; /* this process, or one that was begun before (spare.h) */

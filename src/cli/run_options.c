@@ -98,7 +98,7 @@ static const char run_help[] =
 	"--restore FILE goes on from where umbra save left a machine, with its memory, "
 	"processors and features,\n"
 	"with its disks as they were, in files of its own, and in networks like those that it had, "
-	"or in those of --net.\n"
+	"or in those of --net: without, none leads to services of the host.\n"
 	"One that had ports joins anew with as many --serve and --bind of the same kinds;\n"
 	"without, nobody is at them.\n"
 	"With --debug-exit, a guest's write of V to PORT ends with (V << 1 | 1) & 255.\n"

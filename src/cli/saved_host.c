@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "arrival_permits.h"
 #include "cli.h"
 #include "landing.h"
 #include "process/block_server.h"
@@ -169,12 +170,15 @@ static int check_disk(const struct fork_disks *disks, unsigned n, const json_t *
 			       choice->path, "put back the file that it was");
 }
 
-static int take_disks(const json_t *host, const char *file, const char *name, struct plan *plan)
+static int take_disks(const json_t *host, const char *file, const char *name,
+		      const struct arrival_permits *permits, struct plan *plan)
 {
 	struct fork_disks *disks = calloc(1, sizeof(*disks));
 	int code = disks ? fork_disks_learn(disks, file, host)
 			 : complain(EXIT_FAULT, strerror(ENOMEM), file, "see umbra doctor");
 
+	if (!code && permits)
+		code = arrival_limit_disks(permits, disks);
 	for (unsigned n = 0; !code && n < disks->count; n++)
 		code = check_disk(disks, n, json_array_get(json_object_get(host, "disks"), n));
 	if (!code)
@@ -253,15 +257,31 @@ static int land_disks(const json_t *host, const char *file, const char *name,
 	return code ? code : fork_disks_of_child(&disks, name, &plan->disks);
 }
 
-static int take_nets(const json_t *host, const char *file, struct net_options *options,
-		     struct plan *plan)
+/* Whether one of them was open. */
+static bool close_loopback(struct net_options *options)
 {
+	bool was_open = false;
+
+	for (unsigned n = 0; n < options->cards; n++) {
+		was_open |= options->card[n].host_loopback;
+		options->card[n].host_loopback = false;
+	}
+	return was_open;
+}
+
+static int take_nets(const json_t *host, const char *file, const struct arrival_permits *permits,
+		     struct net_options *options, struct plan *plan)
+{
+	const bool is_given = options->cards;
 	struct fork_nets nets = { .options = *options };
 	int code = fork_nets_learn(&nets, file, 1, host);
 
 	*options = nets.options;
 	plan->nets.count = net_options_count(options);
-	return code;
+	if (!code && !is_given && close_loopback(options) && !permits)
+		complain(0, "its network led to services of the host, and does not now", file,
+			 "say --net user,host-loopback where it is to");
+	return code || !permits ? code : arrival_check_cards(permits, options);
 }
 
 static void take_memory(const json_t *host, struct machine_plan *machine)
@@ -287,9 +307,11 @@ static int damaged(const char *file, int error)
 			file, "name a file that umbra save has written");
 }
 
-int saved_host_take(const char *file, int fd, const char *name, const struct landing *landing,
+int saved_host_take(const char *file, int fd, const char *name, const struct saved_arrival *arrival,
 		    struct net_options *options, struct plan *plan)
 {
+	const struct arrival_permits *permits = arrival ? arrival->permits : NULL;
+	const struct landing *landing = arrival ? arrival->landing : NULL;
 	char *text;
 	int error = saved_file_read_host(fd, &text);
 	json_t *host = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
@@ -300,11 +322,11 @@ int saved_host_take(const char *file, int fd, const char *name, const struct lan
 	if (is_bad || !host)
 		return is_bad ? damaged(file, error) : 0;
 	take_memory(host, &plan->machine);
-	code = take_nets(host, file, options, plan);
+	code = take_nets(host, file, permits, options, plan);
 	if (!code && landing)
 		code = land_disks(host, file, name, landing, plan);
 	else if (!code)
-		code = take_disks(host, file, name, plan);
+		code = take_disks(host, file, name, permits, plan);
 	json_decref(host);
 	return code;
 }

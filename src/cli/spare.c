@@ -76,15 +76,15 @@ static int give(struct spare *spare, struct run *run)
 		     : 0;
 }
 
-/* What was made on disks that do not stay, either. */
+/* What was made for one that does not run is removed. */
 int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
-		  const struct landing *landing, const struct share_plan *ports)
+		  const struct saved_arrival *arrival, const struct share_plan *ports)
 {
 	char number[16];
 	struct run run = { .options = { .console = "stdio", .restore = file, .name = name,
 					.pages_from = number, .detach = true },
 			   .plan = plan_new(), .broker = spare->broker.process.pid,
-			   .host = &spare->host, .landing = landing,
+			   .host = &spare->host, .arrival = arrival,
 			   .ports_are_offered = true };
 	int code = run.plan ? 0
 			    : complain(EXIT_FAULT, strerror(ENOMEM), name, "see umbra doctor");
@@ -101,7 +101,7 @@ int spare_restore(struct spare *spare, const char *file, const char *name, int p
 	}
 	if (!code)
 		code = detach_wait(name, spare->broker.process.pidfd);
-	if (code && landing)
+	if (code)
 		run_remove_layers(&run);
 	return code;
 }

@@ -8,7 +8,7 @@
 #include "process/plan.h"
 
 /* line: -1: it has not begun, or is given away. */
-struct landing;
+struct saved_arrival;
 
 struct spare { struct early broker; struct cpu_host host; };
 
@@ -16,9 +16,8 @@ struct spare { struct early broker; struct cpu_host host; };
 int spare_begin(struct spare *ret);
 /*
  * In a process of its own, as umbra run --restore FILE --name NAME --detach, with the line by which
- * is said what there is of the file: the machine goes on in them. landing: where its disks land;
- * NULL: they are here. ports: what it has if it has such. Once it runs, or has said on standard
- * error why not: 0 or the exit code.
+ * is said what there is of the file: the machine goes on in them. ports: what it has if it has
+ * such. Once it runs, or has said on standard error why not: 0 or the exit code.
  */
 int spare_restore(struct spare *spare, const char *file, const char *name, int pages,
-		  const struct landing *landing, const struct share_plan *ports);
+		  const struct saved_arrival *arrival, const struct share_plan *ports);

@@ -18,6 +18,11 @@ for place in "here", "there":
 parcels = os.path.join(work.name, "parcels")
 os.mkdir(parcels, 0o700)
 key, other_key = (os.path.join(work.name, name) for name in ("key", "other-key"))
+permitted, elsewhere = (os.path.join(work.name, name) for name in ("permitted", "elsewhere")) # folders of disks
+for path in permitted, elsewhere:
+    os.mkdir(path)
+    with open(os.path.join(path, "disk.raw"), "wb") as f:
+        f.write(os.urandom(1 << 20))
 
 
 def check(what, good, *more):
@@ -146,7 +151,7 @@ without = subprocess.run([alone, "listen", "0", "--key", key], env=places["there
 check("who listens needs umbra-wire, and says so at once", without.returncode == 65 and "umbra-wire" in without.stderr, without.returncode, without.stderr)
 check("no key over another", run("here", "listen", "--make-key", key).returncode == 64)
 listener_errors = os.path.join(work.name, "listener.errors")
-listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+listener = subprocess.Popen([umbra, "listen", "0", "--key", key, "--folder", parcels, "--wait", "5", "--parents", permitted, "--switch", "permitted"], env=places["there"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=open(listener_errors, "wb"), text=True)
 atexit.register(end_all)
 atexit.register(listener.kill)
@@ -409,6 +414,7 @@ def tell(what, *said_bytes):
     check(what + ": is refused", last and last[0] < 0, last)
     check(what + ": and hears of nothing that is there", last and b"/" not in last[3] and parcels.encode() not in last[3], last)
     check(what + ": who listens goes on", listener.poll() is None)
+    return last[3].rstrip(b"\0").decode() if last else ""
 
 
 data = b"x" * 1000
@@ -550,11 +556,35 @@ check("it is saved", saved.returncode == 0, saved.stderr)
 with open(machine, "rb") as f:
     blocks = list(iter(lambda: f.read(BLOCK), b""))
 with open(with_bus, "rb") as f:
-    spoilt = f.read()
-machine_bytes, host_bytes = struct.unpack("<QQ", spoilt[-16:])
-host = json.dumps({"disks": [{"file": "/gone\x1b]0;boo\x07\x9b2J", "stem": "/gone", "format": "raw", "read-only": False, "direct": False, "identity": {}}]}).encode()
-spoilt = spoilt[:-32 - host_bytes] + host + struct.pack("<8sIIQQ", b"UMBRAHST", 1, crc32c(host), machine_bytes, len(host))
-tell("a disk whose name is for terminals", head(len(spoilt), b"spoilt"), *(piece(at, spoilt[at:at + BLOCK]) for at in range(0, len(spoilt), BLOCK)), begins)
+    whole_file = f.read()
+
+
+def tell_host(what, **host):
+    """A machine arrives of whose disks and networks its file says that."""
+    machine_bytes, host_bytes = struct.unpack("<QQ", whole_file[-16:])
+    host = json.dumps(host).encode()
+    spoilt = whole_file[:-32 - host_bytes] + host + struct.pack("<8sIIQQ", b"UMBRAHST", 1, crc32c(host), machine_bytes, len(host))
+    return tell(what, head(len(spoilt), b"spoilt"), *(piece(at, spoilt[at:at + BLOCK]) for at in range(0, len(spoilt), BLOCK)), begins)
+
+
+def disk(path, **more):
+    return {"file": path, "stem": path, "format": "raw", "read-only": True, "direct": False, "identity": {}} | more
+
+
+card = {"kind": "user", "name": "", "mac": "02:00:00:00:00:02", "host-loopback": False}
+os.symlink(os.path.join(elsewhere, "disk.raw"), os.path.join(permitted, "link.raw"))
+not_there = "a disk is not where one is permitted"
+for path in (elsewhere + "/disk.raw", elsewhere + "/none.raw", permitted + "/link.raw", permitted + "/../elsewhere/disk.raw", permitted + "/../elsewhere/none.raw", permitted + "/none.raw", permitted,
+             permitted + "-too/disk.raw", "disk.raw"):
+    refused = tell_host("the disk " + path, disks=[disk(path)], cards=[card])
+    check("the disk %s: is not permitted, whether it is there or not" % path, refused == not_there, refused)
+refused = tell_host("a disk that is permitted, and not what it was", disks=[disk(permitted + "/disk.raw")], cards=[card])
+check("a disk that is permitted is looked at", refused == "it is not what it was when the machine was saved", refused)
+for kind, name in ("switch", "other"), ("switch", "permitte"), ("switch", "permitted2"):
+    refused = tell_host("a card on " + name, cards=[card | {"kind": kind, "name": name}])
+    check("a card on %s: is not permitted" % name, refused == "it is on a network that is not permitted", refused)
+check("a tap is nobody's", tell_host("a card at a tap", cards=[card | {"kind": "tap", "name": "tap0"}]) != "")
+tell_host("a disk whose name is for terminals", disks=[disk("/gone\x1b]0;boo\x07\x9b2J", **{"read-only": False})])
 check("what it is called is said, and as text", "/gone" in said(listener_errors) and not re.search("[^ -~\n]", said(listener_errors)), said(listener_errors)[-300:])
 greeting = head(sum(map(len, blocks)), b"unheard")
 p, here = line("connect", socket.create_connection(("127.0.0.1", patient_port)))
