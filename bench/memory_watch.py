@@ -63,6 +63,28 @@ class Watch:
         return self.heard[-1][1] if self.heard else 0
 
 
+class Occupied:
+    """What a process occupies of the host, each millisecond until it is stopped, with the time at which it was seen."""
+    def __init__(self, pid):
+        self.pid, self.seen, self.stopped = pid, [], False
+        self.thread = threading.Thread(target=self.look, daemon=True)
+        self.thread.start()
+
+    def look(self):
+        while not self.stopped:
+            self.seen.append((time.monotonic(), occupied(self.pid)))
+            time.sleep(0.001)
+
+    def stop(self):
+        self.stopped = True
+        self.thread.join()
+
+
+def first_above(seen, bytes):
+    """When it was first so much, or infinity."""
+    return next((at for at, was in seen if was >= bytes), float("inf"))
+
+
 def until(good, seconds=60):
     """When that was so, or infinity."""
     end = time.monotonic() + seconds
