@@ -34,6 +34,11 @@
 #include <stdint.h>
 
 enum { BALANCE_GUESTS = 256 };
+/*
+ * How often it is told: while something moves, and otherwise. A program that begins to write 2 GiB
+ * a second must not have used what its guest has beside, before it is seen.
+ */
+enum { BALANCE_BUSY_MS = 50, BALANCE_IDLE_MS = 100 };
 
 enum balance_reason {
 	BALANCE_STEADY,

@@ -16,7 +16,7 @@
 
 /* who has brought a machine stays, to hear of the balancer's end */
 enum { ASKERS = 8 + BALANCE_GUESTS };
-enum { BUSY_MS = 50, IDLE_MS = 250, STAYS_BUSY_MS = 2000, LONELY_MS = 5000 };
+enum { STAYS_BUSY_MS = 2000, LONELY_MS = 5000 };
 /* of a host that has not much beyond its reserve: what one program can take within 250 ms */
 enum { CLOSE_MS = 20 };
 #define CLOSE_BYTES (2ull << 30)
@@ -305,7 +305,7 @@ static int64_t next_turn_ms(const struct balancer *balancer)
 	if (balancer->is_due)
 		return balancer->turn_ms + HEAR_MS;
 	return balancer->turn_ms +
-	       (balancer->turn_ms < balancer->busy_until_ms ? BUSY_MS : IDLE_MS);
+	       (balancer->turn_ms < balancer->busy_until_ms ? BALANCE_BUSY_MS : BALANCE_IDLE_MS);
 }
 
 /* Whether what is left can be gone before the next turn. */

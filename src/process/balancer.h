@@ -20,7 +20,8 @@
  *
  *   - A machine without a balancer follows its own guest (device/dynamic_memory): what the balancer
  *     has advised goes with its connection.
- *   - It looks every BUSY_MS while something moves, else every IDLE_MS, and when the host stalls.
+ *   - It looks every BALANCE_BUSY_MS while something moves, else every BALANCE_IDLE_MS, and when
+ *     the host stalls.
  *   - What a machine says of itself decides about itself, and about others by what it is given:
  *     between its least and its most, which it was started with.
  */
