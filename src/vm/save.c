@@ -86,6 +86,27 @@ static void put_used(struct saver *saver)
 	saver_forget_wanted(saver);
 }
 
+/* Who looks at memory that nobody has written has the kernel make some of it. */
+static bool is_written_and_used(const struct saver *saver, uint64_t frame)
+{
+	const struct machine *machine = saver->machine;
+	const bool is_ram = frame < machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+
+	return (!is_ram || !machine->knows_written || saver_is_wanted(saver, frame)) &&
+	       saver_is_used(saver, frame);
+}
+
+/* Of what is written from here on the engine takes notes. */
+static void put_all(struct saver *saver)
+{
+	struct engine *engine = saver->machine->engine;
+
+	engine_take_dirty(engine, saver->wanted);
+	engine_find_written(engine, saver->wanted);
+	saver_put_pages(saver, is_written_and_used);
+	saver_forget_wanted(saver);
+}
+
 /*
  * While the machine runs: every page that holds something, then those that were written meanwhile,
  * until only few are, or it is no use. What is in `wanted` afterwards has still to be written. A
@@ -97,13 +118,10 @@ static void put_while_running(struct saver *saver)
 	uint64_t before = UINT64_MAX;
 
 	engine_note_use(machine->engine, true);
-	engine_take_dirty(machine->engine, saver->wanted);
-	saver_put_pages(saver, saver_is_used);
+	put_all(saver);
 	for (unsigned n = 0; n < PASSES_MAX && !saver->error; n++) {
-		uint64_t count;
+		const uint64_t count = engine_take_dirty(machine->engine, saver->wanted);
 
-		saver_forget_wanted(saver);
-		count = engine_take_dirty(machine->engine, saver->wanted);
 		if (count <= FEW_PAGES) {
 			put_used(saver);
 			/* what was written meanwhile: the machine stands while the rest is */
@@ -116,8 +134,8 @@ static void put_while_running(struct saver *saver)
 			return;
 		before = count;
 		saver_put_pages(saver, saver_is_wanted);
+		saver_forget_wanted(saver);
 	}
-	saver_forget_wanted(saver);
 }
 
 /*
