@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -61,14 +62,32 @@ int spawn_open_program(void)
 	return fd < 0 ? -errno : fd;
 }
 
+static int put_part(int fd, const struct spawn_part *part)
+{
+	return lseek(fd, (off_t)part->at, SEEK_SET) < 0 ? -errno
+							: write_all(fd, part->data, part->bytes);
+}
+
 int spawn_seal(const char *name, const void *data, size_t bytes)
 {
-	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return spawn_seal_parts(name, &(struct spawn_part){ .data = data, .bytes = bytes }, 1,
+				bytes);
+}
 
-	assert(data && bytes);
+int spawn_seal_parts(const char *name, const struct spawn_part *part, unsigned count, size_t bytes)
+{
+	const struct spawn_part last = { .data = "", .at = bytes - 1, .bytes = 1 };
+	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	int error;
+
+	assert(part && count && bytes);
 	if (fd < 0)
 		return -errno;
-	if (write_all(fd, data, bytes)) {
+	/* who begins others may only write: with its last byte the memory has its length */
+	error = part[count - 1].at + part[count - 1].bytes < bytes ? put_part(fd, &last) : 0;
+	for (unsigned n = 0; n < count && !error; n++)
+		error = put_part(fd, &part[n]);
+	if (error) {
 		close(fd);
 		return -ENOSPC;
 	}
@@ -215,8 +234,32 @@ static void keep_mounting(void)
 		prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SYS_ADMIN, 0, 0);
 }
 
-static void child_begin(enum role role, const struct grants *grants, int group, pid_t parent)
+/* What is to begin. */
+struct beginning {
+	enum role role;
+	const struct grants *grants;
+	int group;
+	pid_t parent;
+};
+
+/* No handler of who begins it is called here, where its memory is. */
+static void forget_handlers(void)
 {
+	struct sigaction old;
+
+	for (int number = 1; number < SIGRTMIN; number++)
+		if (!sigaction(number, NULL, &old) && old.sa_handler != SIG_IGN &&
+		    old.sa_handler != SIG_DFL)
+			signal(number, SIG_DFL);
+}
+
+/* All signals are blocked; it may have the memory of who begins it, who waits. */
+static int child_begin(void *context)
+{
+	const struct beginning *beginning = context;
+	const enum role role = beginning->role;
+	const struct grants *grants = beginning->grants;
+	const int group = beginning->group;
 	sigset_t none;
 
 	if (group >= 0 && write(group, "0", 1) != 1)
@@ -225,7 +268,7 @@ static void child_begin(enum role role, const struct grants *grants, int group, 
 	if (role_describe(role)->spawn_namespaces)
 		keep_mounting();
 	if (role_describe(role)->dies_with_parent &&
-	    (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent))
+	    (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != beginning->parent))
 		_exit(EX_OSERR);
 	if (grants->errors >= 0 && dup2(grants->errors, STDERR_FILENO) < 0)
 		_exit(EX_OSERR);
@@ -236,23 +279,45 @@ static void child_begin(enum role role, const struct grants *grants, int group, 
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
+	forget_handlers();
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	_exit(-spawn_become(role, grants));
 }
 
+/*
+ * As vfork(): the child has this process's memory, and a stack of its own, until it executes the
+ * program; until then this thread waits. To copy the page tables of what is left at once takes
+ * longer than all that it does.
+ */
+static pid_t begin_in_memory(int namespaces, struct beginning *beginning, int *ret_pidfd)
+{
+	enum { STACK_BYTES = 16 << 10 };
+	_Alignas(16) uint8_t stack[STACK_BYTES];
+
+	return clone(child_begin, stack + STACK_BYTES,
+		     namespaces | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, beginning,
+		     ret_pidfd);
+}
+
 int spawn_role(enum role role, const struct grants *grants, int group, struct spawned *ret)
 {
-	int namespaces = role_describe(role)->spawn_namespaces;
-	const pid_t parent = getpid();
+	const int namespaces = role_describe(role)->spawn_namespaces;
+	struct beginning beginning = {
+		.role = role, .grants = grants, .group = group, .parent = getpid()
+	};
+	sigset_t all, before;
 
 	assert(grants->fd[GRANT_PROGRAM] >= 0);
-	ret->pid = clone_into(namespaces, &ret->pidfd);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	ret->pid = begin_in_memory(namespaces, &beginning, &ret->pidfd);
 	if (ret->pid < 0 && namespaces) /* the host does not permit it: one layer less */
+		ret->pid = begin_in_memory(0, &beginning, &ret->pidfd);
+	if (ret->pid < 0) /* who starts others has no right to that */
 		ret->pid = clone_into(0, &ret->pidfd);
-	if (ret->pid < 0)
-		return -errno;
 	if (!ret->pid)
-		child_begin(role, grants, group, parent);
-	return 0;
+		child_begin(&beginning);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return ret->pid < 0 ? -errno : 0;
 }

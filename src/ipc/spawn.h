@@ -23,6 +23,9 @@ int spawn_open_program(void);
 void spawn_raise_descriptors(unsigned count);
 /* Sealed memory with a copy of this; -errno. */
 int spawn_seal(const char *name, const void *data, size_t bytes);
+/* So many bytes of zeros with these parts, of which the last one has the highest place; -errno. */
+struct spawn_part { const void *data; size_t at, bytes; };
+int spawn_seal_parts(const char *name, const struct spawn_part *part, unsigned count, size_t bytes);
 /* Memory of zeros that roles share, which nobody can make shorter; -errno. */
 int spawn_share(const char *name, size_t bytes);
 /* Whether it is such memory: who maps it cannot lose any of it. */
