@@ -294,9 +294,9 @@ static int disk_start(struct broker *broker, struct start *start, struct broker_
 static int supervisors_start(struct broker *broker, const struct start *start,
 			     struct broker_end *end)
 {
-	struct plan *plan = plan_new();
+	struct plan *plan = start->plan->nets.count ? plan_new() : NULL;
 	struct start one = { .plan = plan };
-	int error = plan ? 0 : -ENOMEM;
+	int error = plan || !start->plan->nets.count ? 0 : -ENOMEM;
 
 	if (plan) {
 		*plan = *start->plan;
@@ -348,9 +348,9 @@ static int relay_start(struct broker *broker, struct start *start, struct broker
 /* Of each port somebody who joins it to the hub, and joins it again. */
 static int joiners_start(struct broker *broker, struct start *start, struct broker_end *end)
 {
-	struct plan *plan = plan_new();
+	struct plan *plan = start->plan->shares.count ? plan_new() : NULL;
 	struct start one = { .plan = plan };
-	int error = plan ? 0 : -ENOMEM;
+	int error = plan || !start->plan->shares.count ? 0 : -ENOMEM;
 
 	if (plan)
 		*plan = *start->plan;

@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,28 +28,28 @@ struct plan *plan_new(void)
 	return plan;
 }
 
+#define ROLE(role) (1u << (role))
+static_assert((int)ROLES < 32, "each has its bit");
+
 /*
  * A machine process learns neither names of files nor of itself, the others nothing of the
  * machine; of disks and networks know those who serve them, and the pager how its file is called.
+ * The broker has all of it.
  */
-static void plan_reduce(struct plan *plan, enum role role)
-{
-	if (role == ROLE_BROKER)
-		return;
-	if (role != ROLE_PAGER)
-		memset(plan->source, 0, sizeof(plan->source));
-	memset(plan->description, 0, sizeof(plan->description));
-	if (role != ROLE_DISK && role != ROLE_KEEPER)
-		memset(&plan->disks, 0, sizeof(plan->disks));
-	if (role != ROLE_MACHINE)
-		memset(&plan->machine, 0, sizeof(plan->machine));
-	if (role != ROLE_SUPERVISOR && role != ROLE_RELAY)
-		memset(&plan->relay, 0, sizeof(plan->relay));
-	if (role != ROLE_SUPERVISOR && role != ROLE_NET && role != ROLE_LINE)
-		memset(&plan->nets, 0, sizeof(plan->nets));
-	if (role != ROLE_JOINER)
-		memset(&plan->shares, 0, sizeof(plan->shares));
-}
+static const struct kept { size_t at, bytes; uint32_t roles; } kept_parts[] = {
+#define MEMBER(member) offsetof(struct plan, member), sizeof(((struct plan *)NULL)->member)
+	{ 0, offsetof(struct plan, machine), UINT32_MAX },
+	{ MEMBER(machine), ROLE(ROLE_MACHINE) },
+	{ MEMBER(disks), ROLE(ROLE_DISK) | ROLE(ROLE_KEEPER) },
+	{ MEMBER(nets), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_NET) | ROLE(ROLE_LINE) },
+	{ MEMBER(relay), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_RELAY) },
+	{ MEMBER(shares), ROLE(ROLE_JOINER) },
+	{ offsetof(struct plan, console),
+	  offsetof(struct plan, source) - offsetof(struct plan, console), UINT32_MAX },
+	{ MEMBER(source), ROLE(ROLE_PAGER) },
+#undef MEMBER
+};
+enum { KEPT_PARTS = sizeof(kept_parts) / sizeof(kept_parts[0]) };
 
 unsigned plan_ports(const struct plan *plan)
 {
@@ -61,17 +62,20 @@ unsigned plan_ports(const struct plan *plan)
 
 int plan_seal(const struct plan *plan, enum role role)
 {
-	struct plan *copy = malloc(sizeof(*copy));
-	int fd;
+	struct spawn_part parts[KEPT_PARTS];
+	unsigned count = 0;
 
 	assert(plan_is_sound(plan));
-	if (!copy)
-		return -ENOMEM;
-	memcpy(copy, plan, sizeof(*copy));
-	plan_reduce(copy, role);
-	fd = spawn_seal("umbra-plan", copy, sizeof(*copy));
-	free(copy);
-	return fd;
+	if (role == ROLE_BROKER)
+		return spawn_seal("umbra-plan", plan, sizeof(*plan));
+	for (const struct kept *kept = kept_parts; kept < kept_parts + KEPT_PARTS; kept++)
+		if (kept->roles & ROLE(role))
+			parts[count++] = (struct spawn_part){
+				.data = (const uint8_t *)plan + kept->at,
+				.at = kept->at,
+				.bytes = kept->bytes,
+			};
+	return spawn_seal_parts("umbra-plan", parts, count, sizeof(*plan));
 }
 
 int plan_set_text(char *to, size_t room, const char *text)
