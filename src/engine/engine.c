@@ -151,6 +151,8 @@ void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most)
 	engine->driver->find_used(engine, used, most);
 }
 
+void engine_touch_first(struct engine *engine) { engine->driver->touch_first(engine); }
+
 unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
 			  uint64_t *ret_lost)
 {

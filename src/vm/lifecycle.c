@@ -235,6 +235,7 @@ void machine_go(struct machine *machine)
 	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
 	pthread_mutex_unlock(&machine->lock);
+	engine_touch_first(machine->engine);
 }
 
 enum machine_end machine_wait(struct machine *machine)

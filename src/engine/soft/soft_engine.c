@@ -601,6 +601,7 @@ const struct engine_driver soft_engine_driver = {
 	.find_written = soft_engine_find_written,
 	.note_use = soft_engine_note_use,
 	.find_used = soft_engine_find_used,
+	.touch_first = soft_engine_touch_first,
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,
 	.leave_code = soft_engine_leave_code,
