@@ -151,7 +151,10 @@ void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most)
 	engine->driver->find_used(engine, used, most);
 }
 
-void engine_touch_first(struct engine *engine) { engine->driver->touch_first(engine); }
+void engine_touch_ahead(struct engine *engine, size_t from, size_t end)
+{
+	engine->driver->touch_ahead(engine, from, end);
+}
 
 unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsigned most,
 			  uint64_t *ret_lost)

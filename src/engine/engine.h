@@ -224,10 +224,10 @@ void engine_note_use(struct engine *engine, bool notes);
  */
 void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 /*
- * Of an engine that goes on: has the host give memory for the code that is made first, so that no
- * processor waits for that. From a thread that is no processor, while they run.
+ * Of an engine that goes on: has the host give memory for these bytes of the code that is made
+ * first, so that no processor waits for that. From a thread that is no processor, while they run.
  */
-void engine_touch_first(struct engine *engine);
+void engine_touch_ahead(struct engine *engine, size_t from, size_t end);
 
 /*
  * Host code at `hva`, in this process, made of the guest's at `gva`; ENGINE_CODE_OWN: the engine's

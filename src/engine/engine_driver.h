@@ -35,7 +35,7 @@ struct engine_driver {
 	void (*find_written)(struct engine *engine, uint64_t *written);
 	void (*note_use)(struct engine *engine, bool notes);
 	void (*find_used)(struct engine *engine, uint64_t *used, uint64_t most);
-	void (*touch_first)(struct engine *engine);
+	void (*touch_ahead)(struct engine *engine, size_t from, size_t end);
 	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
 			      uint64_t *ret_lost);
 	bool (*list)(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,

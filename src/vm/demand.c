@@ -123,3 +123,25 @@ int demand_wait_whole(struct machine *machine)
 	demand->is_whole = hear(machine, DEMAND_WHOLE);
 	return demand->is_whole ? 0 : -EIO;
 }
+
+void demand_note_first(struct demand *demand, uint32_t frame, uint32_t pages)
+{
+	if (demand->first_count < DEMAND_FIRST_MOST)
+		demand->first[demand->first_count++] =
+			(struct demand_run){ .frame = frame, .pages = pages };
+}
+
+void demand_touch_first(const struct machine *machine)
+{
+	const struct demand *demand = &machine->demand;
+	const uint64_t frames = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+
+	for (unsigned n = 0; n < demand->first_count; n++) {
+		const uint64_t end = (uint64_t)demand->first[n].frame + demand->first[n].pages;
+
+		for (uint64_t frame = demand->first[n].frame; frame < end && frame < frames;
+		     frame++)
+			(void)*(const volatile uint8_t *)(machine->memory.ram +
+							  frame * GUEST_PAGE_BYTES);
+	}
+}

@@ -32,9 +32,14 @@ struct demand_hello { uint64_t hva, bytes; /* of RAM; 0: nothing comes on demand
 
 enum { DEMAND_SERVES = 'S', DEMAND_WHOLE = 'W' };
 
+enum { DEMAND_FIRST_MOST = 1024 };
+struct demand_run { uint32_t frame, pages; };
+
 struct demand {
 	bool is_asked, is_on, is_whole;
 	int pages_fd; /* the kernel's; kept, and no call for it */
+	struct demand_run first[DEMAND_FIRST_MOST]; /* what the machine is said to need soon */
+	unsigned first_count;
 };
 
 /* With options.pager_fd, before lock-down, on untouched RAM. Failing, it is off. */
@@ -45,3 +50,10 @@ bool demand_is_served(struct machine *machine);
 bool demand_seems_whole(const struct machine *machine);
 /* Until all of it is there: 0; -EIO: nobody brings it any more. From one thread at a time. */
 int demand_wait_whole(struct machine *machine);
+/* One run more of what the machine needs soon, in the order in which it comes; or too many are. */
+void demand_note_first(struct demand *demand, uint32_t frame, uint32_t pages);
+/*
+ * While it runs: touches them, so that its processors find them mapped. It waits for those that
+ * have not come; on the thread that waits for the machine's end.
+ */
+void demand_touch_first(const struct machine *machine);

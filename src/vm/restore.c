@@ -72,6 +72,7 @@ struct loader {
 	bool on_demand; /* RAM is brought by somebody else */
 	struct pages_unpacker *unpacker; /* made for the first section that is packed */
 	uint64_t sections, now_100ns, tsc;
+	uint64_t frame; /* that the last entry of the index begins with */
 	bool has_machine, ended;
 	int error;
 	const char *reason;
@@ -180,6 +181,23 @@ static void load_end(struct loader *loader, struct archive *archive)
 	loader->ended = true;
 }
 
+/*
+ * Of the index only what is used first, for who touches it: what lies behind the first pass of the
+ * save (process/pager_main.c). The pager believes none of it either.
+ */
+static void load_index(struct loader *loader, struct archive *archive)
+{
+	struct demand *demand = &loader->machine->demand;
+	struct saved_entry entry;
+
+	for (; archive->bytes - archive->used >= sizeof(entry); archive->used += sizeof(entry)) {
+		memcpy(&entry, archive->data + archive->used, sizeof(entry));
+		if (demand->is_on && (demand->first_count || entry.first < loader->frame))
+			demand_note_first(demand, entry.first, entry.pages);
+		loader->frame = entry.first;
+	}
+}
+
 /* False: no unit has this section. */
 static bool load_unit(struct loader *loader, uint32_t section, struct archive *archive)
 {
@@ -224,7 +242,7 @@ static void load_section(struct loader *loader, const struct saved_section *head
 	} else if (head->name == SECTION_END) {
 		load_end(loader, &archive);
 	} else if (head->name == SECTION_INDEX) {
-		archive.used = archive.bytes; /* saved_pages.h has use for it */
+		load_index(loader, &archive);
 	} else if (!load_unit(loader, head->name, &archive)) {
 		refuse(loader, -ENOTSUP, "it has a part that this Umbra does not know");
 		return;

@@ -51,17 +51,20 @@ struct guest {
 	struct engine_cpu *cpu;
 };
 
-static inline struct guest begin(uint64_t overhead_bytes, unsigned without)
+static inline struct guest begin_with(const struct engine_options *options)
 {
-	struct engine_options options = { .overhead_bytes = overhead_bytes,
-					  .cpus = 1,
-					  .without = without };
-	struct guest guest = { .engine = engine_create(&memory, &options) };
+	struct guest guest = { .engine = engine_create(&memory, options) };
 
 	guest.cpu = guest.engine ? engine_cpu_create(guest.engine, &ops, NULL) : NULL;
 	if (!guest.cpu || engine_prepare_thread(guest.cpu))
 		abort();
 	return guest;
+}
+
+static inline struct guest begin(uint64_t overhead_bytes, unsigned without)
+{
+	return begin_with(&(struct engine_options){
+		.overhead_bytes = overhead_bytes, .cpus = 1, .without = without });
 }
 
 static inline void end(struct guest guest)

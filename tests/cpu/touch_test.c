@@ -1,7 +1,8 @@
 /*
  * How often the host is asked for a page of the code cache, by counts: a guest of BLOCKS blocks
  * that runs once. With pages that are touched ahead (code/touch.c) each is asked for once, and
- * without, which is the control, once more for the view that is executed.
+ * without, which is the control, once more for the view that is executed. Of an engine that goes on
+ * a guest's own thread asks for none of those that somebody else has touched.
  */
 #include <sys/resource.h>
 
@@ -44,9 +45,8 @@ static long faults(void)
 }
 
 /* Faults of a run; *ret_pages: how many pages of code there are then. */
-static long run(size_t *ret_pages)
+static long run_in(struct guest guest, size_t *ret_pages)
 {
-	struct guest guest = begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0);
 	struct engine_state state = { .nmi_pending = false };
 	long before;
 	long taken;
@@ -65,21 +65,43 @@ static long run(size_t *ret_pages)
 	return taken;
 }
 
+static long run(size_t *ret_pages)
+{
+	return run_in(begin(ENGINE_DEFAULT_OVERHEAD_BYTES, 0), ret_pages);
+}
+
+/* `end`: of the code so many bytes were touched before. */
+static long run_going_on(size_t end)
+{
+	const struct engine_options options = { .overhead_bytes = ENGINE_DEFAULT_OVERHEAD_BYTES,
+						.cpus = 1, .goes_on = true };
+	struct guest guest = begin_with(&options);
+	size_t pages;
+
+	engine_touch_ahead(guest.engine, 0, end);
+	return run_in(guest, &pages);
+}
+
 int main(void)
 {
 	enum { LEAST_PAGES = 256 };
 	size_t pages;
-	long with, without;
+	long with, without, going_on, ahead;
 
 	make_ram(RAM_BYTES);
 	make_code();
 	run(&pages); /* what the process itself touches first */
 	with = run(&pages);
+	going_on = run_going_on(0);
+	ahead = run_going_on(pages * PAGE_BYTES);
 	touches = false;
 	without = run(&pages);
 	printf("faults for %zu pages of code: %ld, and %ld without\n", pages, with, without);
 	expect(pages >= LEAST_PAGES, "there is code enough");
 	expect(with + (long)pages / 2 < without || without < (long)pages / 2,
 	       "each page is asked for once, or the host has large ones");
+	printf("of a guest that goes on: %ld, and %ld once they were touched\n", going_on, ahead);
+	expect(ahead + (long)pages / 2 < going_on || going_on < (long)pages / 2,
+	       "those that were touched are there, or the host has large ones");
 	return failures != 0;
 }

@@ -478,7 +478,7 @@ uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 void soft_engine_find_written(struct engine *engine, uint64_t *written);
 void soft_engine_note_use(struct engine *engine, bool notes);
 void soft_engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
-void soft_engine_touch_first(struct engine *engine);
+void soft_engine_touch_ahead(struct engine *engine, size_t from, size_t end);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */
 void check_engine(struct soft_engine *engine);

@@ -9,10 +9,7 @@
  */
 #include "code.h"
 
-enum {
-	TOUCHED_AT_ONCE = 64 << 10, /* what Linux maps around a fault, by default */
-	TOUCHED_FIRST = 4 << 20,
-};
+enum { TOUCHED_AT_ONCE = 64 << 10 }; /* what Linux maps around a fault, by default */
 
 /* From there on, to where the host's next such part of the executed view begins. */
 static size_t end_of_part(const struct soft_engine *engine, size_t offset)
@@ -41,23 +38,23 @@ void soft_touch_ahead(struct soft_engine *engine)
 /* As a write: in memory that others write meanwhile it changes nothing. */
 static void touch(uint8_t *at) { __asm__ volatile("lock orb $0, %0" : "+m"(*at)); }
 
-void soft_engine_touch_first(struct engine *opaque)
+void soft_engine_touch_ahead(struct engine *opaque, size_t from, size_t end)
 {
 	struct soft_engine *engine = (struct soft_engine *)opaque;
 	const size_t start = engine->regions[0].start;
-	const size_t region_end = start + engine->budget.region_bytes;
-	size_t end = start + TOUCHED_FIRST;
 	size_t part_end;
 
 	if (!engine->goes_on)
 		return;
-	if (end > region_end)
-		end = region_end;
-	for (size_t part = start; part < end; part = part_end) {
+	if (end > engine->budget.region_bytes)
+		end = engine->budget.region_bytes;
+	for (size_t part = start + from; part < start + end; part = part_end) {
 		part_end = end_of_part(engine, part);
-		for (size_t at = part; at < part_end && at < end; at += PAGE_BYTES)
+		if (part_end > start + end)
+			part_end = start + end;
+		for (size_t at = part; at < part_end; at += PAGE_BYTES)
 			touch(engine->code_write + at);
-		for (size_t at = part; at < part_end && at < end; at += PAGE_BYTES)
+		for (size_t at = part; at < part_end; at += PAGE_BYTES)
 			(void)*(const volatile uint8_t *)(engine->code_run + at);
 	}
 }
