@@ -4,8 +4,9 @@
  *
  * owner: of each frame of RAM, 1 + the number of the entry that has it (vm/saved_pages.h); 0: it is
  * there, or is zeros. What is missed comes first, with its whole entry; while nobody waits, the
- * rest, many entries at once: from the second pass of the save on, where what was used last lies,
- * and once that is there, what lies behind what was missed.
+ * rest, many entries at once: from the second pass of the save on, where what was used last lies.
+ * Once that is there it rests for a while, since the machine has the most to do then; after that
+ * comes what lies behind what was missed.
  *
  *  1. It has given up its rights before it reads a byte of the file or of the machine process.
  *  2. What an entry holds is compared with its checksum before any of it is put into memory. A page
@@ -50,6 +51,8 @@ enum {
 	ZEROS_AT_ONCE = 16,
 	AHEAD_ENTRIES = 16, /* at once while nobody waits, after a while in which nobody did */
 	AHEAD_PACKED = 1, /* of those that have to be unpacked: who misses one waits for that */
+	REST_MS = 30,    /* nobody has waited for so long: what is left is brought */
+	RESTS_MOST = 32, /* or so many have, of a guest that looks at much of its memory */
 };
 #define MEMORY_MOST_BYTES (1ull << 44)
 
@@ -64,6 +67,7 @@ struct pager {
 	uint32_t cursor; /* the entry that comes next while nobody waits */
 	uint32_t ahead;  /* so many then: who misses a page soon misses another one */
 	bool has_begun;  /* what the machine needs soon is there: then what is missed leads on */
+	unsigned rests;  /* how often it may: while a machine begins the processors are its own */
 	uint64_t waiting[WAITING_MOST];
 	unsigned waiters;
 	int line; /* of a file that is being filled; -1: all of it is there */
@@ -572,15 +576,26 @@ static int say(char word)
 	return write(grant_fd(GRANT_PAGER), &word, 1) == 1 ? 0 : -ESRCH;
 }
 
+static int patience_ms(const struct pager *pager)
+{
+	if (pager->line >= 0)
+		return -1;
+	return pager->has_begun && pager->rests ? REST_MS : 0;
+}
+
 /* Until somebody waits, or the machine has ended; of a file that is being filled, until it says. */
-static void wait_for_faults(const struct pager *pager)
+static void wait_for_faults(struct pager *pager)
 {
 	struct pollfd fds[] = { { .fd = pager->faults, .events = POLLIN },
 				{ .fd = grant_fd(GRANT_END), .events = POLLIN },
 				{ .fd = pager->line, .events = POLLIN } };
+	const int patience = patience_ms(pager);
+	const int got = poll(fds, 3, patience);
 
-	if (poll(fds, 3, pager->line < 0 ? 0 : -1) > 0 && fds[1].revents)
+	if (got > 0 && fds[1].revents)
 		give_up(pager, -ESRCH);
+	if (patience > 0)
+		pager->rests = got ? pager->rests - 1 : 0;
 }
 
 static void serve(struct pager *pager)
@@ -589,6 +604,7 @@ static void serve(struct pager *pager)
 	pager->cursor = second_pass(&pager->pages);
 	pager->has_begun = !pager->cursor;
 	pager->ahead = most_ahead(pager);
+	pager->rests = pager->has_begun ? 0 : RESTS_MOST;
 	while (pager->left || pager->waiters || pager->disk_blocks) {
 		tell_left(pager, pager->left);
 		while (pager->waiters) {
