@@ -70,18 +70,20 @@ static void count_processor(struct hot *hot, const json_t *processor)
 		count_name(hot, "[unknown]");
 }
 
-/* False: the machine does not answer any more. */
+/* False: the machine does not answer any more, or stands still. */
 static bool look(struct hot *hot, FILE *peer)
 {
 	json_t *answer = talk_ask(peer, "registers") ? talk_hear(peer) : NULL;
 	json_t *processors = json_object_get(answer, "processors");
 	json_t *processor;
+	bool goes_on;
 	size_t n;
 
 	json_array_foreach(processors, n, processor)
 		count_processor(hot, processor);
+	goes_on = json_is_array(processors);
 	json_decref(answer);
-	return answer;
+	return goes_on;
 }
 
 /* At least once, for this long. */
@@ -140,7 +142,7 @@ static int show(struct hot *hot, const struct hot_wanted *wanted, uint64_t milli
 	look_for(hot, peer, milliseconds);
 	fclose(peer);
 	if (!hot->looks)
-		return complain(EXIT_UNUSABLE, "it did not answer", wanted->name, "see umbra ps");
+		return talk_refused(wanted->name);
 	qsort(hot->rows, hot->count, sizeof(*hot->rows), compare_rows);
 	if (wanted->json)
 		print_json(hot);

@@ -96,7 +96,8 @@ static int verb_ps(const struct arguments *a)
 	if (error) {
 		json_decref(all);
 		return complain(EXIT_UNUSABLE, strerror(-error),
-				"the folder of the machines' names", "see umbra ps --help");
+				"the folder of the machines' names",
+				"have XDG_RUNTIME_DIR name a folder of yours alone");
 	}
 	if (a->tree)
 		tree_measure(all);
@@ -248,7 +249,7 @@ static int info_mmu(const struct arguments *a)
 	json_t *processors = ask_counters(a->name, "mmu: ");
 
 	if (!processors)
-		return talk_failed(a->name, -ENOENT);
+		return talk_refused(a->name);
 	print_counters("processor", processors, a->json);
 	json_decref(processors);
 	return 0;
@@ -262,7 +263,7 @@ static int info_code(const struct arguments *a)
 
 	if (!jumps) {
 		json_decref(cache);
-		return talk_failed(a->name, -ENOENT);
+		return talk_refused(a->name);
 	}
 	if (a->json)
 		json_array_extend(cache, jumps);

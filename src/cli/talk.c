@@ -18,6 +18,24 @@ int talk_failed(const char *name, int error)
 	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
 }
 
+int talk_refused(const char *name)
+{
+	int error;
+	FILE *peer = talk_to(name, &error);
+	json_t *machine = peer ? talk_describe(peer) : NULL;
+	const bool stands = json_object_get(machine, "suspended");
+
+	if (peer)
+		fclose(peer);
+	json_decref(machine);
+	if (!peer)
+		return talk_failed(name, error);
+	if (stands)
+		return complain(EXIT_UNUSABLE, "it stands still", name,
+				"umbra resume lets it go on");
+	return complain(EXIT_UNUSABLE, "it did not answer", name, "see umbra ps, or try again");
+}
+
 bool talk_ask(FILE *peer, const char *verb)
 {
 	assert(!strpbrk(verb, "\"\\\n")); /* as JSON has it */

@@ -19,3 +19,5 @@ void talk_hear_out(FILE *peer);
 json_t *talk_describe(FILE *peer);
 /* The line for a machine that does not answer; the exit code. */
 int talk_failed(const char *name, int error);
+/* The same of one that was asked where its processors are, or what they count, and has not said. */
+int talk_refused(const char *name);

@@ -175,22 +175,22 @@ static void print_figures(const json_t *all)
 		       json_real_value(json_object_get(row, "fills-per-second")));
 }
 
-static void print(const json_t *figures, bool as_json)
+struct top { bool json, once; uint64_t every_ms; };
+
+static void print(const json_t *figures, const struct top *top)
 {
-	if (as_json) {
+	if (top->json) {
 		json_dumpf(figures, stdout, JSON_COMPACT);
 		puts("");
 	} else {
-		if (isatty(STDOUT_FILENO))
-			printf("\033[H\033[J");
+		if (!top->once && isatty(STDOUT_FILENO))
+			printf(TERMINAL_HOME_AND_CLEAR);
 		print_figures(figures);
 	}
 	fflush(stdout);
 }
 
 /* ---- the verb ---- */
-
-struct top { bool json, once; uint64_t every_ms; };
 
 static int show(const struct top *top)
 {
@@ -209,7 +209,7 @@ static int show(const struct top *top)
 		now = look_at_all();
 		looked_ms = now_ms();
 		figures = all_figures(before, now, looked_ms - begun_ms);
-		print(figures, top->json);
+		print(figures, top);
 		json_decref(figures);
 		json_decref(before);
 		before = now;
@@ -221,7 +221,7 @@ static int show(const struct top *top)
 		return 0;
 	}
 	return complain(EXIT_UNUSABLE, strerror(errno), "the folder of the machines' names",
-			"see umbra ps --help");
+			"have XDG_RUNTIME_DIR name a folder of yours alone");
 }
 
 static int parse_every(const char *text, uint64_t *ret_ms)

@@ -378,14 +378,14 @@ static enum control_wish begin_resume(struct control *control, struct control_pe
  * What the machine answers stands behind the bytes of a save that nobody takes: whoever asks for
  * registers goes without them, and the answer, when it comes, is for whoever asks later.
  */
-static void refuse_lookers(struct control *control)
+void control_refuse_lookers(struct control *control, const char *reason)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *peer = &control->peer[n];
 
 		if (peer->fd >= 0 && peer->wants_registers)
 			control_say(peer, control_failure(peer->look_id, -EBUSY,
-						       "a save is under way"));
+						       reason));
 		peer->wants_registers = false;
 	}
 }
@@ -394,8 +394,10 @@ static void refuse_lookers(struct control *control)
 static enum control_wish begin_look(struct control *control, struct control_peer *peer,
 				    const struct control_request *request)
 {
-	if (peer->wants_registers) {
-		control_say(peer, control_failure(request->id, -EBUSY, NULL));
+	/* one that stands still hears nothing until it goes on */
+	if (peer->wants_registers || control->suspended) {
+		control_say(peer, control_failure(request->id, -EBUSY,
+						  control->suspended ? "it stands still" : NULL));
 		return WISH_NOTHING;
 	}
 	peer->wants_registers = true;
@@ -815,7 +817,7 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		wish(context, WISH_TRACE);
 	control->trace.has_changed = false;
 	if (control->looks && control_is_full(control))
-		refuse_lookers(control);
+		control_refuse_lookers(control, "a save is under way");
 	if (fds[0].revents)
 		accept_peer(control);
 	CHECK(check_control(control));

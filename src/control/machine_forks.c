@@ -230,8 +230,10 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	enum control_wish then = error && !children ? WISH_RESUME : control->after_fork;
 
 	control->suspended = then == WISH_NOTHING;
-	if (control->suspended)
+	if (control->suspended) {
+		control_refuse_lookers(control, "it stands still");
 		control_tell_watchers(control);
+	}
 	control->fork_error = error;
 	control->fork_children = children;
 	control->unsettled = !is_settled;
