@@ -13,17 +13,31 @@
 
 #include "agent.h"
 
-enum { MODES = 07777 };
+enum { MODES = 07777, UNSIZED_BYTES = 16 << 20 };
 
-/* A path with a folder's name leads to a file of that name in it. */
-static bool place_of(const char *path, const char *name, char place[PATH_MAX])
+/*
+ * A path with a folder's name leads to a file of that name in it, and a link to what it names. What
+ * is there and no file is not replaced by one. 0 or errno.
+ */
+static int place_of(const char *path, const char *name, char place[PATH_MAX])
 {
+	char given[PATH_MAX];
 	struct stat st;
 	int bytes = !stat(path, &st) && S_ISDIR(st.st_mode)
-			    ? snprintf(place, PATH_MAX, "%s/%s", path, name)
-			    : snprintf(place, PATH_MAX, "%s", path);
+			    ? snprintf(given, PATH_MAX, "%s/%s", path, name)
+			    : snprintf(given, PATH_MAX, "%s", path);
 
-	return bytes < PATH_MAX && !strchr(name, '/') && strcmp(name, "..") && *name;
+	if (bytes >= PATH_MAX)
+		return ENAMETOOLONG;
+	if (strchr(name, '/') || !strcmp(name, "..") || !*name)
+		return EINVAL;
+	if (lstat(given, &st)) {
+		memcpy(place, given, (size_t)bytes + 1);
+		return 0;
+	}
+	if (!realpath(given, place) || stat(place, &st))
+		return errno;
+	return S_ISREG(st.st_mode) ? 0 : EINVAL;
 }
 
 /* 0, errno, or -1: the host is gone. */
@@ -40,7 +54,7 @@ static int receive(int fd, int file)
 		if (frame.head.kind != AGENT_DATA)
 			return -1;
 		/* what follows an error is read, and is for nobody */
-		if (!error && !write_whole(file, frame.data, frame.head.bytes))
+		if (file >= 0 && !error && !write_whole(file, frame.data, frame.head.bytes))
 			error = errno;
 	}
 }
@@ -81,8 +95,13 @@ void agent_put(int fd, const struct line_frame *frame)
 		path = line_text(frame, &at);
 		name = line_text(frame, &at);
 	}
-	if (path && name && place_of(path, name, place))
-		error = put_file(fd, place, head.mode);
+	if (path && name) {
+		error = place_of(path, name, place);
+		if (error)
+			receive(fd, -1);
+		else
+			error = put_file(fd, place, head.mode);
+	}
 	if (error > 0)
 		line_write_number(fd, AGENT_FAILED, (uint32_t)error);
 	else if (!error)
@@ -109,6 +128,47 @@ static void send_file(int fd, int file, const struct stat *st)
 	line_write(fd, AGENT_DATA_END, "", 0);
 }
 
+/* What of a file that says no length comes until its end: /proc's. NULL with errno. */
+static uint8_t *read_unsized(int file, size_t *ret_bytes)
+{
+	uint8_t *data = malloc(UNSIZED_BYTES);
+	ssize_t got = 1;
+
+	*ret_bytes = 0;
+	while (data && got > 0 && *ret_bytes < UNSIZED_BYTES) {
+		got = read(file, data + *ret_bytes, UNSIZED_BYTES - *ret_bytes);
+		*ret_bytes += got > 0 ? (size_t)got : 0;
+	}
+	if (!data || !got)
+		return data;
+	if (got > 0)
+		errno = EFBIG;
+	free(data);
+	return NULL;
+}
+
+/* False, with errno: nothing was sent. */
+static bool send_unsized(int fd, int file, const struct stat *st)
+{
+	struct agent_file head = { .mode = st->st_mode & MODES };
+	size_t bytes;
+	uint8_t *data = read_unsized(file, &bytes);
+	bool goes_on;
+
+	if (!data)
+		return false;
+	head.bytes = bytes;
+	goes_on = line_write(fd, AGENT_FILE, &head, sizeof(head));
+	for (size_t at = 0, n; goes_on && at < bytes; at += n) {
+		n = bytes - at < AGENT_FRAME_BYTES ? bytes - at : AGENT_FRAME_BYTES;
+		goes_on = line_write(fd, AGENT_DATA, data + at, n);
+	}
+	if (goes_on)
+		line_write(fd, AGENT_DATA_END, "", 0);
+	free(data);
+	return true;
+}
+
 void agent_get(int fd, const struct line_frame *frame)
 {
 	size_t at = 0;
@@ -119,9 +179,14 @@ void agent_get(int fd, const struct line_frame *frame)
 
 	if (file >= 0 && !fstat(file, &st)) {
 		error = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
-		if (S_ISREG(st.st_mode)) {
+		if (S_ISREG(st.st_mode) && st.st_size) {
 			send_file(fd, file, &st);
 			return;
+		}
+		if (S_ISREG(st.st_mode)) {
+			if (send_unsized(fd, file, &st))
+				return;
+			error = errno;
 		}
 	}
 	line_write_number(fd, AGENT_FAILED, (uint32_t)error);

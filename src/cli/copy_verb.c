@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@ static const char copy_help[] =
 	"guests have: into the machine alone,\n"
 	"without permissions. Folders: tar -c DIR | umbra exec -T NAME -- tar -x.\n";
 
-enum { PATH_BYTES = 4096, PERMISSIONS = 0777 };
+enum { PATH_BYTES = PATH_MAX, NAME_BYTES = 80, PERMISSIONS = 0777 };
 
 static const char *last_name(const char *path)
 {
@@ -67,7 +68,9 @@ static int say_data(struct agent_line *line, int file)
 	return error ? error : agent_say(line, AGENT_DATA_END, "", 0);
 }
 
-static int copy_in(struct agent_line *line, int file, const char *from, const char *path)
+/* *ret_there: what failed is in the guest. */
+static int copy_in(struct agent_line *line, int file, const char *from, const char *path,
+		   bool *ret_there)
 {
 	struct agent_said said = { .data = NULL };
 	struct stat st;
@@ -83,6 +86,7 @@ static int copy_in(struct agent_line *line, int file, const char *from, const ch
 		error = agent_hear(line, &said);
 	if (error < 0)
 		return error;
+	*ret_there = true;
 	if (said.kind == AGENT_FAILED)
 		return agent_failure(&said);
 	return said.kind == AGENT_DONE ? 0 : -EPROTO;
@@ -108,7 +112,7 @@ static int hear_data(struct agent_line *line, struct agent_said *said, int file,
 	return said->kind == AGENT_DATA_END && !left ? 0 : -EPROTO;
 }
 
-static int hear_file(struct agent_line *line, const char *place)
+static int hear_file(struct agent_line *line, const char *place, bool *ret_there)
 {
 	struct agent_said said = { .data = NULL };
 	struct agent_file head;
@@ -118,7 +122,8 @@ static int hear_file(struct agent_line *line, const char *place)
 
 	if (error < 0)
 		return error;
-	if (said.kind == AGENT_FAILED)
+	*ret_there = said.kind == AGENT_FAILED;
+	if (*ret_there)
 		return agent_failure(&said);
 	if (said.kind != AGENT_FILE || said.bytes != sizeof(head))
 		return -EPROTO;
@@ -136,19 +141,37 @@ static int hear_file(struct agent_line *line, const char *place)
 	return error;
 }
 
-static int copy_out(struct agent_line *line, const char *path, const char *to)
+/*
+ * Where it is to be: in a folder under its own name, where a link leads to. What is there and no
+ * file is not replaced by one. 0 or -errno.
+ */
+static int find_place(const char *to, const char *path, char place[PATH_MAX])
 {
-	char place[PATH_BYTES];
+	char given[PATH_MAX];
 	struct stat st;
 	bool is_folder = !stat(to, &st) && S_ISDIR(st.st_mode);
-	int bytes = is_folder ? snprintf(place, sizeof(place), "%s/%s", to, last_name(path))
-			      : snprintf(place, sizeof(place), "%s", to);
-	int error;
+	int bytes = is_folder ? snprintf(given, sizeof(given), "%s/%s", to, last_name(path))
+			      : snprintf(given, sizeof(given), "%s", to);
 
-	if (bytes >= (int)sizeof(place))
+	if (bytes >= (int)sizeof(given))
 		return -ENAMETOOLONG;
-	error = agent_say(line, AGENT_GET, path, strlen(path) + 1);
-	return error ? error : hear_file(line, place);
+	if (lstat(given, &st)) {
+		memcpy(place, given, (size_t)bytes + 1);
+		return 0;
+	}
+	if (!realpath(given, place) || stat(place, &st))
+		return -errno;
+	return S_ISREG(st.st_mode) ? 0 : -EINVAL;
+}
+
+static int copy_out(struct agent_line *line, const char *path, const char *to, bool *ret_there)
+{
+	char place[PATH_MAX];
+	int error = find_place(to, path, place);
+
+	if (!error)
+		error = agent_say(line, AGENT_GET, path, strlen(path) + 1);
+	return error ? error : hear_file(line, place, ret_there);
 }
 
 /* ---- the verb ---- */
@@ -165,31 +188,50 @@ static char *split(char *text)
 	return colon + 1;
 }
 
-static int complain_of(const char *path, int error)
+/* machine: whose path it is; NULL: the host's. */
+static int complain_of(const char *machine, const char *path, int error)
 {
-	return complain(EXIT_UNUSABLE, strerror(-error), path,
-			error == -EISDIR ? "send tar -c through umbra exec -T NAME -- tar -x"
-					 : "see umbra cp --help");
+	char where[PATH_BYTES + NAME_BYTES];
+
+	snprintf(where, sizeof(where), "%s%s%s", machine ? machine : "", machine ? ":" : "", path);
+	switch (error) {
+	case -EISDIR:
+		return complain(EXIT_UNUSABLE, strerror(EISDIR), where,
+				"send tar -c through umbra exec -T NAME -- tar -x");
+	case -EINVAL:
+		return complain(EXIT_UNUSABLE, "it is no regular file", where,
+				"name a file, or read and write it by umbra exec");
+	case -ENOENT:
+		return complain(EXIT_UNUSABLE, strerror(ENOENT), where,
+				"name a file that is there, or a place in a folder that is");
+	case -ENOSPC: case -EDQUOT:
+		return complain(EXIT_UNUSABLE, strerror(-error), where, "make room there");
+	default: return complain(EXIT_UNUSABLE, strerror(-error), where, "see umbra cp --help");
+	}
 }
 
 static int copy(const char *machine, char *from, char *from_path, char *to, char *to_path)
 {
 	static struct agent_line line;
 	int file = from_path ? -1 : open(from, O_RDONLY | O_CLOEXEC);
+	const char *here = from_path ? to : from;
+	const char *in_guest = from_path ? from_path : to_path;
+	bool there = false;
 	int error;
 
 	if (!from_path && file < 0)
-		return complain_of(from, -errno);
+		return complain_of(NULL, from, -errno);
 	error = agent_connect(machine, &line);
 	if (error)
 		return agent_complain(machine, error);
-	error = from_path ? copy_out(&line, from_path, to) : copy_in(&line, file, from, to_path);
+	error = from_path ? copy_out(&line, from_path, to, &there)
+			  : copy_in(&line, file, from, to_path, &there);
 	agent_close(&line);
 	if (error == -EPIPE || error == -EPROTO || error == -ECONNRESET)
 		return agent_complain(machine, error);
 	if (!error)
 		return 0;
-	return complain_of(from_path ? from_path : from, error);
+	return complain_of(there ? machine : NULL, there ? in_guest : here, error);
 }
 
 int verb_copy(int argc, char **argv)
