@@ -32,8 +32,8 @@ static const char exec_help[] =
 
 enum { VARIABLES = 64, SIGNAL_EXIT = 128 };
 
-/* One of its outputs here. */
-struct output { int fd; bool is_filtered; struct terminal_filter filter; };
+/* One of its outputs here; error: 0, or -errno of when nobody took it any more. */
+struct output { int fd, error; bool is_filtered; struct terminal_filter filter; };
 
 struct exec {
 	struct agent_line line;
@@ -165,7 +165,7 @@ static int put(struct output *output, const uint8_t *data, size_t bytes)
 		if (written < 0 && errno == EINTR)
 			continue;
 		if (written < 0)
-			return -errno;
+			return output->error = -errno;
 		data += written;
 		bytes -= (size_t)written;
 	}
@@ -258,6 +258,15 @@ static void make_raw(struct terminal *terminal)
 	tcsetattr(STDIN_FILENO, TCSANOW, &now);
 }
 
+/* Of what went wrong with this command's own output; who reads no more need not be told. */
+static int output_failed(int error)
+{
+	if (error != -EPIPE)
+		return complain(EXIT_UNUSABLE, strerror(-error), "what the program prints",
+				"have it go where there is room");
+	return SIGNAL_EXIT + SIGPIPE;
+}
+
 static int run(struct exec *exec, const char *machine, char **arguments, int count)
 {
 	int code = 0;
@@ -275,6 +284,8 @@ static int run(struct exec *exec, const char *machine, char **arguments, int cou
 		got = turn(exec, &code);
 	terminal_restore(&exec->terminal);
 	agent_close(&exec->line);
+	if (exec->output.error || exec->errors.error)
+		return output_failed(exec->output.error ? exec->output.error : exec->errors.error);
 	return got > 0 ? code : agent_complain(machine, got);
 }
 
@@ -313,7 +324,9 @@ int verb_exec(int argc, char **argv)
 		optind++;
 	}
 	if (argc - optind < 2)
-		return complain(EXIT_USAGE, "no machine and program given", "exec",
+		return complain(EXIT_USAGE,
+				argc > optind ? "no program given"
+					      : "no machine and program given", "exec",
 				"say umbra exec NAME -- COMMAND");
 	return run(&exec, argv[optind], argv + optind + 1, argc - optind - 1);
 }

@@ -735,6 +735,10 @@ static int become_broker(struct run *run, char *called)
 			return broker_main_here(run->plan);
 		}
 	}
+	/* a number that is beyond the limit is EINVAL */
+	if (error == -EINVAL || error == -EMFILE)
+		return complain(EXIT_UNUSABLE, strerror(EMFILE), "starting the broker",
+				"permit more, ulimit -n 1024");
 	return complain(EXIT_FAULT, strerror(-error), "starting the broker", "see umbra doctor");
 }
 

@@ -94,9 +94,33 @@ def executes():
     while b"sleep 7777" in guest("ps").stdout and time.time() < until:
         time.sleep(0.05)
     check("a program whose caller is gone goes on", time.time() < until)
-    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec", "one")}.items():
+    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec",), "no program": ("exec", "one")}.items():
         r = run(*words)
         check(words, r.returncode in (64, 65) and what.encode() in r.stderr and r.stderr.count(b"\n") == 1, r)
+
+def has_output():
+    # who reads no more ends it, as it would a program here; who has no room is told; one of the three that is closed is nobody's
+    p = subprocess.Popen([umbra, "exec", "-T", "one", "--", "yes"], env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    check("yes", p.stdout.readline() == b"y\n")
+    p.stdout.close()
+    check("nobody reads", (p.wait(60), p.stderr.read()) == (128 + signal.SIGPIPE, b""), p.returncode)
+    for words in (["exec", "-T", "one", "--", "echo", "a"], ["ps", "--json"], ["info", "one"], ["--version"]):
+        r = subprocess.run([umbra, *words], env=env, stdin=subprocess.DEVNULL, stdout=open("/dev/full", "wb"), stderr=subprocess.PIPE, timeout=60)
+        check("no room", words, r.returncode == 65 and b"No space left" in r.stderr and r.stderr.count(b"\n") == 1, r)
+    for closed, said in (("<&-", b"b\n"), (">&-", b"")):
+        r = subprocess.run(["sh", "-c", '"$0" exec -T one -- sh -c "cat; echo b" ' + closed, umbra], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        check("closed", closed, (r.returncode, r.stdout) == (0, said), r)
+
+def stands():
+    check("paused", run("pause", "one").returncode == 0)
+    r = run("info", "one")
+    check("info of who stands still", r.returncode == 0 and b"suspended" in r.stdout, r)
+    for words in (("info", "--hot", "one"), ("info", "--mmu", "one"), ("info", "--code", "one")):
+        r = run(*words)
+        check(words, r.returncode == 65 and b"it stands still; umbra resume" in r.stderr and r.stderr.count(b"\n") == 1, r)
+    r = run("top", "--once")
+    check("top of who stands still", r.returncode == 0 and b"paused" in r.stdout, r)
+    check("resumed", run("resume", "one").returncode == 0 and b"processor 0" in run("info", "one").stdout)
 
 def has_terminal():
     pid, fd = pty.fork()
@@ -145,7 +169,21 @@ def copies():
                         (("cp", path("file"), "one:/nowhere/x"), b"No such file"), (("cp", path("file"), path("x")), b"one of both")):
         r = run(*words)
         check(words, r.returncode in (64, 65) and text in r.stderr and r.stderr.count(b"\n") == 1, r)
-    check("something is left", not [n for n in os.listdir(work.name) if n.startswith(("x", "back."))], os.listdir(work.name))
+    for words, where in ((("one:/root/new", path("nowhere/x")), path("nowhere/x")), ((path("file"), "one:/nowhere/x"), "one:/nowhere/x"), (("one:/nothing", path("x")), "one:/nothing")):
+        check("whose path it is", run("cp", *words).stderr.startswith(b"umbra: " + where.encode() + b": "), run("cp", *words))
+    # what says no length, what is no file, what a link leads to
+    r = run("cp", "one:/proc/cmdline", path("line"))
+    check("a file of /proc", r.returncode == 0 and open(path("line"), "rb").read() == guest("cat", "/proc/cmdline").stdout, r)
+    os.mkfifo(path("fifo"))
+    for words in ((path("file"), "one:/dev/null"), ("one:/root/new", path("fifo"))):
+        r = run("cp", *words)
+        check("no file is replaced by one", r.returncode == 65 and b"no regular file" in r.stderr, r)
+    check("the device is there", guest("sh", "-c", "test -c /dev/null").returncode == 0)
+    os.symlink("back", path("link"))
+    guest("sh", "-c", "ln -s new /root/link; echo >/root/new")
+    check("by links", run("cp", path("file"), "one:/root/link").returncode == 0 and run("cp", "one:/root/link", path("link")).returncode == 0 and os.path.islink(path("link")))
+    check("where they lead", guest("sh", "-c", "test -h /root/link && md5sum </root/new").stdout.split()[:1] == [hashlib.md5(data).hexdigest().encode()] and open(path("back"), "rb").read() == data)
+    check("something is left", not [n for n in os.listdir(work.name) if n.startswith(("x", "back.", "fifo."))], os.listdir(work.name))
 
 def connects():
     # from the host, both directions, each ending by itself
@@ -224,6 +262,8 @@ def is_detached():
     names = os.path.join(env["XDG_RUNTIME_DIR"], "umbra")
     place = os.path.join(names, ".sockets-two")
     words = ("run", "--detach", "--name", "two", "--time-limit", "600", "--kernel", "build/guest/vmlinuz", "--initrd", "build/guest/exec.cpio.gz", "--append", "console=ttyS0 quiet")
+    r = subprocess.run(["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", umbra, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    check("few descriptors", r.returncode == 65 and b"Too many open files; permit more" in r.stderr and r.stderr.count(b"\n") == 1, r)
     r = run(*words)
     check("detached", (r.returncode, r.stdout, r.stderr) == (0, b"", b""), r)
     r = run(*words)
@@ -293,7 +333,7 @@ def uses_again():
     check("twelve at once", [p.wait(60) for p in many] == list(range(12)))
 
 machine = start()
-for part in executes, uses_again, has_terminal, copies, connects, is_refused:
+for part in executes, has_output, stands, uses_again, has_terminal, copies, connects, is_refused:
     part()
 for _ in range(50):
     if guest("true").returncode:
