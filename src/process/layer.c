@@ -244,11 +244,16 @@ static int put_on(struct layers *layers, const struct layer_ask *ask, int file)
 		return error;
 	layers->disks[ask->disk] = child;
 	disk_queue_move(layers->queues[ask->disk], child);
+	return 0;
+}
+
+/* Once it was said that the disk is on it: that it is settled is heard after that, or not. */
+static void have_settled(struct layers *layers, uint32_t disk)
+{
 	pthread_mutex_lock(&layers->lock);
-	layers->child[ask->disk] = child;
+	layers->child[disk] = layers->disks[disk];
 	pthread_cond_broadcast(&layers->changed);
 	pthread_mutex_unlock(&layers->lock);
-	return 0;
 }
 
 /* What is being settled is used. */
@@ -287,10 +292,14 @@ int layers_take(struct layers *layers)
 
 	if (error)
 		return error == -EAGAIN ? 0 : error;
-	if (brought.ask.kind == LAYER_PUT_ON)
-		answer(LAYER_ON, put_on(layers, &brought.ask, brought.file[0]));
-	else
+	if (brought.ask.kind != LAYER_PUT_ON) {
 		change(layers, &brought);
+		return 0;
+	}
+	error = put_on(layers, &brought.ask, brought.file[0]);
+	answer(LAYER_ON, error);
+	if (!error)
+		have_settled(layers, brought.ask.disk);
 	return 0;
 }
 

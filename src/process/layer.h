@@ -12,6 +12,7 @@
  * another size.
  *
  *   - A disk process has each file from its broker, who has it from the user: it opens none.
+ *   - `settled` is said after `on`, however fast the disk is.
  *   - Between `on` and `settled` of a disk another one for it is refused: -EBUSY.
  *   - Whether the machine process has really let all requests end does not matter here: what it
  *     asks for after `on` is in the layer, and what came before it is not.
