@@ -348,6 +348,7 @@ void fork_disks_remove_layers(const struct fork_disks *disks)
 void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info)
 {
 	const json_t *all = json_object_get(info, "disks");
+	const bool may_come = json_is_true(json_object_get(info, "layering"));
 
 	for (unsigned n = 0; n < disks->count; n++) {
 		struct fork_disk *disk = &disks->disk[n];
@@ -357,7 +358,7 @@ void fork_disks_drop_layers(struct fork_disks *disks, const json_t *info)
 		if (disk->layer_file < 0)
 			continue;
 		/* of a machine that says nothing it is not known */
-		if (now && strcmp(now, disk->layer))
+		if (now && !may_come && strcmp(now, disk->layer))
 			unlink(disk->layer);
 		close(disk->layer_file);
 		disk->layer_file = -1;

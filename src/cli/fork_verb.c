@@ -291,6 +291,13 @@ static int fork_failed(const struct fork_command *command, int error)
 	case -EBUSY:
 		return complain(EXIT_UNUSABLE, "it is being saved or forked", command->name,
 				"wait");
+	case -ENOSPC:
+		return complain(EXIT_UNUSABLE, "there is no room for what its disks go on in",
+				command->name, "make some, or name a folder with --disks");
+	case -ECHILD:
+		return complain(EXIT_UNUSABLE, "what was forked ended before it ran", command->name,
+				"the host may have no room for its processes or memory: end "
+				"some, or raise its limits");
 	case -EAGAIN:
 		return complain(EXIT_UNUSABLE, "the host has no room for another process",
 				command->name, "end some, or raise its limits");
@@ -298,8 +305,16 @@ static int fork_failed(const struct fork_command *command, int error)
 		return complain(EXIT_UNUSABLE, "the machine went away", command->name,
 				"see umbra ps");
 	case -ETIMEDOUT:
-		return complain(EXIT_UNUSABLE, "what was forked does not answer", command->name,
+		return complain(EXIT_UNUSABLE, "it, or what was forked of it, does not answer",
+				command->name,
 				"see umbra ps for the children that are there, and fork again");
+	case -ESRCH:
+		return complain(EXIT_UNUSABLE, "its forker does not answer, or is gone",
+				command->name,
+				"it goes on, but is not forked any more: save it, and restore it");
+	case -ETIME:
+		return complain(EXIT_UNUSABLE, "its disks do not answer", command->name,
+				"it stands until they do: umbra kill ends it");
 	default: return complain(EXIT_UNUSABLE, strerror(-error), command->name, "see umbra ps");
 	}
 }

@@ -395,7 +395,7 @@ static enum control_wish begin_look(struct control *control, struct control_peer
 				    const struct control_request *request)
 {
 	/* one that stands still hears nothing until it goes on */
-	if (peer->wants_registers || control->suspended) {
+	if (peer->wants_registers || control->suspended || control->is_left) {
 		control_say(peer, control_failure(request->id, -EBUSY,
 						  control->suspended ? "it stands still" : NULL));
 		return WISH_NOTHING;
@@ -817,7 +817,7 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		wish(context, WISH_TRACE);
 	control->trace.has_changed = false;
 	if (control->looks && control_is_full(control))
-		control_refuse_lookers(control, "a save is under way");
+		control_refuse_lookers(control, "a save or a fork is under way");
 	if (fds[0].revents)
 		accept_peer(control);
 	CHECK(check_control(control));
@@ -883,6 +883,7 @@ bool control_save_ended(struct control *control, int error, enum control_wish *r
 enum control_wish control_save_layered(struct control *control, int error)
 {
 	assert(control->save == SAVE_LAYERS);
+	control->is_left = false;
 	control_close_layers(control);
 	if (!error)
 		return end_of_save(control, 0);

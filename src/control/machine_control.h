@@ -234,6 +234,7 @@ struct control {
 	bool can_fork, can_stand, forks;
 	bool door_comes; /* whoever has the machine forked for its guest has not come yet */
 	unsigned kit_fds; /* how many descriptors a kit has */
+	bool is_left; /* nobody waits for the fork, or save, that is still under way */
 	bool fork_waits; /* WISH_FORK, and the kits were not taken: the asker can still go away */
 	struct control_peer *forker; /* as saver */
 	unsigned layers;
@@ -329,6 +330,11 @@ void control_layer_is_on(struct control *control, unsigned layer);
  */
 enum control_wish control_fork_ended(struct control *control, int error, unsigned children,
 				     bool is_settled);
+/*
+ * Its asker, or the saver's, hears that error, and waits for nothing more; the end follows all the
+ * same. Layers that nobody was asked for are nobody's.
+ */
+void control_fork_is_left(struct control *control, int error, bool layers_are_asked);
 /* What is beneath the layers is as its children need it, or error. */
 void control_settled(struct control *control, int error);
 /* The machine has ended: what can go out at once goes, and the peers are left. */

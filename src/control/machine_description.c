@@ -113,6 +113,8 @@ json_t *machine_describe(const struct control *control)
 	json_object_set_new(machine, "process", json_integer(control->process));
 	if (control->suspended)
 		json_object_set_new(machine, "suspended", json_true());
+	if (control->layers && (control->forks || control->save == SAVE_LAYERS))
+		json_object_set_new(machine, "layering", json_true());
 	add_remote(machine, control);
 	if (control->keys && json_object_size(control->keys))
 		json_object_set(machine, "keys", control->keys);

@@ -35,7 +35,11 @@ void control_close_layers(struct control *control)
 
 void control_drop_layers(struct control *control, const struct control_peer *peer)
 {
-	if (control->layers_of == peer && control->save != SAVE_LAYERS)
+	if (control->layers_of != peer)
+		return;
+	if (control->save == SAVE_LAYERS)
+		control->layers_of = NULL; /* its disks go on in them all the same */
+	else
 		control_close_layers(control);
 }
 
@@ -230,6 +234,7 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	enum control_wish then = error && !children ? WISH_RESUME : control->after_fork;
 
 	control->suspended = then == WISH_NOTHING;
+	control->is_left = false;
 	if (control->suspended) {
 		control_refuse_lookers(control, "it stands still");
 		control_tell_watchers(control);
@@ -242,6 +247,22 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	if (is_settled)
 		answer_fork(control, error);
 	return then;
+}
+
+void control_fork_is_left(struct control *control, int error, bool layers_are_asked)
+{
+	const bool is_save = control->save == SAVE_LAYERS;
+	struct control_peer *peer = is_save ? control->saver : control->forker;
+
+	control->saver = is_save ? NULL : control->saver;
+	control->forker = control->holder = NULL;
+	control->after_fork = WISH_RESUME;
+	control->is_left = true;
+	control_refuse_lookers(control, NULL);
+	if (!layers_are_asked)
+		control_close_layers(control);
+	if (peer)
+		control_say(peer, control_failure(peer->save_id, error, NULL));
 }
 
 void control_settled(struct control *control, int error)

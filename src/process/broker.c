@@ -364,6 +364,13 @@ static void message_said(struct broker *b, enum message message)
 	count = control_take_kits(&b->control, kits);
 	assert(count <= FORK_CHILDREN * KIT_MOST_FDS);
 	fork_begin(&b->fork, kits, count);
+	fork_look_at_time(&b->fork, now_ms()); /* which begins now */
+}
+
+/* What stands since its fork is copied by nobody, and may be looked at. */
+static bool may_look(const struct broker *b)
+{
+	return b->fork.state == FORK_HELD && b->control.suspended;
 }
 
 /* While it is forked a machine changes nothing, and so hears of nothing. */
@@ -372,7 +379,8 @@ static bool may_say(const struct broker *b, enum message message)
 	if (message == SAY_FORK && b->unsaid & (1u << SAY_RESUME))
 		return false; /* which is about the time before it */
 	return b->unsaid & (1u << message) &&
-	       (b->fork.state == FORK_IDLE || message == SAY_RESUME);
+	       (b->fork.state == FORK_IDLE || message == SAY_RESUME ||
+		(message == SAY_LOOK && may_look(b)));
 }
 
 static void say_all(struct broker *b)
@@ -634,7 +642,7 @@ static void broker_turn(struct broker *b, bool *more)
 		take_signal(b);
 	if (fds[2].revents)
 		read_input(b);
-	broker_fork_turn(b, fds[3].revents, fds[4].revents, now_ms());
+	broker_fork_turn(b, fds[3].revents, fds[4].revents);
 	if (fds[6].revents)
 		broker_layers_heard(b);
 	if (fds[5].revents)
@@ -647,6 +655,7 @@ static void broker_turn(struct broker *b, bool *more)
 	if (!tracer_turn(&b->tracer, &b->control, now_ms()))
 		broker_kill(b, BROKER_RUBBISH);
 	broker_save_turn(b);
+	broker_fork_look_at_time(b, now_ms());
 	door_turn(b);
 	say_all(b);
 	life_turn(b);
@@ -754,7 +763,7 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 								: BROKER_DOOR_MS);
 	b->control.can_fork = options->forks && !SANITIZED; /* which has no forker */
 	b->control.kit_fds = fork_kit_fds(options->cards, options->ports);
-	b->fork.copy_ms = options->copy_ms ? options->copy_ms : FORK_COPY_MS;
+	b->fork.step_ms = options->fork_step_ms ? options->fork_step_ms : FORK_STEP_MS;
 	b->fork.cards = options->cards;
 	b->fork.ports = options->ports;
 	b->adopted = options->adopts;

@@ -28,6 +28,13 @@ void check_fork(const struct fork *forking)
 	assert(forking->answered <= forking->asked && forking->unsettled <= forking->answered);
 }
 
+/* Its time begins when that is looked at. */
+static void fork_move(struct fork *forking, enum fork_state state)
+{
+	forking->state = state;
+	forking->until_ms = 0;
+}
+
 static void kit_close(int kit[KIT_MOST_FDS])
 {
 	for (unsigned n = 0; n < KIT_MOST_FDS; n++)
@@ -48,18 +55,23 @@ void fork_begin(struct fork *forking, const int *kits, unsigned count)
 	forking->child = 0;
 	forking->asked = forking->answered = forking->unsettled = 0;
 	forking->layer_error = forking->settle_error = forking->failed = 0;
-	forking->state = FORK_STANDING;
+	forking->is_told = false;
+	fork_move(forking, FORK_STANDING);
 	CHECK(check_fork(forking));
+}
+
+static void kits_close(struct fork *forking)
+{
+	for (unsigned n = forking->made; n < forking->wanted; n++)
+		kit_close(forking->kit[n]);
+	forking->wanted = forking->made;
 }
 
 /* Nothing more is forked; the machine stands, until it is told to go on. */
 static enum fork_news fork_done(struct fork *forking, int error)
 {
-	for (unsigned n = forking->made; n < forking->wanted; n++)
-		kit_close(forking->kit[n]);
-	forking->wanted = forking->made;
-	forking->until_ms = 0;
-	forking->state = FORK_HELD;
+	kits_close(forking);
+	fork_move(forking, FORK_HELD);
 	forking->error = error ? error : forking->settle_error;
 	CHECK(check_fork(forking));
 	return FORK_DONE;
@@ -82,8 +94,9 @@ static enum fork_news fork_fails(struct fork *forking, int error)
 {
 	if (has_layers(forking))
 		return fork_done(forking, error);
+	kits_close(forking);
 	forking->failed = error;
-	forking->state = FORK_LAYERING;
+	fork_move(forking, FORK_LAYERING);
 	return FORK_NOTHING_NEW;
 }
 
@@ -94,16 +107,18 @@ enum fork_news fork_next(struct fork *forking)
 	int failed;
 
 	if (forking->made == forking->wanted && !has_layers(forking)) {
-		forking->state = FORK_LAYERING;
+		fork_move(forking, FORK_LAYERING);
 		return FORK_NOTHING_NEW;
 	}
 	if (forking->made == forking->wanted)
 		return fork_done(forking, forking->layer_error);
 	fork_kit_grants(kit, forking->cards, forking->ports, fd);
-	failed = forker_ask(grant_fd(GRANT_FORK_ASK), grant_fd(GRANT_FORK_KIT), fd);
+	failed = forking->has_forker && !forking->forker_is_silent
+			 ? forker_ask(grant_fd(GRANT_FORK_ASK), grant_fd(GRANT_FORK_KIT), fd)
+			 : -ESRCH;
 	if (failed)
 		return fork_fails(forking, failed);
-	forking->state = FORK_ASKED;
+	fork_move(forking, FORK_ASKED);
 	return FORK_NOTHING_NEW;
 }
 
@@ -214,9 +229,9 @@ enum fork_news fork_stands(struct fork *forking, int error)
 {
 	enum fork_news news;
 
-	assert(forking->state == FORK_STANDING);
-	if (error)
-		return fork_done(forking, error);
+	assert(forking->state == FORK_STANDING || forking->state == FORK_LEFT);
+	if (error || forking->state == FORK_LEFT)
+		return fork_done(forking, error ? error : -ETIMEDOUT);
 	if (!forking->wanted) {
 		layers_ask(forking);
 		return fork_next(forking);
@@ -257,7 +272,7 @@ enum fork_news fork_hear(struct fork *forking)
 		return FORK_NOTHING_NEW;
 	if (who < 0) {
 		forking->has_forker = false;
-		return forking->state == FORK_ASKED ? fork_fails(forking, -ECHILD)
+		return forking->state == FORK_ASKED ? fork_fails(forking, -ESRCH)
 						    : FORK_NOTHING_NEW;
 	}
 	if (!forking->forker) {
@@ -269,7 +284,7 @@ enum fork_news fork_hear(struct fork *forking)
 	if (who == forking->forker)
 		return fork_fails(forking, -EAGAIN);
 	forking->child = who;
-	forking->state = FORK_COPYING;
+	fork_move(forking, FORK_COPYING);
 	/* what only it holds from now on: its end closes the pipe */
 	close(forking->kit[forking->made][KIT_READY]);
 	forking->kit[forking->made][KIT_READY] = -1;
@@ -282,25 +297,70 @@ enum fork_news fork_ready(struct fork *forking)
 	uint8_t byte;
 
 	assert(forking->state == FORK_COPYING);
-	if (read(fork_pipe(forking), &byte, 1) != 1) {
-		forking->until_ms = 0;
+	if (read(fork_pipe(forking), &byte, 1) != 1)
 		return fork_fails(forking, -ECHILD);
-	}
-	forking->state = FORK_READY;
-	forking->until_ms = 0;
+	fork_move(forking, FORK_READY);
 	return has_layers(forking) ? child_is_there(forking) : FORK_NOTHING_NEW;
+}
+
+/* How long this state may last; 0: it is waited for nobody, or they were given up already. */
+static unsigned most_ms(const struct fork *forking)
+{
+	switch (forking->state) {
+	case FORK_STANDING:
+	case FORK_ASKED:
+	case FORK_COPYING: return forking->step_ms;
+	case FORK_LAYERING:
+	case FORK_READY:
+		return forking->is_told ? 0 : FORK_LAYERS_STEPS * forking->step_ms;
+	default: return 0;
+	}
+}
+
+static bool is_memory_to_come(const struct fork *forking)
+{
+	const _Atomic uint64_t *left = forking->control->remote_bytes;
+
+	return left && *left;
+}
+
+/* Whoever asked need not wait for what comes of it, which is nothing. */
+static void leave(struct fork *forking, enum fork_state state, int error)
+{
+	kits_close(forking);
+	fork_move(forking, state);
+	forking->is_told = true;
+	control_fork_is_left(forking->control, error, forking->asked);
+}
+
+static enum fork_news time_is_over(struct fork *forking)
+{
+	switch (forking->state) {
+	case FORK_STANDING:
+		if (is_memory_to_come(forking))
+			forking->until_ms = 0;
+		else
+			leave(forking, FORK_LEFT, -ETIMEDOUT);
+		return FORK_NOTHING_NEW;
+	case FORK_ASKED:
+		forking->forker_is_silent = true;
+		return fork_fails(forking, -ESRCH);
+	case FORK_COPYING: return fork_fails(forking, -ETIMEDOUT);
+	default:
+		if (!forking->failed)
+			forking->failed = -ETIME;
+		leave(forking, FORK_LAYERING, -ETIME);
+		return FORK_NOTHING_NEW;
+	}
 }
 
 enum fork_news fork_look_at_time(struct fork *forking, uint64_t now_ms)
 {
-	if (forking->state != FORK_COPYING)
+	if (!most_ms(forking))
 		return FORK_NOTHING_NEW;
 	if (!forking->until_ms)
-		forking->until_ms = now_ms + forking->copy_ms;
-	if (now_ms < forking->until_ms)
-		return FORK_NOTHING_NEW;
-	forking->until_ms = 0;
-	return fork_fails(forking, -ETIMEDOUT);
+		forking->until_ms = now_ms + most_ms(forking);
+	return now_ms < forking->until_ms ? FORK_NOTHING_NEW : time_is_over(forking);
 }
 
 void fork_end(struct fork *forking)

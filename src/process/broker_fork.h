@@ -4,7 +4,8 @@
  *   idle -> standing ---> asked ----> copying ---> ready ---> (next kit) asked ... -> held -> idle
  *           the machine   the forker  the child    disks get    layering: the same,   the machine
  *           was told to   was asked   looks at     layers,      and there is no       may go on
- *                                     the parent   yet          child
+ *           |                         the parent   yet          child
+ *           +-> left: nobody waits for it any more; once it stands it may go on
  *
  *  1. Who is being made is one of those that were wanted, and what only he holds (his end of the
  *     pipe) is not held here once he is known.
@@ -14,8 +15,14 @@
  *   - Who was forked is known by the kernel's word (forker_hear()), and is not waited for
  *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
  *   - The first who speaks is the forker.
- *   - A child that does not say within copy_ms that it needs its parent no more is none: it
- *     executes what its parent's memory says by then, and that may be lost.
+ *   - Nobody is waited for without end, since all of them may be lost. A child that does not say
+ *     within step_ms that it needs its parent no more is none. A forker that does not say within
+ *     that whom it has made is never asked again: what it makes later has nobody, and ends. Of a
+ *     machine that does not stand by then, and of disks that have no layers after
+ *     FORK_LAYERS_STEPS as long, whoever asked hears so; the broker goes on to wait for these,
+ *     since they do it yet, and can be told to stop meanwhile as always.
+ *   - Memory of a machine that is still to come has its own limits (cli/arrival.h): while it comes
+ *     the machine may take its time to stand.
  *   - Disks get their layers (layer.h) while the first child is made: the machine stands, so that
  *     all that it is forked with is beneath them. Nobody hears of the child, and the machine does
  *     not go on, before all have. They are settled while the machine goes on.
@@ -33,6 +40,7 @@
 enum fork_state {
 	FORK_IDLE,
 	FORK_STANDING,
+	FORK_LEFT,
 	FORK_LAYERING,
 	FORK_ASKED,
 	FORK_COPYING,
@@ -40,13 +48,15 @@ enum fork_state {
 	FORK_HELD
 };
 
-enum { FORK_COPY_MS = 30000 };
+enum { FORK_STEP_MS = 30000, FORK_LAYERS_STEPS = 2 };
 
 struct fork {
 	enum fork_state state;
-	unsigned copy_ms;
-	uint64_t until_ms; /* the child may copy for so long; 0: nobody copies */
+	unsigned step_ms;
+	uint64_t until_ms; /* this state may last for so long; 0: without end, or not begun */
 	bool has_forker, has_disks;
+	bool forker_is_silent; /* it was asked, and has not answered in time */
+	bool is_told; /* whoever asked knows already that nothing comes of it */
 	unsigned cards, ports; /* of the machine */
 	struct control *control; /* which has the layers, and is told what became of them */
 	unsigned asked, answered, unsettled; /* of the layers */
@@ -80,7 +90,7 @@ int fork_layers_socket(const struct fork *fork);
 /* The socket, or the pipe, has something. After FORK_CHILD: fork_next(). */
 enum fork_news fork_hear(struct fork *fork);
 enum fork_news fork_ready(struct fork *fork);
-/* At this time: whoever copies may have had enough of it. */
+/* At this time: whoever is waited for may have had enough of it. After each turn. */
 enum fork_news fork_look_at_time(struct fork *fork, uint64_t now_ms);
 /* The disk process has said something: *ret, which may be about something else. */
 enum fork_news fork_hear_layers(struct fork *fork, struct layer_answer *ret);

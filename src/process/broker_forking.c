@@ -64,7 +64,8 @@ bool broker_take_fork_ready(struct broker *b, const uint8_t *data, uint32_t byte
 {
 	int32_t told;
 
-	if (bytes != sizeof(told) || b->fork.state != FORK_STANDING)
+	if (bytes != sizeof(told) ||
+	    (b->fork.state != FORK_STANDING && b->fork.state != FORK_LEFT))
 		return false;
 	memcpy(&told, data, sizeof(told));
 	if (told > 0 || told < -CONTROL_ERRNO_MAX)
@@ -100,7 +101,14 @@ static void fork_heard(struct broker *b)
 		broker_kill(b, BROKER_RUBBISH);
 }
 
-void broker_fork_turn(struct broker *b, bool socket, bool pipe, uint64_t now_ms)
+/* Who was being made is there, or is none: what nobody has waited for meanwhile. */
+static void take_ends_after(struct broker *b, bool was_making)
+{
+	if (was_making && !fork_is_making(&b->fork))
+		broker_take_ends(b);
+}
+
+void broker_fork_turn(struct broker *b, bool socket, bool pipe)
 {
 	const bool was_making = fork_is_making(&b->fork);
 
@@ -108,9 +116,15 @@ void broker_fork_turn(struct broker *b, bool socket, bool pipe, uint64_t now_ms)
 		fork_heard(b);
 	if (pipe && fork_pipe(&b->fork) >= 0)
 		fork_news(b, fork_ready(&b->fork));
+	take_ends_after(b, was_making);
+}
+
+void broker_fork_look_at_time(struct broker *b, uint64_t now_ms)
+{
+	const bool was_making = fork_is_making(&b->fork);
+
 	fork_news(b, fork_look_at_time(&b->fork, now_ms));
-	if (was_making && !fork_is_making(&b->fork))
-		broker_take_ends(b); /* what nobody has waited for meanwhile */
+	take_ends_after(b, was_making);
 }
 
 void broker_layers_heard(struct broker *b)
@@ -119,8 +133,7 @@ void broker_layers_heard(struct broker *b)
 	struct layer_answer answer;
 
 	fork_news(b, fork_hear_layers(&b->fork, &answer));
-	if (was_making && !fork_is_making(&b->fork))
-		broker_take_ends(b); /* as in broker_fork_turn() */
+	take_ends_after(b, was_making);
 	if (answer.news == LAYER_CHANGED && disk_work_heard(&b->disks, &answer))
 		broker_say(b, SAY_ASK);
 }

@@ -71,7 +71,9 @@ void broker_take_ends(struct broker *b);
 
 /* broker_forking.c */
 /* There is something to hear at the kit's socket, or in the pipe of who is made. */
-void broker_fork_turn(struct broker *b, bool socket, bool pipe, uint64_t now_ms);
+void broker_fork_turn(struct broker *b, bool socket, bool pipe);
+/* After everything else of a turn: whoever is waited for may have had enough time. */
+void broker_fork_look_at_time(struct broker *b, uint64_t now_ms);
 /* The disk process has said something: of layers, or of a disk that comes, goes or grows. */
 void broker_layers_heard(struct broker *b);
 /* The disks of a machine that was saved, and stands, go on in layers. */

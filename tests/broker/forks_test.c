@@ -90,6 +90,43 @@ static int hears_nothing_yet(struct client *client)
 	return says_it_stands(client);
 }
 
+static int heard[2], may_stand[2]; /* kinds of records; a byte: it says that it stands */
+static bool stands_late;
+
+/* It says what it hears, and is saved at once. */
+static int says_what_it_hears(struct client *client)
+{
+	static uint8_t data[RING_RECORD_MAX_BYTES];
+	const int32_t saved = 0;
+	uint32_t kind, bytes;
+	uint64_t count;
+	char byte;
+
+	while (read(client->event_in, &count, 8) == 8)
+		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0) {
+			if (write(heard[1], &kind, sizeof(kind)) != sizeof(kind))
+				return 1;
+			if (kind == RECORD_SAVE)
+				ring_put(&client->to_broker, RECORD_SAVE_ENDED, &saved,
+					 sizeof(saved));
+			if (kind != RECORD_FORK)
+				continue;
+			if (stands_late && read(may_stand[0], &byte, 1) != 1)
+				return 1;
+			ring_put(&client->to_broker, RECORD_FORK_READY, &told, sizeof(told));
+		}
+	return 1;
+}
+
+static bool it_hears(uint32_t want)
+{
+	struct pollfd comes = { .fd = heard[0], .events = POLLIN };
+	uint32_t kind = 0;
+
+	return poll(&comes, 1, WAIT_MS) == 1 &&
+	       read(heard[0], &kind, sizeof(kind)) == sizeof(kind) && kind == want;
+}
+
 /* ---- a broker in a process of its own ---- */
 
 /* The disk process's last word comes when the machine is gone. */
@@ -104,7 +141,7 @@ static int settles_at_the_end(const struct helper_ends *ends)
 }
 
 static bool door_comes;
-static unsigned copy_ms; /* 0: as long as it may take */
+static unsigned step_ms; /* 0: as long as it may take */
 static unsigned door_ms; /* 0: it is waited for as long as it may take */
 static int (*machine_runs)(struct client *);
 static int has_begun[2];
@@ -156,7 +193,7 @@ static pid_t start(int (*machine)(struct client *), int32_t stands)
 		harness.layers_fd = layers[0];
 		harness.door_comes = door_comes;
 		harness.door_ms = door_ms;
-		harness.copy_ms = copy_ms;
+		harness.fork_step_ms = step_ms;
 		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
 	close(harness.control_fd);
@@ -563,9 +600,9 @@ static void child_without_a_word(void)
 	int held, ready;
 	char byte;
 
-	copy_ms = 500;
+	step_ms = 500;
 	broker = start(says_it_stands, 0);
-	copy_ms = 0;
+	step_ms = 0;
 	peer = connect_to();
 	ready = bring_kit(peer, &held);
 	ask_fork(peer, "keep");
@@ -589,6 +626,174 @@ static void child_without_a_word(void)
 	end_child(child, ready);
 	fclose(peer);
 	close(held);
+}
+
+static bool is_asked(void)
+{
+	struct pollfd asked = { .fd = ask_sockets[1], .events = POLLIN };
+
+	return poll(&asked, 1, QUIET_MS) == 1;
+}
+
+/* It is stopped, say: its machine goes on, and is not forked any more. What it makes later ends. */
+static void forker_without_a_word(void)
+{
+	FILE *peer;
+	pid_t broker;
+	int held, ready;
+	char byte;
+
+	step_ms = QUIET_MS;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	peer = connect_to();
+	ready = bring_kit(peer, &held);
+	ask_fork(peer, "end");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	expect("a forker that never says a word", hears(peer, "\"errno\":3"));
+	expect("its machine goes on", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME));
+	close(held); /* is with the forker */
+	close(ready);
+	ready = bring_kit(peer, &held);
+	ask_fork(peer, "keep");
+	expect("it is not forked any more", hears(peer, "\"errno\":3"));
+	expect("its kit is nobody's", is_closed(held));
+	close(ready);
+	expect("nor is the forker asked", !is_asked());
+	expect("what it says now nobody hears", write(kit_sockets[1], "", 1) == 1);
+	expect("it goes on again", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME) &&
+					   answers(peer, "info", "\"ok\":true"));
+	kill_it();
+	finish("a forker without a word", broker, BROKER_STOPPED);
+	fclose(peer);
+}
+
+/* Who asks does not wait for it; it goes on once it stands, and then can be forked. */
+static void machine_that_does_not_stand(void)
+{
+	FILE *peer, *other;
+	pid_t broker;
+	int held, ready, file;
+	char byte;
+
+	step_ms = QUIET_MS;
+	stands_late = true;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	peer = connect_to();
+	ready = bring_kit(peer, &held);
+	file = bring_layer(peer);
+	ask_fork(peer, "end");
+	expect("a machine that does not stand", hears(peer, "\"errno\":110"));
+	expect("the layer's file is nobody's", is_closed(file));
+	expect("nor is the kit anybody's", is_closed(held));
+	expect("nobody waits for layers", answers(peer, "info", "\"ok\":true"));
+	expect("nor for registers", answers(peer, "registers", "\"errno\":16"));
+	close(ready);
+	other = connect_to();
+	ready = bring_kit(other, &held);
+	ask_fork(other, "keep");
+	expect("it is still waited for", hears(other, "\"errno\":16"));
+	expect("it stands at last", write(may_stand[1], "", 1) == 1);
+	expect("and goes on", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME));
+	close(held);
+	close(ready);
+	ready = bring_kit(other, &held);
+	ask_fork(other, "keep");
+	expect("then it is forked", write(may_stand[1], "", 1) == 1 &&
+					    read(ask_sockets[1], &byte, 1) == 1);
+	stands_late = false;
+	kill_it();
+	finish("a machine that stood late", broker, BROKER_STOPPED);
+	expect("it had heard so", it_hears(RECORD_FORK));
+	fclose(peer);
+	fclose(other);
+	close(held);
+	close(ready);
+}
+
+/* It can be looked at while it stands still, as nobody copies it any more. */
+static void machine_that_stays_standing(void)
+{
+	pid_t broker = start(says_what_it_hears, 0);
+	FILE *peer = connect_to();
+
+	expect("it stands still", answers(peer, "pause", "\"children\":0") &&
+					  it_hears(RECORD_FORK));
+	ask_with(peer, "{\"do\":\"registers\"}\n", NULL, 0);
+	expect("and is asked for registers", it_hears(RECORD_LOOK));
+	kill_it();
+	finish("a machine that stays standing", broker, BROKER_STOPPED);
+	fclose(peer);
+}
+
+/* Nor does whoever asks wait for disks: they may do it yet, and the machine stands. */
+static void disks_without_a_word(void)
+{
+	FILE *peer;
+	pid_t broker, child;
+	int held, ready, file;
+	char byte;
+
+	step_ms = QUIET_MS;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	peer = connect_to();
+	ready = bring_kit(peer, &held);
+	file = bring_layer(peer);
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	child = fork_child(ready);
+	expect("disks that never say a word", hears(peer, "\"errno\":62"));
+	close(held); /* is with the child */
+	expect("what they may do yet is known", answers(peer, "info", "\"layering\":true"));
+	end_child(child, ready);
+	put_layer_on(0);
+	expect("then it goes on", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME));
+	expect("and nothing is to come", answers(peer, "info", "\"process\":"));
+	kill_it();
+	finish("disks without a word", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(file);
+}
+
+/* As of a fork; also for a saver that is gone before. */
+static void save_without_a_word(bool is_gone)
+{
+	FILE *peer;
+	pid_t broker;
+	int held, ready, file;
+
+	step_ms = QUIET_MS;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	peer = connect_to();
+	file = bring_layer(peer);
+	ask_with(peer, "{\"do\":\"save\"}\n", NULL, 0);
+	expect("the disk process is asked", hears_layer());
+	if (is_gone) {
+		fclose(peer);
+		peer = connect_to();
+		expect("another is heard", answers(peer, "info", "\"ok\":true"));
+	} else {
+		expect("disks that never say a word", hears(peer, "\"errno\":62"));
+	}
+	expect("what they may do yet is known", answers(peer, "info", "\"layering\":true"));
+	ready = bring_kit(peer, &held);
+	ask_fork(peer, "keep");
+	expect("it is still waited for", hears(peer, "\"errno\":16"));
+	expect("its layers are on, and settled",
+	       write(layers[1], &(struct layer_answer){ .news = LAYER_ON },
+		     sizeof(struct layer_answer)) == sizeof(struct layer_answer) &&
+		       write(layers[1], &(struct layer_answer){ .news = LAYER_SETTLED },
+			     sizeof(struct layer_answer)) == sizeof(struct layer_answer));
+	expect("it goes on", it_hears(RECORD_SAVE) && it_hears(RECORD_RESUME));
+	kill_it();
+	finish("a save without a word", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(file);
+	close(held);
+	close(ready);
 }
 
 /* Who may have it forked is killed once a fork has begun: the guest hears of its child. */
@@ -783,6 +988,8 @@ int main(void)
 	alarm(300);
 	make_high_pipe(has_begun);
 	make_high_pipe(wish_ends);
+	make_high_pipe(heard);
+	make_high_pipe(may_stand);
 	if (pipe(is_deaf) || pipe(may_hear))
 		return 2;
 	lying_machines();
@@ -796,6 +1003,12 @@ int main(void)
 	hanging_up_at_once();
 	hanging_up_at_children();
 	child_without_a_word();
+	forker_without_a_word();
+	machine_that_does_not_stand();
+	machine_that_stays_standing();
+	disks_without_a_word();
+	save_without_a_word(false);
+	save_without_a_word(true);
 	child_before_its_layers();
 	settled_at_the_end();
 	door_that_is_gone(true);
