@@ -242,6 +242,7 @@ static const char *save_remedy(int error)
 	case -EOPNOTSUPP: return "with --test-device it cannot be saved";
 	case -ENODEV: return "its disks cannot go on in another file: see umbra info";
 	case -EBUSY: return "it is being saved already: wait";
+	case -ETIMEDOUT: return "it does not answer: umbra kill ends it";
 	case -ETIME: return "its disks do not answer: it stands until they do, or umbra kill";
 	case -EPROTO: return "do not trust it: end it with umbra kill";
 	default: return "name a file where it can be written";

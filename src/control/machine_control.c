@@ -102,6 +102,7 @@ void control_init(struct control *control, int listener, const char *description
 	control->chain.count = 0;
 	control->counters[0] = 0;
 	control->listener = listener;
+	control->answer_ms = CONTROL_ANSWER_MS;
 	control->occupied_fd[0] = -1;
 	control->kit_fds = KIT_FDS;
 	control->description = json_loads(description, 0, NULL);
@@ -175,7 +176,7 @@ void control_events(const struct control *control, struct pollfd fds[CONTROL_FDS
 }
 
 /* A thaw that is asked for already is enough. */
-static void drop_freeze(struct control *control, const struct control_peer *peer)
+void control_drop_freeze(struct control *control, const struct control_peer *peer)
 {
 	if (control->freezer != peer)
 		return;
@@ -228,7 +229,7 @@ static enum control_wish hang_up(struct control *control, struct control_peer *p
 		control->ask.peer = NULL;
 	if (control->copier == peer)
 		control->copier = NULL;
-	drop_freeze(control, peer);
+	control_drop_freeze(control, peer);
 	if (control_drop_door(control, peer))
 		control->fork_end_is_due = true;
 	drop_advice(control, peer);
@@ -341,6 +342,7 @@ static enum control_wish begin_save(struct control *control, struct control_peer
 	}
 	control->save = SAVE_RUNS;
 	control->saver = peer;
+	control->wait[ANSWER_SAVE].has_news = true;
 	memcpy(peer->save_id, request->id, sizeof(peer->save_id));
 	return WISH_SAVE;
 }
@@ -378,14 +380,13 @@ static enum control_wish begin_resume(struct control *control, struct control_pe
  * What the machine answers stands behind the bytes of a save that nobody takes: whoever asks for
  * registers goes without them, and the answer, when it comes, is for whoever asks later.
  */
-void control_refuse_lookers(struct control *control, const char *reason)
+void control_refuse_lookers(struct control *control, int error, const char *reason)
 {
 	for (unsigned n = 0; n < CONTROL_PEERS; n++) {
 		struct control_peer *peer = &control->peer[n];
 
 		if (peer->fd >= 0 && peer->wants_registers)
-			control_say(peer, control_failure(peer->look_id, -EBUSY,
-						       reason));
+			control_say(peer, control_failure(peer->look_id, error, reason));
 		peer->wants_registers = false;
 	}
 }
@@ -400,6 +401,7 @@ static enum control_wish begin_look(struct control *control, struct control_peer
 						  control->suspended ? "it stands still" : NULL));
 		return WISH_NOTHING;
 	}
+	control->wait[ANSWER_LOOK].has_news |= !control->looks;
 	peer->wants_registers = true;
 	memcpy(peer->look_id, request->id, sizeof(peer->look_id));
 	if (control->looks)
@@ -426,6 +428,7 @@ static enum control_wish begin_freeze(struct control *control, struct control_pe
 	}
 	control->freezer = peer;
 	control->freezes = 1;
+	control->wait[ANSWER_FREEZE].has_news = true;
 	control->is_frozen = wish == WISH_FREEZE;
 	memcpy(control->freeze_id, request->id, sizeof(control->freeze_id));
 	return wish;
@@ -476,6 +479,7 @@ static enum control_wish begin_ask(struct control *control, struct control_peer 
 		control_say(peer, control_failure(request->id, bytes, NULL));
 		return WISH_NOTHING;
 	}
+	control->wait[ANSWER_ASK].has_news = true;
 	ask->runs = true;
 	ask->peer = peer;
 	ask->bytes = (uint32_t)bytes;
@@ -502,6 +506,7 @@ bool control_shown(struct control *control, const uint8_t *data, uint32_t bytes)
 
 	if (!ask->runs || (ask->kind != RECORD_SHOW && ask->kind != RECORD_LIST))
 		return false;
+	control->wait[ANSWER_ASK].has_news = true;
 	if (ask->peer)
 		add_data(ask->peer, ask->id, data, bytes);
 	return true;
@@ -817,7 +822,7 @@ void control_turn(struct control *control, const struct pollfd fds[CONTROL_FDS],
 		wish(context, WISH_TRACE);
 	control->trace.has_changed = false;
 	if (control->looks && control_is_full(control))
-		control_refuse_lookers(control, "a save or a fork is under way");
+		control_refuse_lookers(control, -EBUSY, "a save or a fork is under way");
 	if (fds[0].revents)
 		accept_peer(control);
 	CHECK(check_control(control));
@@ -843,6 +848,7 @@ bool control_saved(struct control *control, const uint8_t *data, uint32_t bytes)
 {
 	if (control->save != SAVE_RUNS)
 		return false;
+	control->wait[ANSWER_SAVE].has_news = true;
 	if (control->saver)
 		add_data(control->saver, control->saver->save_id, data, bytes);
 	return true;

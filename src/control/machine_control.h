@@ -90,7 +90,7 @@ enum {
 		(CONTROL_RECORDS + 1) * (RING_RECORD_MAX_BYTES + CONTROL_HEAD_BYTES) + 16384,
 };
 enum { CONTROL_PEERS = 7 /* two watch, one is a door */, CONTROL_FDS = 1 + CONTROL_PEERS };
-enum { CONTROL_OCCUPIED_FDS = 2 };
+enum { CONTROL_OCCUPIED_FDS = 2, CONTROL_ANSWER_MS = 120000 };
 enum { CONTROL_TRACE_MS = 3600000 /* at most */ };
 enum control_save { SAVE_NONE, SAVE_RUNS, SAVE_LAYERS, SAVE_HELD };
 /* What the broker has to do about a line. */
@@ -194,6 +194,13 @@ struct control_trace {
 	bool has_changed; /* and the broker was not told yet */
 };
 
+/* What is waited for (machine_late.c). */
+enum control_answer { ANSWER_ASK, ANSWER_FREEZE, ANSWER_LOOK, ANSWER_SAVE, CONTROL_ANSWERS };
+struct control_wait {
+	uint64_t until_ms; /* 0: nobody waits */
+	bool has_news; /* somebody asks, or something was answered, since that was looked at */
+};
+
 /* What the guest has asked for (machine_wishes.c). */
 enum guest_fork_state { GUEST_FORK_NONE, GUEST_FORK_WISHED, GUEST_FORK_BEGUN, GUEST_FORK_OVER };
 struct control_guest_fork {
@@ -249,6 +256,8 @@ struct control {
 	struct control_change change;
 	unsigned disk_places; /* numbers that disks can have; 0: none can come */
 	struct control_trace trace;
+	unsigned answer_ms; /* for so long a peer waits for the machine */
+	struct control_wait wait[CONTROL_ANSWERS];
 	struct control_guest_fork guest_fork;
 	struct control_peer peer[CONTROL_PEERS];
 	/* what follows is not touched before it is needed: a child of a fork shall be small */
@@ -285,6 +294,11 @@ size_t control_trace_room(const struct control *control);
 void control_traced(struct control *control, const void *data, uint32_t bytes);
 /* Its time is over; WISH_TRACE follows, with nothing wanted. */
 void control_trace_end(struct control *control, uint64_t dropped);
+/*
+ * At this time, after a turn: whoever waits for the machine may have waited for long enough. When
+ * that has to be looked at again; 0: nobody waits.
+ */
+uint64_t control_look_at_time(struct control *control, uint64_t now_ms);
 /* There is no room for another record. */
 bool control_is_full(const struct control *control);
 /* Somebody has said something that has not been looked at; control_turn() need not wait. */

@@ -6,7 +6,9 @@
 /* A line for a peer, which is released; one that finds no room is not said. */
 void control_say(struct control_peer *peer, char *line);
 /* Who waits for registers goes without them: the machine does not answer now. */
-void control_refuse_lookers(struct control *control, const char *reason);
+void control_refuse_lookers(struct control *control, int error, const char *reason);
+/* This peer has the guest frozen no longer. */
+void control_drop_freeze(struct control *control, const struct control_peer *peer);
 /* Those who watch hear what the machine is now. */
 void control_tell_watchers(struct control *control);
 

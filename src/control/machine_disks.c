@@ -166,6 +166,7 @@ enum control_wish control_begin_change(struct control *control, struct control_p
 		control_say(peer, control_failure(request->id, error, NULL));
 		return WISH_NOTHING;
 	}
+	control->wait[ANSWER_ASK].has_news = true;
 	ask->runs = true;
 	ask->peer = peer;
 	ask->kind = RECORD_DISK;

@@ -236,7 +236,7 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 	control->suspended = then == WISH_NOTHING;
 	control->is_left = false;
 	if (control->suspended) {
-		control_refuse_lookers(control, "it stands still");
+		control_refuse_lookers(control, -EBUSY, "it stands still");
 		control_tell_watchers(control);
 	}
 	control->fork_error = error;
@@ -258,7 +258,7 @@ void control_fork_is_left(struct control *control, int error, bool layers_are_as
 	control->forker = control->holder = NULL;
 	control->after_fork = WISH_RESUME;
 	control->is_left = true;
-	control_refuse_lookers(control, NULL);
+	control_refuse_lookers(control, -EBUSY, NULL);
 	if (!layers_are_asked)
 		control_close_layers(control);
 	if (peer)

@@ -599,12 +599,13 @@ static int wait_ms(const struct broker *b, bool more)
 	uint64_t now = now_ms();
 	uint64_t due;
 
-	if (more || control_has_line(&b->control))
+	if (more || control_has_line(&b->control) || b->control.thaw_is_due)
 		return 0;
 	if (b->pending_used || b->unsaid || !may_take(b))
 		return RING_FULL_MS;
 	due = sooner(b->life.deadline_ms, tracer_due_ms(&b->tracer));
 	due = sooner(due, sooner(b->door_until_ms, b->fork.until_ms));
+	due = sooner(due, b->answers_due_ms);
 	if (!due)
 		return -1;
 	return due > now ? (int)(due - now) : 0;
@@ -656,6 +657,7 @@ static void broker_turn(struct broker *b, bool *more)
 		broker_kill(b, BROKER_RUBBISH);
 	broker_save_turn(b);
 	broker_fork_look_at_time(b, now_ms());
+	b->answers_due_ms = control_look_at_time(&b->control, now_ms());
 	door_turn(b);
 	say_all(b);
 	life_turn(b);
@@ -756,6 +758,8 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 	fork_init(&b->fork, &b->control, options->forks, options->has_disks);
 	disk_work_init(&b->disks, &b->control);
 	b->control.disk_places = options->disk_places;
+	if (options->answer_ms)
+		b->control.answer_ms = options->answer_ms;
 	b->control.can_stand = options->forks;
 	b->control.door_comes = options->door_comes;
 	if (options->door_comes)

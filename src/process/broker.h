@@ -34,6 +34,7 @@ struct broker_options {
 	unsigned disk_places; /* numbers that its disks can have */
 	unsigned cards, ports;    /* network cards of the machine, and ports */
 	bool door_comes;          /* somebody is going to have it forked for its guest */
+	unsigned answer_ms; /* so long who asks waits for the machine; 0: CONTROL_ANSWER_MS */
 	unsigned fork_step_ms; /* so long a step of a fork may take; 0: FORK_STEP_MS */
 	unsigned door_ms;         /* for how long he is waited for; 0: as BROKER_DOOR_MS */
 	bool adopts;              /* the machine runs already, with these; it is at GRANT_MACHINE */

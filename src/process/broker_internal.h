@@ -46,6 +46,7 @@ struct broker {
 	struct disk_work disks;
 	struct helper helper[HELPERS_MOST];
 	unsigned helpers, helper_ms;
+	uint64_t answers_due_ms; /* whoever waits for the machine has waited enough then; 0 */
 	uint64_t door_until_ms; /* whoever is to have it forked for its guest comes by then; 0 */
 	struct errors errors;
 	struct life life;

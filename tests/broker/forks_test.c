@@ -91,7 +91,7 @@ static int hears_nothing_yet(struct client *client)
 }
 
 static int heard[2], may_stand[2]; /* kinds of records; a byte: it says that it stands */
-static bool stands_late;
+static bool stands_late, is_never_saved;
 
 /* It says what it hears, and is saved at once. */
 static int says_what_it_hears(struct client *client)
@@ -106,7 +106,7 @@ static int says_what_it_hears(struct client *client)
 		while (ring_get(&client->from_broker, &kind, data, &bytes) > 0) {
 			if (write(heard[1], &kind, sizeof(kind)) != sizeof(kind))
 				return 1;
-			if (kind == RECORD_SAVE)
+			if (kind == RECORD_SAVE && !is_never_saved)
 				ring_put(&client->to_broker, RECORD_SAVE_ENDED, &saved,
 					 sizeof(saved));
 			if (kind != RECORD_FORK)
@@ -141,6 +141,7 @@ static int settles_at_the_end(const struct helper_ends *ends)
 }
 
 static bool door_comes;
+static unsigned answer_ms; /* as long as an answer may take */
 static unsigned step_ms; /* 0: as long as it may take */
 static unsigned door_ms; /* 0: it is waited for as long as it may take */
 static int (*machine_runs)(struct client *);
@@ -194,6 +195,7 @@ static pid_t start(int (*machine)(struct client *), int32_t stands)
 		harness.door_comes = door_comes;
 		harness.door_ms = door_ms;
 		harness.fork_step_ms = step_ms;
+		harness.answer_ms = answer_ms;
 		_exit(harness_run(&harness, &end) ? 99 : (int)end.outcome);
 	}
 	close(harness.control_fd);
@@ -727,6 +729,44 @@ static void machine_that_stays_standing(void)
 	fclose(peer);
 }
 
+/* Nobody waits for its answers without end; another who asks the same does so for as long. */
+static void machine_that_answers_nothing(void)
+{
+	static const struct {
+		const char *line;
+		uint32_t heard[2];
+		const char *again;
+	} asks[] = {
+		{ "{\"do\":\"registers\"}\n", { RECORD_LOOK }, "\"errno\":110" },
+		{ "{\"do\":\"type\",\"codes\":\"1e\"}\n", { RECORD_TYPE }, "\"errno\":16" },
+		{ "{\"do\":\"freeze\"}\n", { RECORD_FREEZE, RECORD_THAW }, "\"errno\":16" },
+		{ "{\"do\":\"save\"}\n", { RECORD_SAVE }, "\"errno\":16" },
+	};
+
+	for (size_t n = 0; n < sizeof(asks) / sizeof(asks[0]); n++) {
+		pid_t broker;
+		FILE *peer;
+
+		answer_ms = QUIET_MS;
+		is_never_saved = true;
+		broker = start(says_what_it_hears, 0);
+		is_never_saved = false;
+		answer_ms = 0;
+		peer = connect_to();
+		printf("     %s", asks[n].line);
+		ask_with(peer, asks[n].line, NULL, 0);
+		expect("it is asked", it_hears(asks[n].heard[0]));
+		expect("and does not answer", hears(peer, "\"errno\":110"));
+		ask_with(peer, asks[n].line, NULL, 0);
+		expect("nor the next time", hears(peer, asks[n].again));
+		expect("it hears the rest", !asks[n].heard[1] || it_hears(asks[n].heard[1]));
+		expect("another is heard", answers(peer, "info", "\"ok\":true"));
+		kill_it();
+		finish("a machine that answers nothing", broker, BROKER_STOPPED);
+		fclose(peer);
+	}
+}
+
 /* Nor does whoever asks wait for disks: they may do it yet, and the machine stands. */
 static void disks_without_a_word(void)
 {
@@ -1006,6 +1046,7 @@ int main(void)
 	forker_without_a_word();
 	machine_that_does_not_stand();
 	machine_that_stays_standing();
+	machine_that_answers_nothing();
 	disks_without_a_word();
 	save_without_a_word(false);
 	save_without_a_word(true);

@@ -38,7 +38,7 @@ struct harness {
 	/* To who plays the forker, and the disk process; 0: there is none. */
 	int fork_ask_fd, fork_kit_fd, layers_fd;
 	bool door_comes; /* as broker_options has it */
-	unsigned door_ms, fork_step_ms;
+	unsigned door_ms, fork_step_ms, answer_ms;
 };
 
 static void harness_signals(void)
@@ -127,6 +127,7 @@ static int harness_run(const struct harness *harness, struct broker_end *end)
 					  .door_comes = harness->door_comes,
 					  .door_ms = harness->door_ms,
 					  .fork_step_ms = harness->fork_step_ms,
+					  .answer_ms = harness->answer_ms,
 					  .forks = harness->fork_kit_fd > 0,
 					  .has_disks = harness->layers_fd > 0 };
 	struct broker *b;
