@@ -7,11 +7,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -313,6 +315,12 @@ void fork_child_leave(struct child *child)
 		close(child->console);
 }
 
+void fork_child_end(const struct child *child)
+{
+	if (child->pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, child->pidfd, SIGKILL, NULL, 0);
+}
+
 int fork_child_start_broker(const struct fork_command *command, struct child *child,
 			    struct child_kit *kit, const struct brokers_start *start)
 {
@@ -342,6 +350,8 @@ int fork_child_start_broker(const struct fork_command *command, struct child *ch
 	if (!code &&
 	    is_adjusted(command->machine)) /* without a balancer it follows its own guest */
 		balance_join(child->name, child->broker);
+	if (code)
+		fork_child_end(child);
 	fork_child_leave(child);
 	free(plan);
 	return code;

@@ -66,6 +66,8 @@ void fork_kit_close(struct child_kit *kit);
 int fork_child_start_broker(const struct fork_command *command, struct child *child,
 			    struct child_kit *kit, const struct brokers_start *start);
 void fork_child_leave(struct child *child);
+/* No machine comes of it: it need not be left to its forker, which may have been killed, too. */
+void fork_child_end(const struct child *child);
 
 /* ---- what is asked of NAME's broker (fork_verb.c) ---- */
 

@@ -18,7 +18,7 @@
  *   - A child runs once this process has a descriptor of it: its number is waited for by whoever is
  *     its parent, and would be another's after its end.
  *   - Nobody is waited for without end: what says nothing for MOST_MS is taken for lost, and ends.
- *   - He ends with his forker, and that with this process, which he needs no longer than this does.
+ *   - He is ended here; otherwise he ends with his forker, and that with this process.
  *   - When no child comes of it NAME goes on, whatever it was to do.
  */
 #include "fork_internal.h"
@@ -154,8 +154,10 @@ static int make_children(struct fork_command *command, const struct standing *st
 		next = make_kit(command, n + 1, kits);
 		if (!*ret_error)
 			*ret_error = take(standing, kit, &command->child[n]);
-		if (*ret_error)
+		if (*ret_error) {
+			fork_child_end(&command->child[n]);
 			break;
+		}
 		code = fork_child_start_broker(command, &command->child[n], kit, &start);
 		*ret_made += !code;
 		fork_kit_close(kit);
@@ -183,14 +185,17 @@ int fork_many(struct fork_command *command, unsigned *ret_made, int *ret_error)
 	int error;
 	int code = stand(command, &standing, ret_error);
 
-	if (code || *ret_error)
+	if (code || *ret_error) {
+		fork_child_end(&standing.process);
 		return code;
+	}
 	code = fork_disks_freeze(&command->disks);
 	if (!code)
 		code = make_children(command, &standing, ret_made, ret_error);
 	error = settle_parent(command, *ret_made);
 	if (!*ret_error)
 		*ret_error = error;
+	fork_child_end(&standing.process);
 	fork_kit_close(&standing.kit);
 	close(standing.process.pidfd);
 	return code;

@@ -231,7 +231,9 @@ static int fork_one(struct fork_command *command, unsigned *ret_made, int *ret_e
 	*ret_made = !code && child->pid;
 	if (*ret_made) {
 		code = fork_disks_freeze(&command->disks);
-		if (!code)
+		if (code)
+			fork_child_end(child);
+		else
 			code = fork_child_start_broker(command, child, &kit, &start);
 	}
 	close(start.program);
@@ -611,6 +613,7 @@ static int fork_image(struct fork_command *command, struct sending *sending)
 	int error;
 	int code;
 
+	command->child[0].pidfd = -1;
 	fork_away_connect(sending); /* it begins while the machine is forked */
 	error = learn_machine(command);
 	code = error ? 0 : make_image(command, &kit);
@@ -620,6 +623,7 @@ static int fork_image(struct fork_command *command, struct sending *sending)
 		error = fork_take(command, &command->child[0]);
 	if (!error && !code && command->child[0].pid)
 		code = send_image(command, &kit, sending);
+	fork_child_end(&command->child[0]);
 	if (error || code)
 		drop_layers(command);
 	json_decref(command->machine);

@@ -207,7 +207,33 @@ def at_a_step(umbra, guest, whom, is_lost):
     place.close()
 
 
+def machines():
+    return sorted(p for p in here() if role_of(p) == "machine")
+
+
+def without_a_forker(umbra, guest):
+    """Of those that are made first, who stands for many children, and his forker, the latter is killed."""
+    what = "who stands loses his forker"
+    place = Place(umbra, guest)
+    place.begin()
+    own = machines()
+    asked = place.popen("fork", "one", "--name", "two", "-n", "200", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: len(machines()) >= len(own) + 2)
+    kill([p for p in machines() if p not in own][1])
+    said = asked.communicate(timeout=ASKED_S)[1]
+    expect("%s: who asks is told" % what, asked.returncode == 65, (asked.returncode, said))
+    place.all_answer(what)
+    for name in place.names():
+        if name != "one":
+            place.run("kill", name)
+    expect("%s: he ends" % what, wait_for(lambda: machines() == own), (own, machines()))
+    place.lives_on(what)
+    place.end(what)
+    place.close()
+
+
 def steps(umbra, guest):
+    without_a_forker(umbra, guest)
     for whom, is_lost in [("machine", True), ("forker", False), ("disk", True), ("broker", True), ("net", None), ("relay", None), ("supervisor", None)]:
         at_a_step(umbra, guest, whom, is_lost)
 
