@@ -45,7 +45,11 @@ def left():
 
 
 def counts():
-    return {"processes": len(left()), "descriptors": len(os.listdir("/proc/self/fd")), "mounts": len(open("/proc/self/mountinfo").readlines())}
+    return {"processes": len(left()), "descriptors": len(os.listdir("/proc/self/fd"))}
+
+
+def mounts(): # fewer are others' doing: whoever removes a folder takes away, also here, what is mounted there
+    return {line.split()[0] for line in open("/proc/self/mountinfo")}
 
 
 def part_from_mounts_of_others(): # what other programs of this host mount meanwhile is not counted; who may not leave them counts it
@@ -92,10 +96,12 @@ part_from_mounts_of_others()
 with tempfile.TemporaryDirectory() as where:
     os.environ["XDG_RUNTIME_DIR"] = where
     cycle()
-    before, files = counts(), sum(len(f) for _, _, f in os.walk(where))
+    before, mounted, files = counts(), mounts(), sum(len(f) for _, _, f in os.walk(where))
     for n in range(cycles):
         cycle()
     if counts() != before:
         sys.exit("cycles: before %s, after %d cycles %s" % (before, cycles, counts()))
+    if mounts() - mounted:
+        sys.exit("cycles: more is mounted: %s" % [l for l in open("/proc/self/mountinfo") if l.split()[0] not in mounted])
     if sum(len(f) for _, _, f in os.walk(where)) > files + CHILDREN + 2: # sockets that nobody has looked at yet
         sys.exit("cycles: files are left: %s" % [f for _, _, f in os.walk(where)])
