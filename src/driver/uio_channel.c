@@ -28,7 +28,7 @@ enum {
 	VERSION_MS = 10000,
 	TEXT_BYTES = 64,
 	/* docs/umbra-interface.md: "Umbr"; the host looks at the monitor page at once */
-	LEAF_VENDOR = 0x40000100, LEAF_LOOK = 0x40000103, VENDOR = 0x72626d55
+	LEAF_VENDOR = 0x40000100, LEAF_LOOK = 0x40000103, LOOK_WAITS = 1, VENDOR = 0x72626d55
 };
 
 /* ---- finding it ---- */
@@ -169,11 +169,11 @@ static void *map_of(const struct uio_channel *channel, unsigned map, size_t byte
 }
 
 /* EAX; *ret_ebx. */
-static uint32_t read_leaf(uint32_t leaf, uint32_t *ret_ebx)
+static uint32_t read_leaf(uint32_t leaf, uint32_t subleaf, uint32_t *ret_ebx)
 {
 	uint32_t eax, ebx, ecx, edx;
 
-	__cpuid(leaf, eax, ebx, ecx, edx);
+	__cpuid_count(leaf, subleaf, eax, ebx, ecx, edx);
 	*ret_ebx = ebx;
 	return eax;
 }
@@ -184,7 +184,14 @@ static void signal_host(void *context)
 
 	__atomic_fetch_or(channel->pending, channel->bit, __ATOMIC_SEQ_CST);
 	if (channel->has_look)
-		read_leaf(LEAF_LOOK, &(uint32_t){ 0 });
+		read_leaf(LEAF_LOOK, 0, &(uint32_t){ 0 });
+}
+
+/* A moment, in which the host looks for what it has for this machine. */
+static void host_looks(const struct uio_channel *channel)
+{
+	if (channel->has_look)
+		read_leaf(LEAF_LOOK, LOOK_WAITS, &(uint32_t){ 0 });
 }
 
 /* Else it looks every now and then. */
@@ -192,7 +199,7 @@ static bool has_look(void)
 {
 	uint32_t vendor;
 
-	return read_leaf(LEAF_VENDOR, &vendor) >= LEAF_LOOK && vendor == VENDOR;
+	return read_leaf(LEAF_VENDOR, 0, &vendor) >= LEAF_LOOK && vendor == VENDOR;
 }
 
 static int find_bit(struct uio_channel *channel)
@@ -297,7 +304,7 @@ int uio_channel_open(struct uio_channel *channel, struct guid class, unsigned nu
 	char path[TEXT_BYTES + 8];
 	int error;
 
-	*channel = (struct uio_channel){ .fd = -1, .has_look = has_look() };
+	*channel = (struct uio_channel){ .fd = -1, .has_look = has_look(), .brief.is_far = true };
 	class_text(class, text);
 	error = find_device(channel, text, number);
 	if (!error)
@@ -383,8 +390,10 @@ int uio_channel_receive(struct uio_channel *channel, struct umbra_packet *ret, v
 			brief_wait_forget(&channel->brief);
 			return ready;
 		}
-		if (brief_wait_looks(&channel->brief))
+		if (brief_wait_looks(&channel->brief)) {
+			host_looks(channel);
 			continue;
+		}
 		ready = sleep_until_interrupt(channel, timeout_ms);
 	}
 	brief_wait_found(&channel->brief);

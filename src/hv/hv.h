@@ -123,7 +123,7 @@ bool hv_cpuid(const struct hv_cpu *cpu, uint32_t leaf, uint32_t ret[4]);
  * Zeros; reading it has the machine look at the guest's monitor page at once. CPUID is what a
  * program without privileges can call a hypervisor by.
  */
-enum { HV_UMBRA_LEAF_LOOK = 0x40000103 };
+enum { HV_UMBRA_LEAF_LOOK = 0x40000103, HV_UMBRA_LOOK_WAITS = 1 };
 /* 0, or -EINVAL where the TLFS has #GP. *ret_armed: the timers of this processor have changed. */
 int hv_msr_read(struct hv_cpu *cpu, uint32_t msr, uint64_t *ret_value);
 int hv_msr_write(struct hv_cpu *cpu, uint32_t msr, uint64_t value, bool *ret_armed);

@@ -471,6 +471,7 @@ static const struct role_call relay_calls[] = {
  */
 static const struct role_call hub_calls[] = {
 	{ NAMED(poll), CALL_ANY, 0 },
+	{ NAMED(sched_yield), CALL_ANY, 0 },
 	{ NAMED(accept4), CALL_ON_GRANTS, GRANT(GRANT_CONTROL) },
 	{ NAMED(recvmsg), CALL_ANY, 0 },
 	{ NAMED(recvfrom), CALL_ANY, 0 },

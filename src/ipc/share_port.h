@@ -39,6 +39,11 @@ enum { SHARE_SIDE_SERVES = 1, SHARE_SIDE_BINDS };
 enum share_part { SHARE_PART_BOTH, SHARE_PART_SERVES, SHARE_PART_BINDS, SHARE_PARTS };
 enum share_class { SHARE_CLASS_PACKET, SHARE_CLASS_DISK, SHARE_CLASSES };
 enum share_request_kind { SHARE_RECEIVE, SHARE_SEND };
+/*
+ * A request's target: of a packet whose sender need not be woken to hear that it was delivered. The
+ * reply is there when he looks; what comes of it otherwise he hears at once.
+ */
+enum { SHARE_HEARS_AT_ONCE, SHARE_HEARS_LATER };
 /* A port's side and class in a byte; 0: there is no port. */
 enum {
 	SHARE_PORT_KINDS = SHARE_CLASSES * SHARE_SIDE_BINDS,

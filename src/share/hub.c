@@ -14,6 +14,8 @@
 #include "lib/check.h"
 
 enum { LONELY_MS = 5000 };
+/* so many times ports are served before lines are looked at again */
+enum { SERVES = 64 };
 
 int64_t hub_now_ms(void)
 {
@@ -33,6 +35,8 @@ static struct port *new_port(struct hub *hub, int line)
 		*port = (struct port){ .line = line, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
 				       .end = HUB_NOBODY };
 		hub->ports++;
+		if (n == hub->top)
+			hub->top++;
 		return port;
 	}
 	return NULL;
@@ -72,7 +76,7 @@ static void find_peer(struct hub *hub, struct port *port)
 
 	if (port->peer || !port->memory || !hub_may_be_joined(hub, port, now))
 		return;
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
+	for (unsigned n = 0; n < hub->top; n++) {
 		struct port *other = &hub->port[n];
 
 		if (!fit_together(port, other) || !hub_may_be_joined(hub, other, now))
@@ -89,10 +93,10 @@ static void join_all(struct hub *hub)
 {
 	const int64_t now = hub_now_ms();
 
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].peer && !hub_may_be_joined(hub, &hub->port[n], now))
 			part(&hub->port[n]);
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		find_peer(hub, &hub->port[n]);
 }
 
@@ -115,6 +119,8 @@ static void port_leave(struct hub *hub, struct port *port)
 	*port = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY, .answer = HUB_NOBODY,
 			       .end = HUB_NOBODY };
 	hub->ports--;
+	while (hub->top && hub->port[hub->top - 1].line == HUB_NOBODY)
+		hub->top--;
 	hub->lonely_ms = hub_now_ms();
 	join_all(hub);
 }
@@ -189,7 +195,7 @@ static void take_rules(struct hub *hub, int fd)
 		bytes = 0;
 	rules_parse(&hub->rules, text, (size_t)bytes);
 	hub->rules_read++;
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		for (unsigned act = 0; act < RULE_ACTS; act++)
 			hub->port[n].decision[act].until_ms = 0;
 	join_all(hub);
@@ -282,10 +288,11 @@ static bool has_begun(struct port *port)
 	return true;
 }
 
-/* What its device asks: empty slots, and packets in their order. 0 or -EBADMSG. */
+/* What its device asks: empty slots, and packets in their order. How many, or -EBADMSG. */
 static int take_requests(struct port *port)
 {
 	struct slot_request request;
+	int count = 0;
 	int got;
 
 	while ((got = slot_take(&port->slots, &request)) > 0) {
@@ -297,8 +304,10 @@ static int take_requests(struct port *port)
 			queue_put(&port->waiting, request.slot);
 		else
 			queue_put(&port->empty, request.slot);
+		port->hears_later[request.slot] = request.target == SHARE_HEARS_LATER;
+		count++;
 	}
-	return got;
+	return got ? got : count;
 }
 
 static bool is_open(const struct port *port)
@@ -397,27 +406,32 @@ static int push(struct hub *hub, struct port *port)
 			return 0;
 		}
 		queue_take(&port->waiting);
-		slot_answer(&port->slots, slot, error);
+		if (!error && port->hears_later[slot])
+			slot_answer_later(&port->slots, slot, 0);
+		else
+			slot_answer(&port->slots, slot, error);
 		port->lost += error != 0;
 	}
 	return 0;
 }
 
-static void serve_port(struct hub *hub, struct port *port)
+/* Whether it has asked for anything. */
+static bool serve_port(struct hub *hub, struct port *port)
 {
+	int count = 0;
 	int error = 0;
 
 	/* of the one that is to come it takes nothing: its device begins anew (hub_hold.c) */
 	if (port->is_held || !has_begun(port) ||
 	    __atomic_load_n(&port->memory->generation, __ATOMIC_ACQUIRE) != port->generation)
-		return;
-	error = take_requests(port);
-	if (!error)
-		error = push(hub, port);
+		return false;
+	count = take_requests(port);
+	error = count < 0 ? count : push(hub, port);
 	if (error) {
 		hub->broken++;
 		port_leave(hub, port);
 	}
+	return count > 0;
 }
 
 /* ---- the loop ---- */
@@ -427,7 +441,7 @@ static int sleep_ms(const struct hub *hub, int64_t now)
 {
 	int64_t least = hub->ports ? INT32_MAX : LONELY_MS;
 
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
+	for (unsigned n = 0; n < hub->top; n++) {
 		const struct port *port = &hub->port[n];
 		const int64_t left = port->wait_until_ms - now;
 
@@ -446,27 +460,52 @@ static bool may_sleep(struct hub *hub)
 {
 	bool may = true;
 
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].memory && !hub->port[n].is_held)
 			may &= slot_server_may_sleep(&hub->port[n].slots);
 	return may;
 }
 
-static void serve_ports(struct hub *hub)
+/* Whether one of them has asked for anything. */
+static bool serve_ports(struct hub *hub)
 {
+	bool some = false;
+
 	windows_look(hub);
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].memory)
-			serve_port(hub, &hub->port[n]);
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+			some |= serve_port(hub, &hub->port[n]);
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].memory && (hub->port[n].is_deaf || hold_is_over(&hub->port[n])))
 			port_leave(hub, &hub->port[n]);
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].memory) {
 			say_peer(&hub->port[n]);
 			if (!hub->port[n].is_held)
 				slot_tell(&hub->port[n].slots);
 		}
+	return some;
+}
+
+static bool is_asked(const struct hub *hub)
+{
+	for (unsigned n = 0; n < hub->top; n++)
+		if (hub->port[n].memory && !hub->port[n].is_held &&
+		    slot_server_has_request(&hub->port[n].slots))
+			return true;
+	return false;
+}
+
+/* As long as they ask at once, or within the moment for which it looks before it sleeps. */
+static void serve_while_asked(struct hub *hub)
+{
+	for (unsigned n = 0; n < SERVES; n++) {
+		if (serve_ports(hub))
+			brief_wait_found(&hub->brief);
+		while (!is_asked(hub))
+			if (!brief_wait_looks(&hub->brief))
+				return;
+	}
 }
 
 /* One joiner after the other is asked for an agent while the rules name one, and none is there. */
@@ -492,7 +531,7 @@ static void measure(struct rate *rate, uint64_t count, int64_t took_ms)
 
 static void measure_rates(struct hub *hub, int64_t took_ms)
 {
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
+	for (unsigned n = 0; n < hub->top; n++) {
 		struct port *port = &hub->port[n];
 
 		if (!port->memory)
@@ -529,17 +568,19 @@ bool hub_turn(struct hub *hub)
 {
 	struct pollfd polls[2 * HUB_PORTS + 1] = { { .fd = hub->listen_fd, .events = POLLIN } };
 	int lines[HUB_PORTS];
+	unsigned top;
 
-	serve_ports(hub);
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
+	serve_while_asked(hub);
+	for (unsigned n = 0; n < hub->top; n++) {
 		lines[n] = hub->port[n].line;
 		polls[2 * n + 1] = (struct pollfd){ .fd = watched_line(&hub->port[n]),
 						    .events = POLLIN };
 		polls[2 * n + 2] = (struct pollfd){ .fd = watched_bell(&hub->port[n]),
 						    .events = POLLIN };
 	}
-	poll(polls, 2 * HUB_PORTS + 1, may_sleep(hub) ? sleep_ms(hub, hub_now_ms()) : 0);
-	for (unsigned n = 0; n < HUB_PORTS; n++) {
+	top = hub->top;
+	poll(polls, 2 * top + 1, may_sleep(hub) ? sleep_ms(hub, hub_now_ms()) : 0);
+	for (unsigned n = 0; n < top; n++) {
 		struct port *port = &hub->port[n];
 
 		if (port->line != lines[n] || port->line == HUB_NOBODY)
@@ -571,6 +612,7 @@ struct hub *hub_create(int listen_fd, int pid)
 	}
 	hub->listen_fd = listen_fd;
 	hub->pid = pid;
+	hub->brief.is_far = true;
 	hub->lonely_ms = hub_now_ms();
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
@@ -582,7 +624,7 @@ struct hub *hub_create(int listen_fd, int pid)
 
 void hub_destroy(struct hub *hub)
 {
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].line != HUB_NOBODY)
 			port_leave(hub, &hub->port[n]);
 	for (unsigned n = 0; n < HUB_WINDOWS; n++)

@@ -70,8 +70,11 @@ void check_hub(const struct hub *hub)
 	for (unsigned n = 0; n < HUB_PORTS; n++) {
 		check_port(&hub->port[n]);
 		ports += hub->port[n].line != HUB_NOBODY;
+		assert(hub->port[n].line == HUB_NOBODY || n < hub->top);
 	}
 	assert(ports == hub->ports);
-	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+	for (unsigned n = 0; n < HUB_WINDOWS; n++) {
 		check_window(&hub->window[n]);
+		assert(hub->window[n].state == WINDOW_NONE || n < hub->windows_top);
+	}
 }

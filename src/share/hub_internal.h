@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "hub.h"
 #include "ipc/share_port.h"
+#include "lib/brief_wait.h"
 #include "rules.h"
 
 enum {
@@ -101,6 +102,7 @@ struct port {
 	int64_t joined_ms, wait_until_ms;
 	struct port *peer;
 	struct queue empty, waiting;
+	bool hears_later[SHARE_SLOTS]; /* of what was sent, as it was asked */
 	struct decision decision[RULE_ACTS];
 	struct bucket bucket;
 	uint64_t packets, bytes, lost, held;
@@ -118,7 +120,10 @@ struct log_line {
 struct hub {
 	int listen_fd, pid;
 	int64_t lonely_ms, looked_ms;
+	struct brief_wait brief;
 	unsigned ports, asked; /* asked: for an agent, the last time */
+	/* behind these there is none */
+	unsigned top, windows_top;
 	struct port port[HUB_PORTS];
 	struct window window[HUB_WINDOWS];
 	struct rules rules;

@@ -34,9 +34,13 @@ static bool is_over(const struct window *window) { return hub_now_ms() > window-
 
 static struct window *new_window(struct hub *hub)
 {
-	for (unsigned n = 0; n < HUB_WINDOWS; n++)
-		if (hub->window[n].state == WINDOW_NONE)
-			return &hub->window[n];
+	for (unsigned n = 0; n < HUB_WINDOWS; n++) {
+		if (hub->window[n].state != WINDOW_NONE)
+			continue;
+		if (n >= hub->windows_top)
+			hub->windows_top = n + 1;
+		return &hub->window[n];
+	}
 	return NULL;
 }
 
@@ -322,7 +326,7 @@ static void look_at_ended(struct hub *hub, struct window *window)
 	if (!is_over(window))
 		return;
 	set_state(window, WINDOW_ENDED, HUB_LOOK_MS);
-	for (unsigned n = 0; n < HUB_PORTS; n++)
+	for (unsigned n = 0; n < hub->top; n++)
 		if (hub->port[n].memory)
 			line_send(hub->port[n].line, &message, window->fd,
 				  hub->port[n].version < WIRE_VERSION_PARTS ? 1 : window->parts);
@@ -366,6 +370,8 @@ static void look(struct hub *hub, struct window *window)
 
 void windows_look(struct hub *hub)
 {
-	for (unsigned n = 0; n < HUB_WINDOWS; n++)
+	for (unsigned n = 0; n < hub->windows_top; n++)
 		look(hub, &hub->window[n]);
+	while (hub->windows_top && hub->window[hub->windows_top - 1].state == WINDOW_NONE)
+		hub->windows_top--;
 }

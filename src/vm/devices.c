@@ -7,9 +7,14 @@
  * channels, and the disks' last replies are waited for: so it stands still after them, where the
  * machine says so, and not when units are paused.
  *
- * A processor that has just halted looks for replies of disks and cards itself for a moment
+ * A processor that has just halted looks for replies of disks, cards and ports itself for a moment
  * (halt.c, devices_watch()), and collects them: what it waits for wakes nobody. One does so at a
- * time, and `collecting` is held by who collects.
+ * time, and `collecting` is held by who collects. Of ports it takes packets and their answers;
+ * what exchanges memory, or begins anew, is the thread's.
+ *
+ * A guest that says when it has changed its monitor page (devices_look()) has its ports looked at
+ * then, too. What comes next wakes nobody until it halts, or the thread looks at that page again,
+ * as it does every now and then while there is one.
  */
 #include "machine_internal.h"
 
@@ -55,7 +60,7 @@ struct devices {
 	/* of the processes that serve devices; the first is the disks' */
 	struct slot_client *queue[QUEUES];
 	unsigned queues;
-	struct slot_client *watched[1 + NET_CARDS];
+	struct slot_client *watched[1 + NET_CARDS + SHARE_PORTS];
 	unsigned watchable;
 	bool is_watched; /* atomic: by a processor */
 	bool failed;     /* atomic: the disk process breaks the protocol */
@@ -82,7 +87,8 @@ struct devices {
 	struct file_copy_host file_copy_host;
 	struct file_copy *file_copy;
 	struct video *video; /* NULL: there is none */
-	uint32_t monitor_us; /* how long the thread sleeps at most; 0: until it is woken */
+	uint32_t monitor_us; /* how long the thread sleeps at most; 0: until it is woken; atomic */
+	bool is_looked_at;   /* atomic: ports, by a processor that has not left them */
 	bool is_told; /* atomic: the guest says when it has changed its monitor page */
 	enum turn turn; /* atomic */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
@@ -144,6 +150,7 @@ void devices_look(struct devices *devices)
 		return;
 	__atomic_store_n(&devices->is_told, true, __ATOMIC_RELAXED);
 	bus_monitor(devices->bus);
+	devices_look_at_ports(devices);
 }
 
 static void partition_messages_taken(void *context)
@@ -364,6 +371,7 @@ static int make_ports(struct devices *devices)
 						.doorbell_fd = options->port[n].doorbell_fd,
 						.answer_fd = options->port[n].answer_fd };
 		devices->queue[devices->queues++] = client;
+		devices->watched[devices->watchable++] = client;
 		if (!make_port(devices, n, memory, client))
 			return -ENOMEM;
 	}
@@ -450,6 +458,7 @@ void devices_let_go(struct devices *devices)
 	pthread_mutex_unlock(&devices->lock);
 }
 
+/* With `collecting`. */
 static void collect_ports(struct devices *devices)
 {
 	for (unsigned n = 0; n < devices->machine->options.ports; n++)
@@ -457,6 +466,18 @@ static void collect_ports(struct devices *devices)
 			disk_proxy_collect(devices->proxy[n]);
 		else
 			share_collect(devices->share[n]);
+}
+
+/* Of that what a processor may do; with `collecting`. */
+static void take_from_ports(struct devices *devices)
+{
+	for (unsigned n = 0; n < devices->machine->options.ports; n++)
+		if (!slot_has_reply(&devices->port[n]))
+			continue;
+		else if (devices->proxy[n])
+			disk_proxy_take(devices->proxy[n]);
+		else
+			share_take(devices->share[n]);
 }
 
 /*
@@ -470,15 +491,14 @@ static uint32_t look_at_monitor(struct devices *devices)
 	const bool is_told = __atomic_load_n(&devices->is_told, __ATOMIC_RELAXED);
 
 	if (found == BUS_MONITOR_NONE)
-		return devices->monitor_us = 0;
+		return 0;
 	if (found == BUS_MONITOR_BUSY && is_told)
 		__atomic_store_n(&devices->is_told, false, __ATOMIC_RELAXED);
 	if (found == BUS_MONITOR_BUSY || (found == BUS_MONITOR_ASKED && !is_told) ||
 	    !devices->monitor_us)
-		return devices->monitor_us = MONITOR_LEAST_US;
-	if (devices->monitor_us < MONITOR_MOST_US)
-		devices->monitor_us *= 2;
-	return devices->monitor_us;
+		return MONITOR_LEAST_US;
+	return devices->monitor_us < MONITOR_MOST_US ? 2 * devices->monitor_us
+						     : devices->monitor_us;
 }
 
 /* One after the other: a guest calls them eth0, eth1 as they come. */
@@ -494,6 +514,8 @@ static uint32_t look_again(struct devices *devices)
 {
 	const uint32_t monitor_us = look_at_monitor(devices);
 
+	/* with devices_look_at_ports(): before the thread says that it sleeps */
+	__atomic_store_n(&devices->monitor_us, monitor_us, __ATOMIC_SEQ_CST);
 	if (renew_cards(devices) || (monitor_us && monitor_us < RENEWAL_US))
 		return monitor_us;
 	return RENEWAL_US;
@@ -510,8 +532,8 @@ static void go_on_restored(struct devices *devices)
 		network_go_on(devices->network[n]);
 }
 
-/* What a processor may collect, too; with `collecting`. */
-static void collect(struct devices *devices)
+/* With `collecting`. */
+static void collect_disks_and_cards(struct devices *devices)
 {
 	if (storage_collect(devices->storage) < 0)
 		__atomic_store_n(&devices->failed, true, __ATOMIC_RELEASE);
@@ -529,11 +551,11 @@ static void devices_turn(struct devices *devices)
 	if (__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE))
 		stand_while_held(devices);
 	pthread_mutex_lock(&devices->collecting);
-	collect(devices);
+	collect_disks_and_cards(devices);
+	collect_ports(devices);
 	pthread_mutex_unlock(&devices->collecting);
 	if (devices->hvsock)
 		hvsock_collect(devices->hvsock);
-	collect_ports(devices);
 	bus_run(devices->bus);
 }
 
@@ -570,6 +592,58 @@ static void devices_run(void *self)
 	pthread_mutex_unlock(&machine->lock);
 }
 
+static struct slot_client *const *ports_of(const struct devices *devices)
+{
+	return devices->watched + devices->watchable - devices->machine->options.ports;
+}
+
+static bool has_reply(struct slot_client *const *clients, unsigned count)
+{
+	bool some = false;
+
+	for (unsigned n = 0; n < count; n++)
+		some |= slot_has_reply(clients[n]);
+	return some;
+}
+
+/* Unless somebody collects already, or the thread is to stand still. */
+static bool begins_to_collect(struct devices *devices)
+{
+	return !__atomic_load_n(&devices->held, __ATOMIC_ACQUIRE) &&
+	       !pthread_mutex_trylock(&devices->collecting);
+}
+
+/* Until the thread looks at the monitor page again: of a guest without one it may never. */
+static bool is_looking(const struct devices *devices)
+{
+	return __atomic_load_n(&devices->monitor_us, __ATOMIC_SEQ_CST);
+}
+
+bool devices_look_at_ports(struct devices *devices)
+{
+	const unsigned ports = devices->machine->options.ports;
+
+	if (!ports || !is_looking(devices))
+		return false;
+	__atomic_store_n(&devices->is_looked_at, true, __ATOMIC_RELAXED);
+	slot_clients_watch(ports_of(devices), ports);
+	if (!is_looking(devices))
+		devices_leave(devices);
+	if (!has_reply(ports_of(devices), ports) || !begins_to_collect(devices))
+		return false;
+	take_from_ports(devices);
+	pthread_mutex_unlock(&devices->collecting);
+	return true;
+}
+
+void devices_leave(struct devices *devices)
+{
+	if (!__atomic_exchange_n(&devices->is_looked_at, false, __ATOMIC_RELAXED))
+		return;
+	if (slot_clients_unwatch(ports_of(devices), devices->machine->options.ports))
+		slot_wake(&devices->block);
+}
+
 bool devices_watch(struct devices *devices)
 {
 	return !have_failed(devices) && !storage_has_bulk(devices->storage) &&
@@ -578,16 +652,11 @@ bool devices_watch(struct devices *devices)
 
 void devices_collect(struct devices *devices)
 {
-	bool some = false;
-
 	slot_clients_watch(devices->watched, devices->watchable);
-	for (unsigned n = 0; n < devices->watchable; n++)
-		some |= slot_has_reply(devices->watched[n]);
-	/* it collects already, or is to stand still */
-	if (!some || __atomic_load_n(&devices->held, __ATOMIC_ACQUIRE) ||
-	    pthread_mutex_trylock(&devices->collecting))
+	if (!has_reply(devices->watched, devices->watchable) || !begins_to_collect(devices))
 		return;
-	collect(devices);
+	collect_disks_and_cards(devices);
+	take_from_ports(devices);
 	pthread_mutex_unlock(&devices->collecting);
 }
 
@@ -637,7 +706,7 @@ static void devices_forked(void *self)
 	struct devices *devices = self;
 
 	locks_make(devices);
-	devices->held = devices->stands = devices->is_watched = false;
+	devices->held = devices->stands = devices->is_watched = devices->is_looked_at = false;
 	slot_restart(&devices->block);
 	if (devices->lender)
 		lender_forked(devices->lender);

@@ -1,8 +1,8 @@
 /*
  * What a processor that halts does before it sleeps. What it waits for is often the answer of a
- * disk or a card, some tens of microseconds away: then it looks for that itself, instead of the
- * devices' thread, which would be woken and would wake this one (lib/brief_wait.h says when that is
- * worth it).
+ * disk, a card or a port, some tens of microseconds away: then it looks for that itself, instead of
+ * the devices' thread, which would be woken and would wake this one (lib/brief_wait.h says when
+ * that is worth it).
  *
  *  - The lock is not held while it looks. Who changes anything for the processor counts in `wakes`
  *    under the lock: a processor that has it again and finds the same number may sleep.
@@ -10,10 +10,19 @@
  */
 #include "machine_internal.h"
 
+/* of the TSC: a clock of the guest's waits as long, and what else its processor has to do */
+enum { ASKED_TICKS = 60000 };
+
 void vcpu_wake(struct vcpu *vcpu)
 {
 	__atomic_store_n(&vcpu->wakes, vcpu->wakes + 1, __ATOMIC_RELAXED);
 	pthread_cond_signal(&vcpu->wake);
+}
+
+/* From any thread: since there were so many. */
+static bool is_woken(const struct vcpu *vcpu, uint32_t wakes)
+{
+	return __atomic_load_n(&vcpu->wakes, __ATOMIC_RELAXED) != wakes;
 }
 
 bool halt_looks(struct vcpu *vcpu, uint64_t next_ns)
@@ -23,15 +32,17 @@ bool halt_looks(struct vcpu *vcpu, uint64_t next_ns)
 	bool is_due = false;
 
 	vcpu->due_ns = next_ns;
-	if (!machine->devices || vcpu->activity != VCPU_RUNNING ||
-	    !brief_wait_looks(&vcpu->brief) || !devices_watch(machine->devices))
+	if (!machine->devices || vcpu->activity != VCPU_RUNNING)
 		return false;
+	if (!brief_wait_looks(&vcpu->brief) || !devices_watch(machine->devices)) {
+		devices_leave(machine->devices);
+		return false;
+	}
 	pthread_mutex_unlock(&machine->lock);
 	do {
 		devices_collect(machine->devices);
 		is_due = next_ns != UINT64_MAX && clock_monotonic_ns() >= next_ns;
-	} while (__atomic_load_n(&vcpu->wakes, __ATOMIC_RELAXED) == wakes && !is_due &&
-		 brief_wait_looks(&vcpu->brief));
+	} while (!is_woken(vcpu, wakes) && !is_due && brief_wait_looks(&vcpu->brief));
 	devices_unwatch(machine->devices);
 	pthread_mutex_lock(&machine->lock);
 	return is_due || vcpu->wakes != wakes;
@@ -45,4 +56,18 @@ void halt_ends(struct vcpu *vcpu)
 		brief_wait_forget(&vcpu->brief);
 	else
 		brief_wait_found(&vcpu->brief);
+}
+
+void halt_waits_for_ports(struct vcpu *vcpu)
+{
+	const uint32_t wakes = __atomic_load_n(&vcpu->wakes, __ATOMIC_RELAXED);
+	const uint64_t begin_tsc = __builtin_ia32_rdtsc();
+
+	if (!vcpu->machine->devices)
+		return;
+	while (!devices_look_at_ports(vcpu->machine->devices) && !is_woken(vcpu, wakes) &&
+	       __builtin_ia32_rdtsc() - begin_tsc < ASKED_TICKS &&
+	       brief_wait_looks(&vcpu->asked))
+		;
+	brief_wait_found(&vcpu->asked);
 }

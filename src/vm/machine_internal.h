@@ -65,7 +65,7 @@ struct vcpu {
 	timer_t timer;
 	pthread_cond_t wake;
 	uint32_t wakes; /* how often, by vcpu_wake(); read also without the lock */
-	struct brief_wait brief; /* on its own thread */
+	struct brief_wait brief, asked; /* on its own thread: it halts; its guest asks to look */
 	uint64_t due_ns; /* when a clock would have ended its last sleep */
 	enum vcpu_activity activity;
 	bool init_pending, start_pending;
@@ -216,12 +216,22 @@ void machine_destroy_devices(struct machine *machine);
 /* hv_host's, for what is on the bus. */
 int devices_message(void *machine, uint32_t connection, uint32_t type, const uint8_t *payload,
 		    size_t bytes);
-/* A guest says that there may be something in its monitor page. NULL: there are no devices. */
+/*
+ * A guest says that there may be something in its monitor page; ports are looked at, too. NULL:
+ * there are no devices.
+ */
 void devices_look(struct devices *devices);
 /*
+ * Without the lock, by a processor whose guest asks for what ports bring: takes it, and whether
+ * there was any. What comes next wakes nobody until devices_leave(), or until the devices' thread
+ * has looked at the monitor page.
+ */
+bool devices_look_at_ports(struct devices *devices);
+void devices_leave(struct devices *devices);
+/*
  * Without the lock, by a processor that has nothing to do: from devices_watch(), unless that says
- * that another one does so already, to devices_unwatch() what comes of disks and cards wakes
- * nobody, and devices_collect() takes it.
+ * that another one does so already, to devices_unwatch() what comes of disks, cards and ports
+ * wakes nobody, and devices_collect() takes it.
  */
 bool devices_watch(struct devices *devices);
 void devices_collect(struct devices *devices);
@@ -331,6 +341,8 @@ void vcpu_wake(struct vcpu *vcpu);
 bool halt_looks(struct vcpu *vcpu, uint64_t next_ns);
 /* It sleeps no more. */
 void halt_ends(struct vcpu *vcpu);
+/* Without the lock, on its own thread: its guest would wait a moment for what ports bring. */
+void halt_waits_for_ports(struct vcpu *vcpu);
 
 /* ---- interrupt.c; under the lock ---- */
 

@@ -197,6 +197,8 @@ static void on_cpuid(void *context, uint32_t leaf, uint32_t subleaf, uint32_t re
 	if (hv_cpuid(vcpu->hv, leaf, registers)) {
 		if (leaf == HV_UMBRA_LEAF_LOOK)
 			devices_look(vcpu->machine->devices);
+		if (leaf == HV_UMBRA_LEAF_LOOK && subleaf == HV_UMBRA_LOOK_WAITS)
+			halt_waits_for_ports(vcpu);
 		return;
 	}
 	engine_get(vcpu->cpu, ENGINE_CONTROL, &state);
@@ -576,6 +578,7 @@ int vcpu_make(struct machine *machine, unsigned index)
 	if (!vcpu->cpu)
 		return -ENOMEM;
 	vcpu->hv = hv_partition_cpu(machine->hv, index);
+	vcpu->brief.is_far = machine->options.ports;
 	vcpu->activity = index ? VCPU_WAITS_FOR_SIPI : VCPU_RUNNING;
 	cpu_model_reset(&machine->model, vcpu->model_registers);
 	vcpu_reset(vcpu);

@@ -66,6 +66,7 @@ struct end {
 	struct slot_client client;
 	uint64_t number;
 	unsigned sent;
+	unsigned hears; /* SHARE_HEARS_LATER: that what it sends was delivered */
 };
 
 static struct end store, web;
@@ -130,7 +131,8 @@ static int join(const struct end *end, struct wire_message *message)
 
 static void submit(struct end *end, unsigned slot, unsigned kind)
 {
-	const struct slot_request request = { .slot = (uint16_t)slot, .kind = (uint16_t)kind };
+	const struct slot_request request = { .slot = (uint16_t)slot, .kind = (uint16_t)kind,
+					      .target = (uint16_t)end->hears };
 
 	slot_submit(&end->client, &request);
 	slot_kick(&end->client);
@@ -368,6 +370,27 @@ static void be_awake(struct end *end)
 	if (read(end->answer, &rung, sizeof(rung)) < 0 && errno != EAGAIN)
 		abort();
 	__atomic_store_n(&end->memory->queue.replies.sleeps, 0, __ATOMIC_SEQ_CST);
+}
+
+/* When the second one is answered, whoever had to be woken for the first one was. */
+static void delivered_quietly(void)
+{
+	struct pollfd answer = { .fd = web.answer, .events = POLLIN };
+	bool passes = true;
+
+	be_awake(&web);
+	web.hears = SHARE_HEARS_LATER;
+	for (unsigned n = 0; n < 2; n++) {
+		put(&web, (uint8_t)n);
+		passes &= take(&store, WAIT_MS) == (int)n && is_answered(&web);
+	}
+	passes &= !poll(&answer, 1, 0);
+	expect("who need not hear that it was delivered is not woken", passes);
+	web.hears = SHARE_HEARS_AT_ONCE;
+	put(&web, 3);
+	passes = take(&store, WAIT_MS) == 3 && is_answered(&web);
+	expect("who has to is", passes && is_woken(&web));
+	be_awake(&web);
 }
 
 static void rules_change(void)
@@ -837,6 +860,7 @@ int main(void)
 	connect_end(&web, "web", SHARE_BINDS);
 	expect("two ends see each other", sees_peer(&store, true) && sees_peer(&web, true));
 	packets_pass();
+	delivered_quietly();
 	rules_change();
 	lending();
 	lending_to_read();

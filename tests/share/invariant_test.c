@@ -60,6 +60,9 @@ static void window_of_strangers(void *hub)
 }
 static void window_that_ended(void *hub) { hub_in(hub)->window[0].state = WINDOW_ENDED; }
 
+static void port_behind_the_last(void *hub) { hub_in(hub)->top = 2; }
+static void window_behind_the_last(void *hub) { hub_in(hub)->windows_top = 0; }
+
 static const struct spoiling of_hub[] = {
 	{ "a port that is not counted", port_not_counted },
 	{ "a peer that does not know it", peer_of_one_side },
@@ -75,6 +78,8 @@ static const struct spoiling of_hub[] = {
 	{ "a window with a part more", window_of_more_parts },
 	{ "a window of two that are not joined", window_of_strangers },
 	{ "a window that has ended and is somebody's", window_that_ended },
+	{ "a port behind the last", port_behind_the_last },
+	{ "a window behind the last", window_behind_the_last },
 };
 
 static void make_port(struct hub *hub, unsigned n, uint32_t side)
@@ -89,6 +94,7 @@ static void make_port(struct hub *hub, unsigned n, uint32_t side)
 					    .taken = 1, .busy = { [3] = true } };
 	queue_put(&port->empty, 3);
 	hub->ports++;
+	hub->top = n + 1;
 }
 
 static unsigned of_the_hub(void)
@@ -105,6 +111,7 @@ static unsigned of_the_hub(void)
 	make_port(&hub, 2, SHARE_BINDS);
 	hub.port[0].peer = &hub.port[1];
 	hub.port[1].peer = &hub.port[0];
+	hub.windows_top = 1;
 	hub.port[0].window = hub.port[1].window = &hub.window[0];
 	hub.window[0] = (struct window){ .state = WINDOW_COMMON,
 					 .parts = 1,

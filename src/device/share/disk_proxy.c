@@ -44,12 +44,23 @@ static int64_t now_ms(void)
 
 /* ---- to the hub ---- */
 
-static void submit(struct disk_proxy *proxy, unsigned slot, enum share_request_kind kind)
+static void submit(struct disk_proxy *proxy, unsigned slot, enum share_request_kind kind,
+		   bool hears_later)
 {
+	const struct slot_request request = {
+		.slot = (uint16_t)slot, .kind = (uint16_t)kind,
+		.target = hears_later ? SHARE_HEARS_LATER : SHARE_HEARS_AT_ONCE
+	};
+
 	proxy->is_hubs[slot] = true;
-	slot_submit(proxy->client, &(struct slot_request){ .slot = (uint16_t)slot,
-							   .kind = (uint16_t)kind });
+	slot_submit(proxy->client, &request);
 	proxy->submitted = true;
+}
+
+/* That it was delivered is of no account, as long as there are slots for the next ones. */
+static bool hears_later(const struct disk_proxy *proxy, enum share_packet_kind kind)
+{
+	return kind == SHARE_PACKET_DATA && proxy->send_free > SHARE_SEND_SLOTS / 2;
 }
 
 /* False: no slot is free. */
@@ -70,7 +81,7 @@ static bool send_packet(struct disk_proxy *proxy, enum share_packet_kind kind, c
 	memcpy(to, &proxy->sent[slot], sizeof(struct share_packet));
 	if (bytes)
 		memcpy(to + sizeof(struct share_packet), message, bytes);
-	submit(proxy, slot, SHARE_SEND);
+	submit(proxy, slot, SHARE_SEND, hears_later(proxy, kind));
 	return true;
 }
 
@@ -362,7 +373,7 @@ static void take_received(struct disk_proxy *proxy, unsigned slot)
 	/* what is checked is this copy: no compiler reads the original again */
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	memcpy(&packet, copy, sizeof(packet));
-	submit(proxy, slot, SHARE_RECEIVE);
+	submit(proxy, slot, SHARE_RECEIVE, false);
 	if (packet.kind != SHARE_PACKET_DATA)
 		return;
 	if (packet.bytes > sizeof(copy) - sizeof(packet))
@@ -400,7 +411,7 @@ static int take_reply(struct disk_proxy *proxy, const struct slot_reply *reply)
 	else if (reply->result > 0)
 		take_received(proxy, reply->slot);
 	else
-		submit(proxy, reply->slot, SHARE_RECEIVE);
+		submit(proxy, reply->slot, SHARE_RECEIVE, false);
 	return 0;
 }
 
@@ -446,7 +457,7 @@ static void begin_with_hub(struct disk_proxy *proxy, uint32_t generation)
 	slot_restart(proxy->client);
 	reset_slots(proxy);
 	for (unsigned n = 0; n < SHARE_RECEIVE_SLOTS; n++)
-		submit(proxy, n, SHARE_RECEIVE);
+		submit(proxy, n, SHARE_RECEIVE, false);
 	begin_with_server(proxy);
 	proxy->submitted = false;
 	__atomic_store_n(&proxy->memory->is_open, 1, __ATOMIC_RELEASE);
@@ -573,12 +584,25 @@ static void take_news(struct disk_proxy *proxy, bool *ret_arrived, bool *ret_ans
 	proxy->arrived = proxy->answers = false;
 }
 
-void disk_proxy_collect(struct disk_proxy *proxy)
+/* With the lock, which it gives back: what follows from what the hub has brought. */
+static void go_on(struct disk_proxy *proxy)
 {
-	const uint32_t generation = __atomic_load_n(&proxy->memory->generation, __ATOMIC_ACQUIRE);
 	bool arrived;
 	bool answers;
 	bool is_served;
+
+	send_requests(proxy);
+	kick(proxy);
+	take_news(proxy, &arrived, &answers);
+	is_served = proxy->state == SERVING;
+	CHECK(check_disk_proxy(proxy));
+	pthread_mutex_unlock(&proxy->lock);
+	tell_controller(proxy, arrived, answers, is_served);
+}
+
+void disk_proxy_collect(struct disk_proxy *proxy)
+{
+	const uint32_t generation = __atomic_load_n(&proxy->memory->generation, __ATOMIC_ACQUIRE);
 
 	follow_window(proxy);
 	pthread_mutex_lock(&proxy->lock);
@@ -589,13 +613,26 @@ void disk_proxy_collect(struct disk_proxy *proxy)
 		follow_peer(proxy);
 		ask_whether_still(proxy);
 	}
-	send_requests(proxy);
-	kick(proxy);
-	take_news(proxy, &arrived, &answers);
-	is_served = proxy->state == SERVING;
-	CHECK(check_disk_proxy(proxy));
-	pthread_mutex_unlock(&proxy->lock);
-	tell_controller(proxy, arrived, answers, is_served);
+	go_on(proxy);
+}
+
+/* Of the window, of the hub's life or the server's. */
+static bool has_changed(const struct disk_proxy *proxy)
+{
+	const struct share_memory *memory = proxy->memory;
+
+	return port_window_is_wanted(proxy->window, memory) ||
+	       proxy->generation != __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE) ||
+	       proxy->peer_word != __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
+}
+
+void disk_proxy_take(struct disk_proxy *proxy)
+{
+	if (has_changed(proxy) || !proxy->told_served)
+		return;
+	pthread_mutex_lock(&proxy->lock);
+	take_replies(proxy);
+	go_on(proxy);
 }
 
 /* ---- life ---- */

@@ -67,6 +67,11 @@ struct disk_proxy *disk_proxy_create(struct bus *bus, unsigned number, struct sh
 void disk_proxy_destroy(struct disk_proxy *proxy);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void disk_proxy_collect(struct disk_proxy *proxy);
+/*
+ * Of that only answers of a server that is known, on any thread that nobody else collects beside;
+ * what else there is stays for disk_proxy_collect(), of whose thread it is.
+ */
+void disk_proxy_take(struct disk_proxy *proxy);
 /* The machine stands still: what will be written is had in memory of its own, too. */
 void disk_proxy_stand(struct disk_proxy *proxy);
 /* Its port's memory is another one, and empty; while there is one thread. */

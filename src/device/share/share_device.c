@@ -105,9 +105,20 @@ static bool deliver_peer(struct share *share)
 	return true;
 }
 
+/* Nobody waits to hear that it was delivered, as long as there are slots for the next ones. */
+static bool hears_later(const struct share *share, unsigned slot)
+{
+	return share->packet[slot].kind != SHARE_PACKET_ASK &&
+	       !share->sent[slot].wants_completion && share->send_free > SHARE_SEND_SLOTS / 2;
+}
+
 static void submit(struct share *share, unsigned slot, enum share_request_kind kind)
 {
-	const struct slot_request request = { .slot = (uint16_t)slot, .kind = (uint16_t)kind };
+	const struct slot_request request = {
+		.slot = (uint16_t)slot, .kind = (uint16_t)kind,
+		.target = kind == SHARE_SEND && hears_later(share, slot) ? SHARE_HEARS_LATER
+									 : SHARE_HEARS_AT_ONCE
+	};
 
 	share->slot[slot] = SLOT_HUBS;
 	slot_submit(share->client, &request);
@@ -706,17 +717,23 @@ static void follow_window(struct share *share)
 	ring(share);
 }
 
-/* The thread that collects serves other queues, too: most of its turns are not for this one. */
-static bool has_news(const struct share *share)
+/* Of the window, of the hub's life or the other end's. */
+static bool has_changed(const struct share *share)
 {
 	const struct share_memory *memory = share->memory;
 
 	return port_window_is_wanted(share->window, memory) ||
 	       share->generation != __atomic_load_n(&memory->generation, __ATOMIC_ACQUIRE) ||
 	       share->serving != __atomic_load_n(&memory->serving, __ATOMIC_ACQUIRE) ||
-	       share->peer_word != __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE) ||
+	       share->peer_word != __atomic_load_n(&memory->peer_is_there, __ATOMIC_ACQUIRE);
+}
+
+/* The thread that collects serves other queues, too: most of its turns are not for this one. */
+static bool has_news(const struct share *share)
+{
+	return has_changed(share) ||
 	       share->client->collected !=
-		       __atomic_load_n(&memory->queue.replies.written, __ATOMIC_ACQUIRE);
+		       __atomic_load_n(&share->memory->queue.replies.written, __ATOMIC_ACQUIRE);
 }
 
 void share_collect(struct share *share)
@@ -733,6 +750,20 @@ void share_collect(struct share *share)
 	if (generation)
 		take_replies(share);
 	follow_peer(share);
+	deliver(share);
+	kick(share);
+	CHECK(check_share(share));
+	bus_channel_unlock(share->channel);
+	bus_channel_run(share->channel);
+}
+
+void share_take(struct share *share)
+{
+	if (has_changed(share) || !share->generation)
+		return;
+	bus_channel_lock(share->channel);
+	guest_memory_begin();
+	take_replies(share);
 	deliver(share);
 	kick(share);
 	CHECK(check_share(share));

@@ -49,6 +49,11 @@ struct share *share_create(struct bus *bus, unsigned number, uint8_t kind,
 void share_destroy(struct share *share);
 /* Whatever has come from the hub, and its comings and goings; on the thread that collects. */
 void share_collect(struct share *share);
+/*
+ * Of that only what packets and their answers bring, on any thread that nobody else collects
+ * beside; what else there is stays for share_collect(), of whose thread it is.
+ */
+void share_take(struct share *share);
 void share_pause(struct share *share);
 void share_resume(struct share *share);
 /* Its memory is another one, and empty; while there is one thread. */
