@@ -23,7 +23,7 @@ enum {
 	FULL_STEP_SHARE = 4
 };
 enum { REGION_MIB = 128 };
-enum { RAISE_SHARE = 64, LOWER_SHARE = 16, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
+enum { RAISE_SHARE = 64, LOWER_SHARE = 16, OVER_SHARE = 32, LEAST_MOVE_MIB = 4, LITTLE_MIB = 4 };
 enum { STALLS_PERCENT = 10, BOOST_SHARE = 64, BOOST_MOST_SHARE = 8 };
 
 struct turn {
@@ -372,12 +372,12 @@ static void raise_target(struct known *known, uint64_t now_us, uint64_t *room)
 	*room -= by;
 }
 
-static void lower_target(struct known *known, const struct turn *turn, bool is_crowded)
+/* must: others need it. has_enough: who keeps a little of it takes nothing from them. */
+static void lower_target(struct known *known, const struct turn *turn, bool must, bool has_enough)
 {
 	const uint64_t now_us = turn->host->now_us;
-	const bool must = turn->is_short || turn->is_tight || is_crowded;
-	/* as long as the host has what others need, less would go to and fro for nothing */
-	const uint64_t little = known->target / (turn->is_short ? RAISE_SHARE : LOWER_SHARE);
+	/* less would go to and fro for nothing */
+	const uint64_t little = known->target / (has_enough ? LOWER_SHARE : RAISE_SHARE);
 
 	if (known->target - known->ideal < most_of(little, LEAST_MOVE_MIB * MIB))
 		return;
@@ -430,24 +430,42 @@ static uint64_t raise_all(struct turn *turn, enum rank rank, uint64_t room)
 	return room;
 }
 
-static void move_all(struct turn *turn)
+static void raise_some(struct turn *turn)
 {
 	uint64_t room =
 		less(size_of(turn->host->available_bytes), size_of(turn->host->reserve_bytes));
-	uint64_t promised = 0;
-	bool is_crowded;
 
 	room = raise_all(turn, LACKS, room);
 	room = raise_all(turn, WILL_LACK, room);
 	raise_all(turn, OTHERS, less(room, promised_beyond_resident(turn)));
+}
+
+static uint64_t promised_to_all(const struct turn *turn)
+{
+	uint64_t promised = 0;
+
 	for (unsigned n = 0; n < turn->count; n++)
 		if (can_move(&turn->guest[n]))
 			promised += turn->balance->known[n].target;
-	is_crowded = promised > turn->all;
-	for (unsigned n = 0; n < turn->count; n++)
-		if (can_move(&turn->guest[n]) &&
-		    turn->balance->known[n].ideal < turn->balance->known[n].target)
-			lower_target(&turn->balance->known[n], turn, is_crowded);
+	return promised;
+}
+
+/* As long as more is promised than there is by more than a little, nobody keeps a little. */
+static void lower_some(struct turn *turn)
+{
+	uint64_t promised = promised_to_all(turn);
+	const uint64_t most = turn->all + turn->all / OVER_SHARE;
+	const bool must = turn->is_short || turn->is_tight || promised > turn->all;
+
+	for (unsigned n = 0; n < turn->count; n++) {
+		struct known *known = &turn->balance->known[n];
+		const uint64_t had = known->target;
+
+		if (!can_move(&turn->guest[n]) || known->ideal >= had)
+			continue;
+		lower_target(known, turn, must, !turn->is_short && promised <= most);
+		promised -= had - known->target;
+	}
 }
 
 static void check_known(const struct known *known)
@@ -513,7 +531,8 @@ void balance_turn(struct balance *balance, const struct balance_host *host,
 	balance->before_us = host->now_us;
 	count_all(&turn);
 	divide(&turn);
-	move_all(&turn);
+	raise_some(&turn);
+	lower_some(&turn);
 	for (unsigned n = 0; n < turn.count; n++)
 		judge(&balance->known[n], &guest[n], &ret[n]);
 	CHECK(check_balance(balance));

@@ -27,6 +27,8 @@
  *  3. What was raised is not lowered again for `hold`, which doubles each time that this turns out
  *     to have been wrong; unless the host is short, or others need it. Little is not moved at all.
  *  4. Targets together grow, in one turn, by no more than what the host has beyond its reserve.
+ *  5. They are no more than a thirty-second beyond what all may have, but for what is too little to
+ *     be moved: what the host's other work takes is taken from them in the same turn.
  */
 #pragma once
 
