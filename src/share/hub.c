@@ -503,7 +503,7 @@ static void serve_while_asked(struct hub *hub)
 		if (serve_ports(hub))
 			brief_wait_found(&hub->brief);
 		while (!is_asked(hub))
-			if (!brief_wait_looks(&hub->brief))
+			if (!hub->looks || !brief_wait_looks(&hub->brief))
 				return;
 	}
 }
@@ -612,7 +612,6 @@ struct hub *hub_create(int listen_fd, int pid)
 	}
 	hub->listen_fd = listen_fd;
 	hub->pid = pid;
-	hub->brief.is_far = true;
 	hub->lonely_ms = hub_now_ms();
 	for (unsigned n = 0; n < HUB_PORTS; n++)
 		hub->port[n] = (struct port){ .line = HUB_NOBODY, .bell = HUB_NOBODY,
@@ -640,6 +639,7 @@ int hub_serve(int listen_fd, int pid)
 
 	if (!hub)
 		return -ENOMEM;
+	hub->looks = hub->brief.is_far = true;
 	while (hub_turn(hub))
 		;
 	hub_destroy(hub);

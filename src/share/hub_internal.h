@@ -121,6 +121,7 @@ struct hub {
 	int listen_fd, pid;
 	int64_t lonely_ms, looked_ms;
 	struct brief_wait brief;
+	bool looks; /* before it sleeps; else who calls hub_turn() does as he likes */
 	unsigned ports, asked; /* asked: for an agent, the last time */
 	/* behind these there is none */
 	unsigned top, windows_top;
