@@ -70,7 +70,7 @@ static void count_processor(struct hot *hot, const json_t *processor)
 		count_name(hot, "[unknown]");
 }
 
-/* False: the machine does not answer any more, or stands still. */
+/* False: the machine does not answer any more. */
 static bool look(struct hot *hot, FILE *peer)
 {
 	json_t *answer = talk_ask(peer, "registers") ? talk_hear(peer) : NULL;

@@ -22,17 +22,10 @@ int talk_refused(const char *name)
 {
 	int error;
 	FILE *peer = talk_to(name, &error);
-	json_t *machine = peer ? talk_describe(peer) : NULL;
-	const bool stands = json_object_get(machine, "suspended");
 
-	if (peer)
-		fclose(peer);
-	json_decref(machine);
 	if (!peer)
 		return talk_failed(name, error);
-	if (stands)
-		return complain(EXIT_UNUSABLE, "it stands still", name,
-				"umbra resume lets it go on");
+	fclose(peer);
 	return complain(EXIT_UNUSABLE, "it did not answer", name, "see umbra ps, or try again");
 }
 

@@ -395,10 +395,8 @@ void control_refuse_lookers(struct control *control, int error, const char *reas
 static enum control_wish begin_look(struct control *control, struct control_peer *peer,
 				    const struct control_request *request)
 {
-	/* one that stands still hears nothing until it goes on */
-	if (peer->wants_registers || control->suspended || control->is_left) {
-		control_say(peer, control_failure(request->id, -EBUSY,
-						  control->suspended ? "it stands still" : NULL));
+	if (peer->wants_registers || control->is_left) {
+		control_say(peer, control_failure(request->id, -EBUSY, NULL));
 		return WISH_NOTHING;
 	}
 	control->wait[ANSWER_LOOK].has_news |= !control->looks;

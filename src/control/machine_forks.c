@@ -235,10 +235,8 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
 
 	control->suspended = then == WISH_NOTHING;
 	control->is_left = false;
-	if (control->suspended) {
-		control_refuse_lookers(control, -EBUSY, "it stands still");
+	if (control->suspended)
 		control_tell_watchers(control);
-	}
 	control->fork_error = error;
 	control->fork_children = children;
 	control->unsettled = !is_settled;

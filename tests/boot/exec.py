@@ -114,10 +114,10 @@ def has_output():
 def stands():
     check("paused", run("pause", "one").returncode == 0)
     r = run("info", "one")
-    check("info of who stands still", r.returncode == 0 and b"suspended" in r.stdout, r)
+    check("info of who stands still", r.returncode == 0 and b"suspended" in r.stdout and b"processor 0" in r.stdout, r)
     for words in (("info", "--hot", "one"), ("info", "--mmu", "one"), ("info", "--code", "one")):
         r = run(*words)
-        check(words, r.returncode == 65 and b"it stands still; umbra resume" in r.stderr and r.stderr.count(b"\n") == 1, r)
+        check(words, r.returncode == 0 and r.stdout and not r.stderr, r)
     r = run("top", "--once")
     check("top of who stands still", r.returncode == 0 and b"paused" in r.stdout, r)
     check("resumed", run("resume", "one").returncode == 0 and b"processor 0" in run("info", "one").stdout)
