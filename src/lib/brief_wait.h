@@ -21,7 +21,7 @@
 /* Ticks of the TSC, which has one to five in a nanosecond. */
 enum {
 	BRIEF_WAIT_TICKS = 500000,      /* such a wait is short */
-	BRIEF_WAIT_FAR_TICKS = 1500000, /* and this one of who waits for several others */
+	BRIEF_WAIT_FAR_TICKS = 1500000, /* and this one of who waits for several others: is_far */
 	BRIEF_WAIT_YIELD_TICKS = 300000, /* somebody else has had the processor */
 	BRIEF_WAIT_IN_A_ROW = 4,        /* so many short ones before it looks */
 	BRIEF_WAIT_LEAST_REST = 50000000,
@@ -32,13 +32,18 @@ enum {
 struct brief_wait {
 	uint64_t begun, rests_until, rest; /* ticks; begun 0: it does not wait */
 	unsigned in_a_row;
-	/* Its answers come by way of others, each of whom may have to be woken. */
+	/*
+	 * Its answers come by way of others, each of whom may have to be woken: as long as they
+	 * are, its waits are longer than those that it would have if all looked. It looks no
+	 * longer for that.
+	 */
 	bool is_far;
 };
 
-static inline bool brief_wait_is_over(const struct brief_wait *wait, uint64_t now)
+static inline bool brief_wait_was_short(const struct brief_wait *wait)
 {
-	return now - wait->begun > (wait->is_far ? BRIEF_WAIT_FAR_TICKS : BRIEF_WAIT_TICKS);
+	return __builtin_ia32_rdtsc() - wait->begun <=
+	       (wait->is_far ? BRIEF_WAIT_FAR_TICKS : BRIEF_WAIT_TICKS);
 }
 
 /* The processor is wanted: no looks for a while. */
@@ -61,7 +66,7 @@ static inline bool brief_wait_looks(struct brief_wait *wait)
 	if (!wait->begun)
 		wait->begun = now;
 	if (wait->in_a_row < BRIEF_WAIT_IN_A_ROW || now < wait->rests_until ||
-	    brief_wait_is_over(wait, now))
+	    now - wait->begun > BRIEF_WAIT_TICKS)
 		return false;
 	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 	after = __builtin_ia32_rdtsc();
@@ -74,7 +79,7 @@ static inline void brief_wait_found(struct brief_wait *wait)
 {
 	if (!wait->begun)
 		return;
-	if (brief_wait_is_over(wait, __builtin_ia32_rdtsc()))
+	if (!brief_wait_was_short(wait))
 		wait->in_a_row = 0;
 	else if (wait->in_a_row < BRIEF_WAIT_IN_A_ROW)
 		wait->in_a_row++;
@@ -87,7 +92,7 @@ static inline void brief_wait_found(struct brief_wait *wait)
  */
 static inline void brief_wait_forget(struct brief_wait *wait)
 {
-	if (wait->begun && brief_wait_is_over(wait, __builtin_ia32_rdtsc()))
+	if (wait->begun && !brief_wait_was_short(wait))
 		wait->in_a_row = 0;
 	wait->begun = 0;
 }

@@ -74,6 +74,25 @@ static void test_end(void)
 	expect("it sleeps when the wait is no short one any more", !brief_wait_looks(&wait));
 }
 
+static void test_far(void)
+{
+	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW);
+	bool looks;
+
+	wait.is_far = true;
+	wait_for(&wait, BRIEF_WAIT_TICKS + 1);
+	wait.rests_until = 0; /* of a busy host's yield */
+	looks = brief_wait_looks(&wait);
+	wait.rests_until = 0;
+	expect("who waits for several others looks after a longer one, too", looks);
+	wait.begun -= BRIEF_WAIT_TICKS;
+	expect("for no longer than others", !brief_wait_looks(&wait));
+	brief_wait_forget(&wait);
+	wait_for(&wait, BRIEF_WAIT_FAR_TICKS + 1);
+	wait.rests_until = 0;
+	expect("and not after one that is long for it", !brief_wait_looks(&wait));
+}
+
 static void test_rest(void)
 {
 	const uint64_t now = __builtin_ia32_rdtsc();
@@ -97,6 +116,7 @@ int main(void)
 	test_begin();
 	test_clock();
 	test_end();
+	test_far();
 	test_rest();
 	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }
