@@ -141,6 +141,11 @@ void engine_find_written(struct engine *engine, uint64_t *written)
 	engine->driver->find_written(engine, written);
 }
 
+void engine_note_written(struct engine *engine, uint64_t frame, uint64_t frames)
+{
+	engine->driver->note_written(engine, frame, frames);
+}
+
 void engine_note_use(struct engine *engine, bool notes)
 {
 	engine->driver->note_use(engine, notes);

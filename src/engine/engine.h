@@ -214,6 +214,11 @@ uint64_t engine_take_dirty(struct engine *engine, uint64_t *dirty);
  */
 void engine_find_written(struct engine *engine, uint64_t *written);
 /*
+ * These frames were written before the engine was there: engine_find_written() has them. Before the
+ * first engine_run().
+ */
+void engine_note_written(struct engine *engine, uint64_t frame, uint64_t frames);
+/*
  * From the next engine_take_dirty() on it notes which frames processors come to, or it does so no
  * more. As engine_take_dirty().
  */

@@ -33,6 +33,7 @@ struct engine_driver {
 			      uint64_t gpa, bool read_only);
 	uint64_t (*take_dirty)(struct engine *engine, uint64_t *dirty);
 	void (*find_written)(struct engine *engine, uint64_t *written);
+	void (*note_written)(struct engine *engine, uint64_t frame, uint64_t frames);
 	void (*note_use)(struct engine *engine, bool notes);
 	void (*find_used)(struct engine *engine, uint64_t *used, uint64_t most);
 	void (*touch_ahead)(struct engine *engine, size_t from, size_t end);

@@ -14,6 +14,7 @@
 
 #include "ipc/role.h"
 #include "machine_internal.h"
+#include "saved_pages.h"
 
 /* Newer than the headers of some hosts. */
 #ifndef UFFD_USER_MODE_ONLY
@@ -126,7 +127,7 @@ int demand_wait_whole(struct machine *machine)
 
 void demand_note_first(struct demand *demand, uint32_t frame, uint32_t pages)
 {
-	if (demand->first_count < DEMAND_FIRST_MOST)
+	if (demand->first_count < DEMAND_FIRST_MOST && pages <= SAVED_ENTRY_PAGES)
 		demand->first[demand->first_count++] =
 			(struct demand_run){ .frame = frame, .pages = pages };
 }

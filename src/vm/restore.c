@@ -129,6 +129,7 @@ static void load_packed_pages(struct loader *loader, struct archive *archive)
 					    about.pages <= frames - about.first))
 		return;
 	archive->used = archive->bytes;
+	engine_note_written(machine->engine, about.first, about.pages);
 	for (uint64_t n = 0; n < about.pages; n++)
 		if (about.first + n >= skipped)
 			memcpy(machine->memory.ram + (about.first + n) * GUEST_PAGE_BYTES,
@@ -148,6 +149,7 @@ static void load_pages(struct loader *loader, struct archive *archive)
 	archive_u64(archive, &first);
 	if (!archive_check(archive, pages && first < frames && pages <= frames - first))
 		return;
+	engine_note_written(machine->engine, first, pages);
 	for (; loader->on_demand && pages && first < ram_frames; first++, pages--)
 		archive->used += GUEST_PAGE_BYTES;
 	archive_bytes(archive, machine->memory.ram + first * GUEST_PAGE_BYTES,
@@ -182,17 +184,25 @@ static void load_end(struct loader *loader, struct archive *archive)
 }
 
 /*
- * Of the index only what is used first, for who touches it: what lies behind the first pass of the
- * save (process/pager_main.c). The pager believes none of it either.
+ * Where somebody else brings RAM: which frames he brings, and what is used first, for who touches
+ * it, which lies behind the first pass of the save (process/pager_main.c). Who changes a file of
+ * which he has begun a machine does so to that alone.
  */
 static void load_index(struct loader *loader, struct archive *archive)
 {
-	struct demand *demand = &loader->machine->demand;
+	struct machine *machine = loader->machine;
+	struct demand *demand = &machine->demand;
 	struct saved_entry entry;
 
+	if (!loader->on_demand) /* the pages themselves were there; it may lie */
+		archive->used = archive->bytes;
 	for (; archive->bytes - archive->used >= sizeof(entry); archive->used += sizeof(entry)) {
 		memcpy(&entry, archive->data + archive->used, sizeof(entry));
-		if (demand->is_on && (demand->first_count || entry.first < loader->frame))
+		if (!archive_check(archive, (uint64_t)entry.first + entry.pages <=
+						    saved_frames(machine)))
+			return;
+		engine_note_written(machine->engine, entry.first, entry.pages);
+		if (demand->first_count || entry.first < loader->frame)
 			demand_note_first(demand, entry.first, entry.pages);
 		loader->frame = entry.first;
 	}
@@ -342,6 +352,7 @@ int restore_machine(struct machine *machine, const char **ret_reason)
 	if (!loader.error) {
 		begin_time(&loader);
 		units_restored(&machine->units);
+		machine->knows_written = true;
 	}
 	pthread_mutex_unlock(&machine->lock);
 	*ret_reason = loader.reason;

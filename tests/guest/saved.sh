@@ -51,6 +51,10 @@ for ((r = 0; r < 10 && cancelled == 0; r++)); do round; done
 # a child of a child, from a file that is used a second time
 timeout -s KILL 100 "$umbra" run --name "$name-child" --restore "$where/0.saved" <&3 >"$where/again.log" 2>&1 &
 for ((k = 0; k < 6000; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && break; sleep 0.01; done
+broker=$("$umbra" info --json "$name-child" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p') before=$(held "$broker")
+"$umbra" save "$name-child" "$where/first.saved" || fail "save of a restored machine that goes on"
+after=$(held "$broker")
+[ "$after" -lt $((before + 131072)) ] || fail "a restored machine's memory was $before KiB before it was saved, and $after afterwards"
 "$umbra" save --stop "$name-child" "$where/child.saved" || fail "save of a restored machine"
 wait %1 && status=0 || status=$?
 [ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"

@@ -599,6 +599,7 @@ const struct engine_driver soft_engine_driver = {
 	.place_overlay = soft_engine_place_overlay,
 	.take_dirty = soft_engine_take_dirty,
 	.find_written = soft_engine_find_written,
+	.note_written = soft_engine_note_written,
 	.note_use = soft_engine_note_use,
 	.find_used = soft_engine_find_used,
 	.touch_ahead = soft_engine_touch_ahead,

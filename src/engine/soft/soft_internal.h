@@ -476,6 +476,7 @@ void soft_engine_place_overlay(struct engine *engine, struct guest_memory *memor
 			       uint64_t gpa, bool read_only);
 uint64_t soft_engine_take_dirty(struct engine *engine, uint64_t *dirty);
 void soft_engine_find_written(struct engine *engine, uint64_t *written);
+void soft_engine_note_written(struct engine *engine, uint64_t frame, uint64_t frames);
 void soft_engine_note_use(struct engine *engine, bool notes);
 void soft_engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 void soft_engine_touch_ahead(struct engine *engine, size_t from, size_t end);

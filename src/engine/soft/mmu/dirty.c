@@ -13,12 +13,14 @@
  *      is, and so in what is read afterwards. One that was set after: the frame is in the next
  *      call, too. Nothing is missed; some is told twice.
  *    - After the flush no write entry is left, so that the next write marks again.
- *    - A frame whose mark was taken back is FRAME_TAKEN for good: one that is neither was never
- *      written since the engine is there.
+ *    - A frame whose mark was taken back is FRAME_TAKEN for good, and so is one that had something
+ *      before the engine was there: one that is neither was never written.
  *
  * Beside it, for as long as somebody wants to know, which frames processors come to: who has an
  * entry or a way in a jump cache is not seen again until a flush, as of a write.
  */
+#include <assert.h>
+
 #include "engine/soft/code/code.h"
 #include "mmu.h"
 
@@ -62,6 +64,16 @@ void soft_engine_find_written(struct engine *opaque, uint64_t *written)
 	for (uint64_t n = 0; n < frames; n++)
 		if (engine->frame_flags[n] & (FRAME_DIRTY | FRAME_TAKEN))
 			written[n / 64] |= 1ull << n % 64;
+}
+
+void soft_engine_note_written(struct engine *opaque, uint64_t frame, uint64_t frames)
+{
+	struct soft_engine *engine = (struct soft_engine *)opaque;
+
+	assert(frame + frames <=
+	       guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES);
+	for (uint64_t n = frame; n < frame + frames; n++)
+		__atomic_fetch_or(&engine->frame_flags[n], FRAME_TAKEN, __ATOMIC_RELAXED);
 }
 
 void soft_engine_note_use(struct engine *opaque, bool notes)
