@@ -23,6 +23,7 @@ enum {
 	BRIEF_WAIT_TICKS = 500000,      /* such a wait is short */
 	BRIEF_WAIT_FAR_TICKS = 1500000, /* and this one of who waits for several others: is_far */
 	BRIEF_WAIT_YIELD_TICKS = 300000, /* somebody else has had the processor */
+	BRIEF_WAIT_FAR_YIELD_TICKS = 1200000, /* it may have been one of those others */
 	BRIEF_WAIT_IN_A_ROW = 4,        /* so many short ones before it looks */
 	BRIEF_WAIT_LEAST_REST = 50000000,
 };
@@ -35,7 +36,7 @@ struct brief_wait {
 	/*
 	 * Its answers come by way of others, each of whom may have to be woken: as long as they
 	 * are, its waits are longer than those that it would have if all looked. It looks no
-	 * longer for that.
+	 * longer for that. And who has this processor meanwhile is often one of them, at work.
 	 */
 	bool is_far;
 };
@@ -44,6 +45,12 @@ static inline bool brief_wait_was_short(const struct brief_wait *wait)
 {
 	return __builtin_ia32_rdtsc() - wait->begun <=
 	       (wait->is_far ? BRIEF_WAIT_FAR_TICKS : BRIEF_WAIT_TICKS);
+}
+
+/* By somebody else than who it waits for, as far as can be seen. */
+static inline bool brief_wait_is_wanted(const struct brief_wait *wait, uint64_t yield_ticks)
+{
+	return yield_ticks > (wait->is_far ? BRIEF_WAIT_FAR_YIELD_TICKS : BRIEF_WAIT_YIELD_TICKS);
 }
 
 /* The processor is wanted: no looks for a while. */
@@ -70,7 +77,7 @@ static inline bool brief_wait_looks(struct brief_wait *wait)
 		return false;
 	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 	after = __builtin_ia32_rdtsc();
-	if (after - now > BRIEF_WAIT_YIELD_TICKS)
+	if (brief_wait_is_wanted(wait, after - now))
 		brief_wait_rest(wait, after);
 	return true;
 }

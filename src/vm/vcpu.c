@@ -578,7 +578,7 @@ int vcpu_make(struct machine *machine, unsigned index)
 	if (!vcpu->cpu)
 		return -ENOMEM;
 	vcpu->hv = hv_partition_cpu(machine->hv, index);
-	vcpu->brief.is_far = machine->options.ports;
+	vcpu->brief.is_far = vcpu->asked.is_far = machine->options.ports;
 	vcpu->activity = index ? VCPU_WAITS_FOR_SIPI : VCPU_RUNNING;
 	cpu_model_reset(&machine->model, vcpu->model_registers);
 	vcpu_reset(vcpu);

@@ -79,7 +79,11 @@ static void test_far(void)
 	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW);
 	bool looks;
 
+	expect("a processor is wanted when a yield takes as long",
+	       brief_wait_is_wanted(&wait, BRIEF_WAIT_YIELD_TICKS + 1));
 	wait.is_far = true;
+	expect("and not where those others may have had it",
+	       !brief_wait_is_wanted(&wait, BRIEF_WAIT_YIELD_TICKS + 1));
 	wait_for(&wait, BRIEF_WAIT_TICKS + 1);
 	wait.rests_until = 0; /* of a busy host's yield */
 	looks = brief_wait_looks(&wait);
