@@ -10,7 +10,7 @@ run web --bind store/shelf=disk
 wait_for "who uses it is there alone" 'web binds store/shelf (disk): alone'
 run store --serve shelf=disk
 wait_for "its pages may not be lent" 'denied: web may not lend store/shelf: no rule allows it'
-printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf class disk requests 20\n' >"$rules.new"; mv "$rules.new" "$rules"
+printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf class disk requests 8\n' >"$rules.new"; mv "$rules.new" "$rules"
 wait_for "what the rules allow" 'allowed: web may lend store/shelf'
 for n in 1 2; do
 	wait_until_moved 10
@@ -19,10 +19,10 @@ done
 # denied TIMES: the hub has said so so often; this one has denied nothing yet
 denied() { [ "$("$umbra" bus | grep -c 'denied: web may not lend store/shelf: no rule allows it')" -ge "$1" ]; }
 for n in 1 2; do
-	printf 'allow store offer,pass store/*\nallow web see,open,pass store/shelf class disk requests 20\n' >"$rules.new"; mv "$rules.new" "$rules"
+	printf 'allow store offer,pass store/*\nallow web see,open,pass store/shelf class disk requests 8\n' >"$rules.new"; mv "$rules.new" "$rules"
 	for ((k = 0; k < 3000; k++)); do denied $n && break; pids_live || break; sleep 0.02; done
 	denied $n || fail "who may not lend any more is asked nothing more"
-	printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf class disk requests 20\n' >"$rules.new"; mv "$rules.new" "$rules"
+	printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf class disk requests 8\n' >"$rules.new"; mv "$rules.new" "$rules"
 	wait_until_moved $(($(moved) + 10))
 done
 printf 'allow store offer,pass store/*\nallow web see,open,pass,lend store/shelf\n' >"$rules.new"; mv "$rules.new" "$rules"

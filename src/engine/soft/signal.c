@@ -38,6 +38,7 @@ static bool is_hosts_own(struct soft_cpu *cpu, struct fault *fault)
 	if (!soft_read(cpu, cpu->signal_rip, raw, sizeof(raw), ACCESS_EXEC, &unused) &&
 	    !x86_decode(raw, sizeof(raw), 64, &insn) && uses_stack(&insn)) {
 		fault->vector = EXC_SS;
+		fault->has_code = true;
 		return false;
 	}
 	/* at the same place, and nothing came through C in between */
