@@ -7,6 +7,7 @@
 
 #include "cli.h"
 #include "control/names.h"
+#include "lib/path.h"
 
 /* ---- as it was told ---- */
 
@@ -60,17 +61,10 @@ int arrival_check_cards(const struct arrival_permits *permits, const struct net_
 	return 0;
 }
 
-static bool is_in(const char *path, const char *folder)
-{
-	const size_t bytes = strlen(folder);
-
-	return !strncmp(path, folder, bytes) && (path[bytes] == '/' || folder[bytes - 1] == '/');
-}
-
 static bool has_folder_of(const struct arrival_permits *permits, const char *path)
 {
 	for (unsigned n = 0; n < permits->folders; n++)
-		if (is_in(path, permits->folder[n]))
+		if (path_is_below(path, permits->folder[n]))
 			return true;
 	return false;
 }

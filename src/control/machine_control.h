@@ -21,8 +21,7 @@
  *   pause    it stands still until resume, and stays so when the peer is gone
  *   resume   after a save, a pause, or a fork that left it standing
  *   registers
- *            "processors": where they are, once the machine has said so; or a
- *            failure, EBUSY: it stands still
+ *            "processors": where they are, once the machine has said so
  *   kit      nothing: brings descriptors for one more fork (ipc/forker.h)
  *   layer    nothing: brings an empty file, "file", that disk number "disk" goes on in when it is
  *            forked next

@@ -10,6 +10,7 @@
 
 #include "abi/vhdx.h"
 #include "lib/check.h"
+#include "lib/path.h"
 
 struct file_name { dev_t device; ino_t inode; };
 /* A file that could not be opened as a parent. */
@@ -117,16 +118,6 @@ static bool is_plainly_in(const char *path, const char *place)
 	return !lstat(path, &st) && S_ISREG(st.st_mode);
 }
 
-/* Both are resolved. */
-static bool is_below(const char *path, const char *place)
-{
-	size_t length = strlen(place);
-
-	if (strncmp(path, place, length))
-		return false;
-	return !path[length] || path[length] == '/' || (length && place[length - 1] == '/');
-}
-
 /* Whether the file lies under one of the allowed places. */
 static bool is_allowed(const char *path, const char *const *places)
 {
@@ -136,7 +127,8 @@ static bool is_allowed(const char *path, const char *const *places)
 	for (; file && *places && !allowed; places++) {
 		char *place = realpath(*places, NULL);
 
-		allowed = place && is_below(file, place);
+		/* a place may be the file itself */
+		allowed = place && (!strcmp(file, place) || path_is_below(file, place));
 		free(place);
 	}
 	free(file);
