@@ -246,6 +246,8 @@ static bool is_head(const struct vmbus_packet *head, uint32_t there)
 
 int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret)
 {
+	struct bus *bus = channel->bus;
+	uint8_t *packet = bus->packet[channel - bus->channel];
 	struct bus_ring *ring = &channel->in;
 	struct vmbus_packet head;
 	uint32_t there, first, bytes, data_at;
@@ -255,24 +257,24 @@ int bus_ring_take(struct bus_channel *channel, struct bus_packet *ret)
 		return got;
 	there = distance(ring, ring->index, ring->written);
 	first = smaller(there, FIRST_BYTES);
-	if (there < sizeof(head) || ring_read(channel, ring->index, channel->packet, first))
+	if (there < sizeof(head) || ring_read(channel, ring->index, packet, first))
 		return -EBADMSG;
-	memcpy(&head, channel->packet, sizeof(head));
+	memcpy(&head, packet, sizeof(head));
 	if (!is_head(&head, there))
 		return -EBADMSG;
 	bytes = head.units * RING_ALIGNMENT;
 	data_at = head.data_units * RING_ALIGNMENT;
 	if (bytes > first && ring_read(channel, forward(ring, ring->index, first),
-				       channel->packet + first, bytes - first))
+				       packet + first, bytes - first))
 		return -EBADMSG;
 	/* one by one: to clear the ranges as well costs more than all of the rest */
 	ret->type = head.type;
 	ret->flags = head.flags;
 	ret->transaction = head.transaction;
-	ret->payload = channel->packet + data_at;
+	ret->payload = packet + data_at;
 	ret->payload_bytes = bytes - data_at;
 	ret->ranges = 0;
-	if (head.type == PACKET_GPA_DIRECT && take_ranges(channel->packet, data_at, ret))
+	if (head.type == PACKET_GPA_DIRECT && take_ranges(packet, data_at, ret))
 		return -EBADMSG;
 	ring->index = forward(ring, ring->index, bytes + PACKET_FOOTER_BYTES);
 	CHECK(check_ring_of_guest(ring));

@@ -61,7 +61,6 @@ struct bus_channel {
 	/* copies of complete ones, that its service may use (gpadl.c); the first of them */
 	struct gpadl buffer[CHANNEL_GPADLS];
 	uint64_t packets, signals;
-	_Alignas(8) uint8_t packet[BUS_PACKET_BYTES];
 };
 
 struct outbox_message { uint8_t bytes; uint8_t payload[BUS_MESSAGE_BYTES]; };
@@ -87,6 +86,11 @@ struct bus {
 	uint32_t vp_index;
 	unsigned outbox_first, outbox_used;
 	struct outbox_message outbox[OUTBOX_MESSAGES];
+	/*
+	 * Of each channel what it takes a packet into, with that one's lock: not in the channels,
+	 * of which most are never opened, and each would have pages of its own for its few words.
+	 */
+	_Alignas(8) uint8_t packet[CHANNELS][BUS_PACKET_BYTES];
 };
 
 /* ---- connection.c; with the bus's lock ---- */
