@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../lib/test_ram.h"
 #include "abi/vmbus_layout.h"
 #include "device/dynamic_memory/balloon.h"
 #include "device/storvsp/storage.h"
@@ -132,7 +133,7 @@ static void fake_populate(void *context, uint64_t bytes)
 /* The memory is exactly as long as it says. */
 static void fake_create(struct fake *fake, uint64_t slice_tsc)
 {
-	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_MOST_BYTES));
+	uint8_t *ram = test_ram_make(FAKE_MOST_BYTES);
 
 	memset(fake, 0, sizeof(*fake));
 	guest_memory_init(&fake->memory, ram, FAKE_MOST_BYTES, FAKE_LOW_BYTES);
@@ -181,7 +182,7 @@ static __attribute__((unused)) void fake_destroy(struct fake *fake)
 	munmap(fake->disks, sizeof(struct block_memory));
 	close(fake->client.doorbell_fd);
 	close(fake->client.answer_fd);
-	free(fake->memory.ram);
+	test_ram_free(fake->memory.ram, FAKE_MOST_BYTES);
 }
 
 static int fake_message(struct fake *fake, const void *payload, size_t bytes)

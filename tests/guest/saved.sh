@@ -8,6 +8,7 @@ guest=$(dirname "$umbra")/tests/guest/guest-saved
 RANDOM=${3:-1}
 where=$(mktemp -d -p build); trap 'rm -rf "$where"' EXIT
 name=saved-$$
+looks=$(grep -ao -m 1 check_written "$umbra" | head -n 1) # a build with checks looks at every page
 cancelled=0
 fail() { echo "saved: $*"; for l in "$where"/*.log; do echo "$l:"; grep -v ^ok "$l" | tail -n 5; done; exit 1; }
 held() { # its machine process's own memory, in KiB: of the child of the broker that has most
@@ -34,7 +35,7 @@ round() {
 	done
 	after=$(held "$broker")
 	# pages that nobody has written are zeros without being looked at, which would give the machine all of its memory
-	[ "$after" -lt $((before + 65536)) ] || fail "its memory was $before KiB before it was saved, and $after afterwards"
+	[ -n "$looks" ] || [ "$after" -lt $((before + 65536)) ] || fail "its memory was $before KiB before it was saved, and $after afterwards"
 	echo >&3
 	wait %1
 	good "$where/parent.log" $?
@@ -54,7 +55,7 @@ for ((k = 0; k < 6000; k++)); do "$umbra" info "$name-child" >/dev/null 2>&1 && 
 broker=$("$umbra" info --json "$name-child" | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p') before=$(held "$broker")
 "$umbra" save "$name-child" "$where/first.saved" || fail "save of a restored machine that goes on"
 after=$(held "$broker")
-[ "$after" -lt $((before + 131072)) ] || fail "a restored machine's memory was $before KiB before it was saved, and $after afterwards"
+[ -n "$looks" ] || [ "$after" -lt $((before + 131072)) ] || fail "a restored machine's memory was $before KiB before it was saved, and $after afterwards"
 "$umbra" save --stop "$name-child" "$where/child.saved" || fail "save of a restored machine"
 wait %1 && status=0 || status=$?
 [ $status = 0 ] || fail "a machine that was stopped by its save ended with $status"

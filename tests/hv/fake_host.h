@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../lib/test_ram.h"
 #include "hv/hv.h"
 #include "x86/state.h"
 
@@ -143,7 +144,7 @@ static void fake_reset(void *context) { ((struct fake *)context)->resets++; }
 /* The memory is exactly as long as it says. */
 static inline void fake_init(struct fake *fake, uint64_t features)
 {
-	uint8_t *ram = calloc(1, guest_memory_footprint_bytes(FAKE_RAM_BYTES));
+	uint8_t *ram = test_ram_make(FAKE_RAM_BYTES);
 
 	memset(fake, 0, sizeof(*fake));
 	guest_memory_init(&fake->memory, ram, FAKE_RAM_BYTES, FAKE_RAM_BYTES);
@@ -168,7 +169,7 @@ static inline void fake_init(struct fake *fake, uint64_t features)
 static inline void fake_destroy(struct fake *fake)
 {
 	hv_partition_destroy(fake->partition);
-	free(fake->memory.ram);
+	test_ram_free(fake->memory.ram, FAKE_RAM_BYTES);
 	pthread_mutex_destroy(&fake->lock);
 }
 
