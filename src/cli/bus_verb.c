@@ -1,6 +1,5 @@
 /* umbra bus: what the hub knows of ports, joints and decisions. */
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "option.h"
 #include "control/names.h"
 #include "share/hub_line.h"
 
@@ -188,14 +188,13 @@ int verb_bus(int argc, char **argv)
 	bool is_live = false;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1) {
 		if (option == 'h') {
 			fputs(bus_help, stdout);
 			return 0;
 		}
 		if (option == '?')
-			return complain(EXIT_USAGE, "not understood", "umbra bus",
-					"see umbra bus --help");
+			return EXIT_USAGE;
 		as_json |= option == 'j';
 		is_live |= option == 'l';
 	}

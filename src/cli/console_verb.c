@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <poll.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "cli.h"
 #include "control/names.h"
 #include "keyboard_line.h"
+#include "option.h"
 #include "process/terminal_filter.h"
 
 static const char console_help[] =
@@ -128,7 +128,7 @@ int verb_console(int argc, char **argv)
 	bool types = false;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'o': once = true; break;
 		case 'k': types = true; break;

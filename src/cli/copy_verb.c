@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +15,7 @@
 #include "lib/write_all.h"
 #include "agent_line.h"
 #include "cli.h"
+#include "option.h"
 #include "service_copy.h"
 
 static const char copy_help[] =
@@ -244,7 +244,7 @@ int verb_copy(int argc, char **argv)
 	bool by_service = false;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "h", longs)) != -1)
 		switch (option) {
 		case 's': by_service = true; break;
 		case 'h': fputs(copy_help, stdout); return 0;

@@ -4,7 +4,6 @@
  * as its guest: what it says is checked (ipc/code_listing.h), and there is a limit to it.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include "cli.h"
 #include "instruction_text.h"
 #include "listing_text.h"
+#include "option.h"
 #include "talk.h"
 
 static const char debug_help[] =
@@ -324,7 +324,7 @@ int verb_debug(int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "h", longs)) != -1)
 		switch (option) {
 		case 'n': code = parse_hot(optarg, &hot); break;
 		case 'r': code = parse_address(optarg, &wanted.root); break;

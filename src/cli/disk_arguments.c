@@ -1,9 +1,9 @@
 /* The arguments of the verbs on disk files: what may be said, and what was. */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "disk_cli.h"
+#include "option.h"
 
 const char disk_help[] =
 	"usage: umbra disk create FILE --size S [--format F] [--block-size B] "
@@ -187,7 +187,7 @@ int disk_parse_arguments(int argc, char **argv, struct arguments *arguments)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while (!code && (option = option_of_verb("disk", argc, argv, "", longs)) != -1) {
 		if (option == 'h') {
 			fputs(disk_help, stdout);
 			exit(0);

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "option.h"
 #include "ipc/group.h"
 #include "ipc/lockdown.h"
 #include "version.h"
@@ -172,7 +172,7 @@ static int parse_doctor(int argc, char **argv, struct doctor_options *options)
 					       { 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'p': options->model = optarg; break;
 		case 'm': options->mitigations = optarg; break;

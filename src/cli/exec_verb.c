@@ -5,7 +5,6 @@
  * What the guest prints on a terminal goes through the filter that its console goes through.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,6 +17,7 @@
 
 #include "agent_line.h"
 #include "cli.h"
+#include "option.h"
 #include "process/terminal.h"
 #include "process/terminal_filter.h"
 
@@ -309,7 +309,7 @@ int verb_exec(int argc, char **argv)
 
 	exec.has_terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	/* the program's own options are its own */
-	while (!code && (option = getopt_long(argc, argv, "+e:tTh", longs, NULL)) != -1)
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "+e:tTh", longs)) != -1)
 		switch (option) {
 		case 'e': code = take_variable(&exec, optarg); break;
 		case 't': exec.has_terminal = true; break;

@@ -1,9 +1,9 @@
 /* umbra far: a disk, or a channel, of one host for machines of another. */
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli.h"
+#include "option.h"
 #include "far_verb.h"
 
 enum { OPERANDS = 3 };
@@ -55,7 +55,7 @@ int verb_far(int argc, char **argv)
 	const char *key = NULL;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'k': key = optarg; break;
 		case 'f': choice.format = optarg; break;

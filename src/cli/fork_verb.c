@@ -4,7 +4,6 @@
  * Several children are of one that never runs (fork_many.c).
  */
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <malloc.h>
 #include <signal.h>
@@ -20,6 +19,7 @@
 #include "fork_internal.h"
 #include "fork_snapshot.h"
 #include "fork_source.h"
+#include "option.h"
 #include "ipc/spawn.h"
 #include "save_machine.h"
 #include "saved_host.h"
@@ -669,7 +669,7 @@ static int parse(struct fork_command *command, int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "n:p:", longs, NULL)) != -1)
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "n:p:", longs)) != -1)
 		switch (option) {
 		case 'N': command->child_name = optarg; break;
 		case 'n': command->count = strtoul(optarg, &end, 10); break;

@@ -1,6 +1,5 @@
 /* umbra image: what an image says about itself, and the catalog of a shelf of them. */
 #include <errno.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 #include "disk_cli.h"
 #include "image_cli.h"
+#include "option.h"
 
 static const char help[] =
 	"usage: umbra image build FOLDER|TAR IMAGE [--size SIZE] [--agent FILE|none]\n"
@@ -53,7 +53,7 @@ static int parse(int argc, char **argv, struct image_arguments *arguments)
 	};
 	int option;
 
-	while ((option = getopt_long(argc, argv, "+", longs, NULL)) != -1 ||
+	while ((option = option_of_verb("image", argc, argv, "+", longs)) != -1 ||
 	       (optind < argc && arguments->count < IMAGE_VALUES)) {
 		if (option == -1 && !strcmp(argv[optind - 1], "--")) {
 			while (optind < argc && arguments->count < IMAGE_VALUES)

@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -30,6 +29,7 @@
 #include "cli.h"
 #include "helper_program.h"
 #include "landing.h"
+#include "option.h"
 #include "place.h"
 #include "share_option.h"
 #include "spare.h"
@@ -300,7 +300,7 @@ int verb_listen(int argc, char **argv)
 	int option;
 	int code = 0;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 's': code = code ? code : share_option_serve(&listen.ports, optarg); break;
 		case 'b': code = code ? code : share_option_bind(&listen.ports, optarg); break;

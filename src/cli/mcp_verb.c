@@ -8,7 +8,6 @@
  *
  * Left out: prompts, resources, progress, and batches, which that revision has not.
  */
-#include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -18,6 +17,7 @@
 
 #include "cli.h"
 #include "mcp_tools.h"
+#include "option.h"
 
 enum { LINE_BYTES = 4 << 20 };
 enum {
@@ -186,7 +186,7 @@ int verb_mcp(int argc, char **argv)
 	static const struct option longs[] = { { "help", 0, 0, 'h' }, { 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1) {
 		if (option != 'h')
 			return EXIT_USAGE;
 		fputs(mcp_help, stdout);

@@ -1,12 +1,12 @@
 /* umbra page: the address of the web page, asked of the daemon on its socket. */
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli.h"
+#include "option.h"
 #include "client/umbra-client.h"
 
 static const char page_help[] =
@@ -26,7 +26,7 @@ static int parse_page(int argc, char **argv, struct page_arguments *arguments)
 					       { 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'e': arguments->end = true; break;
 		case 'j': arguments->json = true; break;

@@ -2,12 +2,12 @@
  * The options of umbra run: what it says of them, and where each goes. What they mean for each
  * other beyond that is run.c's.
  */
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "disk_option.h"
+#include "option.h"
 #include "run_internal.h"
 #include "vm/machine.h"
 
@@ -303,7 +303,7 @@ int run_parse(struct run *run, int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "p:", run_longs, NULL)) != -1) {
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "p:", run_longs)) != -1) {
 		if (option == 'h') {
 			print_help();
 			exit(0);

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +16,7 @@
 #include "memory_all.h"
 #include "control/names.h"
 #include "hot.h"
+#include "option.h"
 #include "lib/plain_text.h"
 #include "tree.h"
 #include "register_text.h"
@@ -480,7 +480,7 @@ static int parse(int argc, char **argv, int operands, int least_operands, struct
 					       { "help", 0, 0, 'h' },    { 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'j': a->json = true; break;
 		case 't': a->tree = true; break;

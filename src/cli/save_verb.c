@@ -12,7 +12,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +23,7 @@
 
 #include "cli.h"
 #include "fork_disks.h"
+#include "option.h"
 #include "vm/saved_file.h"
 #include "save_machine.h"
 #include "save_pack.h"
@@ -456,7 +456,7 @@ static int parse(struct save_request *request, int argc, char **argv)
 					       { 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 's': request->stop = true; break;
 		case 'r': request->replace = true; break;

@@ -4,12 +4,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "cli.h"
+#include "option.h"
 #include "png.h"
 #include "talk.h"
 
@@ -167,7 +167,7 @@ int verb_screenshot(int argc, char **argv)
 	char path[PATH_BYTES];
 	int option;
 
-	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
+	while ((option = option_of_verb(argv[0], argc, argv, "h", longs)) != -1) {
 		if (option != 'h')
 			return EXIT_USAGE;
 		fputs(screenshot_help, stdout);

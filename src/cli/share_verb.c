@@ -5,7 +5,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 
 #include "agent_line.h"
 #include "cli.h"
+#include "option.h"
 #include "ipc/spawn.h"
 #include "process/plan.h"
 
@@ -147,7 +147,7 @@ int verb_share(int argc, char **argv)
 	struct manner manner = { .is_alone = false };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+	while ((option = option_of_verb(argv[0], argc, argv, "h", longs)) != -1)
 		switch (option) {
 		case 'r': manner.is_read_only = true; break;
 		case 'a': manner.is_alone = true; break;

@@ -5,7 +5,6 @@
  * looks, so the first ones come after a moment.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "option.h"
 #include "control/names.h"
 #include "control/process_time.h"
 #include "talk.h"
@@ -244,7 +244,7 @@ int verb_top(int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "", longs)) != -1)
 		switch (option) {
 		case 'j': top.json = true; break;
 		case 'o': top.once = true; break;

@@ -5,7 +5,6 @@
  * record of no kind ends it.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "option.h"
 #include "ipc/trace_ring.h"
 #include "talk.h"
 
@@ -210,7 +210,7 @@ int verb_trace(int argc, char **argv)
 	int code = 0;
 	int option;
 
-	while (!code && (option = getopt_long(argc, argv, "h", longs, NULL)) != -1)
+	while (!code && (option = option_of_verb(argv[0], argc, argv, "h", longs)) != -1)
 		switch (option) {
 		case 's': code = parse_seconds(optarg, &view.milliseconds); break;
 		case 'k': code = parse_kinds(optarg, &view); break;

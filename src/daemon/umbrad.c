@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <libgen.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,6 +26,7 @@
 #include "failure.h"
 #include "front.h"
 #include "host_id.h"
+#include "lib/next_option.h"
 #include "lib/plain_text.h"
 #include "page_port.h"
 #include "secure_port.h"
@@ -76,9 +76,10 @@ static int parse(int argc, char **argv, struct options *options)
 		{ "certificate", 1, 0, 'c' }, { "help", 0, 0, 'h' },   { "version", 0, 0, 'v' },
 		{ 0 },
 	};
+	struct wrong_option wrong;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = next_option(argc, argv, "", longs, &wrong)) != -1)
 		switch (option) {
 		case 's': options->store = optarg; break;
 		case 'S': options->socket = optarg; break;
@@ -90,7 +91,9 @@ static int parse(int argc, char **argv, struct options *options)
 		case 't': options->secure.token = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
 		case 'v': puts("umbrad " UMBRA_VERSION); exit(0);
-		default: return FAILURE_USAGE;
+		default:
+			return complain(FAILURE_USAGE, wrong.what, wrong.where,
+					"see umbrad --help");
 		}
 	if (optind < argc)
 		return complain(FAILURE_USAGE, "unexpected argument", argv[optind],

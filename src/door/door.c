@@ -20,7 +20,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <grp.h>
 #include <limits.h>
 #include <poll.h>
@@ -39,6 +38,7 @@
 
 #include "control/names.h"
 #include "connections.h"
+#include "lib/next_option.h"
 
 enum { FIRST_PASSED = 3, RELAY_BYTES = 65536, NUMBER_BYTES = 24 };
 enum { EXIT_USAGE = 64, EXIT_UNUSABLE = 65 };
@@ -323,15 +323,18 @@ static int parse(int argc, char **argv, struct options *options)
 					       { "users", 1, 0, 'U' },
 					       { "help", 0, 0, 'h' },
 					       { 0 } };
+	struct wrong_option wrong;
 	int option;
 
-	while ((option = getopt_long(argc, argv, "", longs, NULL)) != -1)
+	while ((option = next_option(argc, argv, "", longs, &wrong)) != -1)
 		switch (option) {
 		case 's': options->socket = optarg; break;
 		case 'u': options->program = optarg; break;
 		case 'U': options->users = optarg; break;
 		case 'h': fputs(help, stdout); exit(0);
-		default: return EXIT_USAGE;
+		default:
+			return complain(EXIT_USAGE, wrong.what, wrong.where,
+					"see umbra-door --help");
 		}
 	return optind < argc ? complain(EXIT_USAGE, "unexpected argument", argv[optind],
 					"see umbra-door --help")

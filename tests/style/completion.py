@@ -2,7 +2,7 @@
 """Completions of every shell name every verb and its options; bash and fish can read and run
 theirs, zsh can read its. Every verb stands in umbra(1) or has a page, and
 every one answers --help. usage: completion.py UMBRA"""
-import os, subprocess, sys, tempfile
+import os, re, subprocess, sys, tempfile
 
 umbra, failed = sys.argv[1], 0
 
@@ -24,6 +24,10 @@ manual = open("man/umbra.1").read().replace("\\-", "-")
 said = {shell: output("tools/completion", umbra, shell).stdout for shell in ("bash", "zsh", "fish")}
 for verb in verbs:
     check(verb + " --help", output(umbra, verb, "--help").returncode == 0)
+    if verb != "demo": # a program of its own
+        words = {"disk": ["disk", "create"], "image": ["image", "get"]}.get(verb, [verb])
+        wrong = subprocess.run([umbra, *words, "--json=x", "--no-such-option"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        check(verb + " with a wrong option", wrong.returncode == 64 and re.fullmatch("umbra: --(json|no-such-option): [^;]+; see umbra [a-z]+ --help\n", wrong.stderr), wrong)
     check(verb + " has no manual", "umbra " + verb in manual or os.path.exists("man/umbra-%s.1" % verb))
     for shell, text in said.items():
         check("%s does not know %s" % (shell, verb), verb in text.split() or "'%s:" % verb in text or "\t%s)" % verb in text)

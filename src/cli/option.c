@@ -1,0 +1,21 @@
+/* See option.h. */
+#include "option.h"
+
+#include <stdio.h>
+
+#include "cli.h"
+#include "lib/next_option.h"
+
+int option_of_verb(const char *verb, int argc, char **argv, const char *shorts,
+		   const struct option *longs)
+{
+	struct wrong_option wrong;
+	char remedy[64];
+	int option = next_option(argc, argv, shorts, longs, &wrong);
+
+	if (wrong.what) {
+		snprintf(remedy, sizeof(remedy), "see umbra %s --help", verb);
+		complain(EXIT_USAGE, wrong.what, wrong.where, remedy);
+	}
+	return option;
+}
