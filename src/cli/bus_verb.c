@@ -9,10 +9,11 @@
 
 #include "cli.h"
 #include "option.h"
+#include "reader.h"
 #include "control/names.h"
 #include "share/hub_line.h"
 
-enum { REPORT_BYTES = 1 << 20, SOCKET_BYTES = 108 };
+enum { REPORT_BYTES = 1 << 20, SOCKET_BYTES = 108, LIVE_MS = 1000 };
 
 static const char bus_help[] =
 	"usage: umbra bus [NAME] [--json | --live]\n"
@@ -111,6 +112,17 @@ static void print_decisions(const json_t *decisions, const char *name)
 	}
 }
 
+static bool is_any_about(const json_t *list, const char *name)
+{
+	const json_t *about;
+	size_t n;
+
+	json_array_foreach((json_t *)(uintptr_t)list, n, about)
+		if (is_about(about, name))
+			return true;
+	return false;
+}
+
 /* Only what is about the machine. */
 static void keep_only(json_t *list, const char *name)
 {
@@ -137,6 +149,8 @@ static int print_report(const char *text, const char *name, bool as_json)
 		if (number(report, "wrong_line"))
 			printf("line %ld of the rules is wrong: nothing is allowed\n",
 			       number(report, "wrong_line"));
+		if (!is_any_about(ports, name) && !is_any_about(decisions, name))
+			puts("no channel between machines");
 		print_ports(ports, name);
 		print_decisions(decisions, name);
 	}
@@ -170,11 +184,10 @@ static int show_live(const char *name)
 	int code;
 
 	do {
-		fputs(TERMINAL_HOME_AND_CLEAR, stdout);
+		if (isatty(STDOUT_FILENO))
+			fputs(TERMINAL_HOME_AND_CLEAR, stdout);
 		code = show(name, false);
-		if (fflush(stdout))
-			return EXIT_FAULT;
-	} while (!code && !sleep(1));
+	} while (!code && !(code = reader_wait(LIVE_MS)));
 	return code;
 }
 

@@ -17,6 +17,7 @@
 #include "control/names.h"
 #include "keyboard_line.h"
 #include "option.h"
+#include "reader.h"
 #include "process/terminal_filter.h"
 
 static const char console_help[] =
@@ -101,7 +102,9 @@ static int follow(const char *name, bool once)
 {
 	struct reader reader = { .machine = name_connect(name),
 				 .is_filtered = isatty(STDOUT_FILENO) };
-	struct pollfd end = { .fd = reader.machine, .events = POLLIN };
+	/* of standard output, that whoever reads it is gone */
+	struct pollfd polls[] = { { .fd = reader.machine, .events = POLLIN },
+				  { .fd = STDOUT_FILENO } };
 	bool runs = !once;
 
 	if (reader.machine < 0)
@@ -112,7 +115,10 @@ static int follow(const char *name, bool once)
 				"run it with --detach, or with --console FILE");
 	read_on(&reader);
 	while (runs && !ferror(stdout)) {
-		runs = poll(&end, 1, PAUSE_MS) <= 0;
+		poll(polls, 2, PAUSE_MS);
+		if (polls[1].revents & (POLLERR | POLLHUP))
+			return READER_GONE;
+		runs = !polls[0].revents;
 		read_on(&reader);
 	}
 	return 0;

@@ -216,7 +216,7 @@ static bool find_disk(const json_t *disks, const char *text, json_int_t *ret)
 
 	*ret = strtol(text, &end, 10);
 	if (end != text && !*end)
-		return *ret >= 0;
+		return *ret >= 0 && json_is_object(json_array_get(disks, (size_t)*ret));
 	path = realpath(text, NULL);
 	for (n = 0; path && n < json_array_size(disks); n++) {
 		const char *file =
@@ -228,6 +228,16 @@ static bool find_disk(const json_t *disks, const char *text, json_int_t *ret)
 	*ret = (json_int_t)n;
 	free(path);
 	return path && n < json_array_size(disks);
+}
+
+static int no_such_disk(const char *machine, const char *disk)
+{
+	char what[LINE_BYTES];
+	char remedy[LINE_BYTES];
+
+	snprintf(what, sizeof(what), "no disk of the machine %s is that", machine);
+	snprintf(remedy, sizeof(remedy), "umbra info %s lists them", machine);
+	return complain(EXIT_UNUSABLE, what, disk, remedy);
 }
 
 /* The question gets its number, and is released. */
@@ -243,7 +253,7 @@ static int ask_about(const struct arguments *arguments, const char *machine, con
 	if (!code)
 		info = talk_describe(peer);
 	if (!code && !find_disk(json_object_get(info, "disks"), disk, &number))
-		code = complain(EXIT_UNUSABLE, "no such disk", disk, "see umbra info");
+		code = no_such_disk(machine, disk);
 	if (!code) {
 		json_object_set_new(question, "disk", json_integer(number));
 		code = ask(peer, machine, json_incref(question), NULL, 0, &number);

@@ -166,11 +166,12 @@ static int stop_signals(void)
 static int watch_until_stopped(struct watch *watch, int events, int stop)
 {
 	struct pollfd from[] = { { .fd = events, .events = POLLIN },
-				 { .fd = stop, .events = POLLIN } };
+				 { .fd = stop, .events = POLLIN },
+				 { .fd = STDOUT_FILENO } }; /* whoever reads it is gone */
 	int error = 0;
 
-	while (!error && !from[1].revents) {
-		if (poll(from, 2, -1) < 0)
+	while (!error && !from[1].revents && !(from[2].revents & (POLLERR | POLLHUP))) {
+		if (poll(from, 3, -1) < 0)
 			error = errno == EINTR ? 0 : -errno;
 		else if (from[0].revents && !from[1].revents)
 			error = take_events(watch, events);

@@ -18,6 +18,7 @@
 #include "agent_line.h"
 #include "cli.h"
 #include "option.h"
+#include "reader.h"
 #include "process/terminal.h"
 #include "process/terminal_filter.h"
 
@@ -264,7 +265,7 @@ static int output_failed(int error)
 	if (error != -EPIPE)
 		return complain(EXIT_UNUSABLE, strerror(-error), "what the program prints",
 				"have it go where there is room");
-	return SIGNAL_EXIT + SIGPIPE;
+	return READER_GONE;
 }
 
 static int run(struct exec *exec, const char *machine, char **arguments, int count)

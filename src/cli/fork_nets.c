@@ -1,6 +1,7 @@
 /* See fork_nets.h. */
 #include "fork_nets.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -21,14 +22,35 @@ static const char *const kinds[NET_CHOICES] = { [NET_USER] = "user",
 
 /* ---- what is said of them ---- */
 
+/* As -p has it. */
+static json_t *describe_forward(const struct net_forward *forward)
+{
+	const struct in_addr address = { .s_addr = forward->address };
+	char host[INET_ADDRSTRLEN + 1] = "";
+
+	if (forward->address != INADDR_ANY &&
+	    inet_ntop(AF_INET, &address, host, INET_ADDRSTRLEN))
+		strcat(host, ":");
+	return json_sprintf("%s%u:%u%s", host, forward->host_port, forward->guest_port,
+			    forward->is_udp ? "/udp" : "");
+}
+
 static json_t *describe_card(const struct net_choice *card)
 {
 	char mac[MAC_TEXT_BYTES];
+	json_t *forwards = json_array();
+	json_t *about;
 
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", card->mac[0], card->mac[1],
 		 card->mac[2], card->mac[3], card->mac[4], card->mac[5]);
-	return json_pack("{s:s, s:s, s:s, s:b}", "kind", kinds[card->kind], "name", card->name,
-			 "mac", mac, "host-loopback", card->host_loopback);
+	about = json_pack("{s:s, s:s, s:s, s:b}", "kind", kinds[card->kind], "name", card->name,
+			  "mac", mac, "host-loopback", card->host_loopback);
+	for (unsigned n = 0; n < card->forwards; n++)
+		json_array_append_new(forwards, describe_forward(&card->forward[n]));
+	if (card->forwards)
+		json_object_set(about, "forwards", forwards);
+	json_decref(forwards);
+	return about;
 }
 
 int fork_nets_describe(const struct net_plan *nets, const struct relay_plan *relay, json_t *machine)

@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "process/mains.h"
+#include "reader.h"
 #include "verbs.h"
 #include "version.h"
 
@@ -43,7 +44,7 @@ static int end_output(int code)
 	const bool had_failed = ferror(stdout);
 	const bool fails = fflush(stdout) || had_failed;
 
-	if (!fails)
+	if (!fails || code == READER_GONE)
 		return code;
 	complain(EXIT_UNUSABLE, strerror(had_failed ? EIO : errno), "standard output",
 		 "have it go where there is room");

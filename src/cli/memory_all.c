@@ -12,6 +12,7 @@
 #include "balance_join.h"
 #include "cli.h"
 #include "memory_svg.h"
+#include "reader.h"
 
 enum { MIB_SHIFT = 20, LIVE_MS = 500, MOVES_SHOWN = 8 };
 
@@ -27,29 +28,42 @@ static const char *text_of(const json_t *object, const char *key)
 	return text ? text : "";
 }
 
-/* What is answered, to be released; NULL: no balancer, or nothing that can be understood. */
-static json_t *ask(const char *request)
+/* 0 and what is answered, to be released; -ENOENT: no balancer; -errno. */
+static int ask(const char *request, json_t **ret)
 {
 	int fd = balance_connect();
 	FILE *balancer = fd < 0 ? NULL : fdopen(fd, "r+");
 	json_t *answer = NULL;
 
+	*ret = NULL;
 	if (!balancer)
-		return NULL;
+		return fd < 0 ? fd : -ENOMEM;
 	if (fprintf(balancer, "%s\n", request) > 0 && !fflush(balancer))
 		answer =
 			json_loadf(balancer, JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, NULL);
 	fclose(balancer);
 	if (json_is_true(json_object_get(answer, "ok")))
-		return answer;
-	json_decref(answer);
-	return NULL;
+		*ret = answer;
+	else
+		json_decref(answer);
+	return *ret ? 0 : -EPROTO;
 }
 
-static int nobody(void)
+static int failed(int error)
 {
-	return complain(EXIT_UNUSABLE, "no machine whose memory is adjusted runs", "umbra memory",
-			"run one with --name and --memory start=512M,min=256M,max=4G");
+	if (error == -ENOENT)
+		return complain(EXIT_UNUSABLE, "no machine whose memory is adjusted runs",
+				"umbra memory",
+				"run one with --name and --memory start=512M,min=256M,max=4G");
+	return complain(EXIT_UNUSABLE, strerror(-error), "the balancer", "ask again");
+}
+
+/* It was asked what there is: that is an answer, too. */
+static int print_nobody(bool json)
+{
+	puts(json ? "{\"machines\": [], \"moves\": []}"
+		  : "no machine whose memory is adjusted runs");
+	return 0;
 }
 
 static void print_host(const json_t *host)
@@ -99,10 +113,11 @@ static void print_all(const json_t *answer)
 
 static int show_once(bool json)
 {
-	json_t *answer = ask("{\"id\":1,\"do\":\"info\"}");
+	json_t *answer;
+	int error = ask("{\"id\":1,\"do\":\"info\"}", &answer);
 
-	if (!answer)
-		return nobody();
+	if (error)
+		return error == -ENOENT ? print_nobody(json) : failed(error);
 	json_object_del(answer, "id");
 	json_object_del(answer, "ok");
 	if (json) {
@@ -115,31 +130,38 @@ static int show_once(bool json)
 	return 0;
 }
 
-/* Until there is nobody any more. */
+/* Until there is nobody any more, or nobody who looks at it. */
 static int show_live(void)
 {
-	int code = 0;
+	json_t *answer;
+	int error = ask("{\"id\":1,\"do\":\"info\"}", &answer);
 
-	for (bool first = true; !code; first = false) {
-		json_t *answer = ask("{\"id\":1,\"do\":\"info\"}");
+	if (error)
+		return error == -ENOENT ? print_nobody(false) : failed(error);
+	while (!error) {
+		int code;
 
-		if (!answer)
-			return first ? nobody() : 0;
-		fputs(TERMINAL_HOME_AND_CLEAR, stdout);
+		if (isatty(STDOUT_FILENO))
+			fputs(TERMINAL_HOME_AND_CLEAR, stdout);
 		print_all(answer);
-		fflush(stdout);
 		json_decref(answer);
-		usleep(LIVE_MS * 1000);
+		code = reader_wait(LIVE_MS);
+		if (code)
+			return code;
+		error = ask("{\"id\":1,\"do\":\"info\"}", &answer);
 	}
-	return code;
+	return error == -ENOENT ? 0 : failed(error);
 }
 
 static int show_history(void)
 {
-	json_t *answer = ask("{\"id\":1,\"do\":\"history\"}");
+	json_t *answer;
+	int error = ask("{\"id\":1,\"do\":\"history\"}", &answer);
 
-	if (!answer)
-		return nobody();
+	if (error && error != -ENOENT)
+		return failed(error);
+	if (error)
+		answer = json_pack("{s:[]}", "samples");
 	json_dumpf(json_object_get(answer, "samples"), stdout, JSON_COMPACT);
 	puts("");
 	json_decref(answer);
@@ -148,12 +170,14 @@ static int show_history(void)
 
 static int write_svg(const char *path)
 {
-	json_t *answer = ask("{\"id\":1,\"do\":\"history\"}");
-	FILE *file = answer ? fopen(path, "wx") : NULL;
-	int error = answer && !file ? -errno : 0;
+	json_t *answer;
+	int error = ask("{\"id\":1,\"do\":\"history\"}", &answer);
+	FILE *file;
 
-	if (!answer)
-		return nobody();
+	if (error)
+		return failed(error);
+	file = fopen(path, "wx");
+	error = file ? 0 : -errno;
 	if (file) {
 		memory_svg(file, json_object_get(answer, "samples"));
 		error = ferror(file) ? -EIO : 0;
@@ -171,16 +195,15 @@ static int set_reserve(const char *text)
 	char request[96];
 	uint64_t bytes = 0;
 	json_t *answer;
+	int error;
 
 	if (strcmp(text, "auto") && (!parse_size(text, &bytes) || !bytes || bytes > INT64_MAX))
 		return complain(EXIT_USAGE, "not a memory size", text,
 				"say for example --reserve 2G, or --reserve auto");
 	snprintf(request, sizeof(request), "{\"id\":1,\"do\":\"reserve\",\"bytes\":%lu}", bytes);
-	answer = ask(request);
-	if (!answer)
-		return nobody();
+	error = ask(request, &answer);
 	json_decref(answer);
-	return 0;
+	return error ? failed(error) : 0;
 }
 
 int memory_all(const struct memory_all *wanted)

@@ -16,6 +16,8 @@
 #include "memory_all.h"
 #include "control/names.h"
 #include "hot.h"
+#include "machine_row.h"
+#include "machine_text.h"
 #include "option.h"
 #include "lib/plain_text.h"
 #include "tree.h"
@@ -36,6 +38,8 @@ static const char running_help[] =
 	"function; elsewhere with --symbols, a System.map or what /proc/kallsyms of the\n"
 	"guest says. With --hot: in which functions they were most often, of as many looks as fit\n"
 	"into SECONDS (1).\n"
+	"ps says of each machine whether it is running, paused, starting, or silent: it does not\n"
+	"answer.\n"
 	"stop asks the guest to power off where it has the drivers for that, and ends the machine\n"
 	"half a minute later; stopped twice, at once.\n"
 	"ps --tree shows who was forked from whom, the memory of each that is its own, and\n"
@@ -54,33 +58,24 @@ struct arguments {
 	const char *name, *set, *symbols, *svg, *reserve, *hot_seconds;
 };
 
-static json_t *describe(const char *name)
-{
-	int error;
-	FILE *peer = talk_to(name, &error);
-	json_t *machine = peer ? talk_describe(peer) : NULL;
-
-	if (peer)
-		fclose(peer);
-	return machine;
-}
-
 /* ---- ps, info ---- */
 
-static void print_row(const char *name, const json_t *json)
+static void print_row(const json_t *json)
 {
+	const char *name = json_string_value(json_object_get(json, "name"));
+	const char *state = json_string_value(json_object_get(json, "state"));
 	long long pid = json_integer_value(json_object_get(json, "pid"));
 	long long cpus = json_integer_value(json_object_get(json, "cpus"));
 	long long mebibytes = json_integer_value(json_object_get(json, "memory")) >> 20;
 
-	printf("%-20s %8lld %5lld %7lld MiB  ", name, pid, cpus, mebibytes);
+	printf("%-20s %-8s %8lld %5lld %7lld MiB  ", name, state, pid, cpus, mebibytes);
 	plain_put(stdout, json_string_value(json_object_get(json, "from")));
 	putchar('\n');
 }
 
 static void found(void *context, const char *name)
 {
-	json_t *json = describe(name);
+	json_t *json = machine_row(name);
 
 	if (json)
 		json_array_append_new(context, json);
@@ -107,53 +102,12 @@ static int verb_ps(const struct arguments *a)
 	} else if (a->tree) {
 		tree_print(all);
 	} else {
-		printf("%-20s %8s %5s %11s  %s\n", "NAME", "PID", "CPUS", "MEMORY", "FROM");
-		json_array_foreach(all, n, json)
-			print_row(json_string_value(json_object_get(json, "name")), json);
+		printf("%-20s %-8s %8s %5s %11s  %s\n", "NAME", "STATE", "PID", "CPUS", "MEMORY",
+		       "FROM");
+		json_array_foreach(all, n, json) print_row(json);
 	}
 	json_decref(all);
 	return 0;
-}
-
-/* A line of a key and what others have written. */
-static void print_word(int width, const char *key, const char *word)
-{
-	printf("%-*s ", width, key);
-	plain_put(stdout, word);
-	putchar('\n');
-}
-
-/* What the guest says of itself. */
-static void print_keys(json_t *keys)
-{
-	json_t *value;
-	const char *key;
-
-	json_object_foreach(keys, key, value)
-		if (json_string_length(value)) {
-			printf("guest ");
-			plain_put(stdout, key);
-			printf(": ");
-			plain_put(stdout, json_string_value(value));
-			putchar('\n');
-		}
-}
-
-static void print_description(json_t *machine)
-{
-	json_t *value;
-	const char *key;
-
-	json_object_foreach(machine, key, value) {
-		char *text = json_dumps(value, JSON_ENCODE_ANY);
-
-		if (json_is_object(value))
-			print_keys(value);
-		else if (!json_is_array(value))
-			print_word(10, key,
-				   json_is_string(value) ? json_string_value(value) : text);
-		free(text);
-	}
 }
 
 /* A line of counters, "name count, name count": an object. */
@@ -214,6 +168,8 @@ static json_t *describe_with_registers(const char *name)
 	json_t *processors = json_object_get(answer, "processors");
 	json_t *exits = find_counters(answer, "exits: ");
 
+	if (machine)
+		json_object_set_new(machine, "state", json_string(machine_row_state(machine)));
 	if (json_is_array(processors))
 		json_object_set(machine, "processors", processors);
 	if (json_array_size(exits))
@@ -301,7 +257,7 @@ static int verb_info(const struct arguments *a)
 		json_dumpf(json, stdout, JSON_INDENT(2));
 		puts("");
 	} else {
-		print_description(json);
+		machine_text_print(json);
 		code = registers_print(json_object_get(json, "processors"), a->symbols);
 	}
 	json_decref(json);
@@ -392,7 +348,7 @@ static void print_memory(const json_t *memory)
 
 	json_object_foreach((json_t *)(uintptr_t)memory, key, value) {
 		if (json_is_string(value))
-			print_word(12, key, json_string_value(value));
+			machine_text_word(12, key, json_string_value(value));
 		else if (json_is_boolean(value))
 			printf("%-12s %s\n", key, json_is_true(value) ? "yes" : "no");
 		else
@@ -430,7 +386,7 @@ static int show_all(const struct arguments *a)
 
 static int verb_memory(const struct arguments *a)
 {
-	json_t *machine = a->name ? describe(a->name) : NULL;
+	json_t *machine = a->name ? machine_row(a->name) : NULL;
 	json_t *memory = memory_of(machine);
 	int code = 0;
 

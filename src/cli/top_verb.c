@@ -16,6 +16,7 @@
 
 #include "cli.h"
 #include "option.h"
+#include "reader.h"
 #include "control/names.h"
 #include "control/process_time.h"
 #include "talk.h"
@@ -194,18 +195,16 @@ static void print(const json_t *figures, const struct top *top)
 
 static int show(const struct top *top)
 {
-	const struct timespec pause = { (time_t)(top->every_ms / MS_PER_S),
-					(long)(top->every_ms % MS_PER_S) * NS_PER_MS };
 	json_t *before = look_at_all();
 	uint64_t begun_ms = now_ms();
 	bool goes_on = before;
+	int code = 0;
 
-	while (goes_on) {
+	while (goes_on && !(code = reader_wait((int)top->every_ms))) {
 		uint64_t looked_ms;
 		json_t *figures;
 		json_t *now;
 
-		nanosleep(&pause, NULL);
 		now = look_at_all();
 		looked_ms = now_ms();
 		figures = all_figures(before, now, looked_ms - begun_ms);
@@ -214,11 +213,11 @@ static int show(const struct top *top)
 		json_decref(before);
 		before = now;
 		begun_ms = looked_ms;
-		goes_on = now && !top->once && !ferror(stdout);
+		goes_on = now && !top->once;
 	}
 	if (before) {
 		json_decref(before);
-		return 0;
+		return code;
 	}
 	return complain(EXIT_UNUSABLE, strerror(errno), "the folder of the machines' names",
 			"have XDG_RUNTIME_DIR name a folder of yours alone");

@@ -14,6 +14,7 @@
 #include "cli.h"
 #include "option.h"
 #include "ipc/trace_ring.h"
+#include "reader.h"
 #include "talk.h"
 
 static const char trace_help[] =
@@ -171,6 +172,8 @@ static int trace(struct trace_view *view)
 	if (error == -EBUSY)
 		return complain(EXIT_UNUSABLE, "somebody else traces it", view->name,
 				"try again once that has ended");
+	if (error == -EPIPE)
+		return READER_GONE;
 	return error ? talk_failed(view->name, error) : 0;
 }
 

@@ -81,13 +81,15 @@ static void print_disks(const json_t *machine)
 
 static void print_machine(const json_t *machine, int depth)
 {
+	const char *state = text_of(machine, "state");
+
 	printf("%*s%-*s %8lld", depth * INDENT, "", NAME_COLUMNS - depth * INDENT,
 	       text_of(machine, "name"),
 	       (long long)json_integer_value(json_object_get(machine, "pid")));
 	print_bytes(machine, "unique");
 	print_bytes(machine, "shared");
 	print_bytes(machine, "remote");
-	printf("  %s", json_object_get(machine, "suspended") ? "suspended" : "");
+	printf("  %s", strcmp(state, "running") ? state : "");
 	print_disks(machine);
 }
 
