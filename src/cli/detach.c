@@ -82,6 +82,14 @@ bool detach_begin(const char *name, struct detach *ret, int *ret_code)
 	return false;
 }
 
+void detach_forget(const char *name)
+{
+	char path[LOG_PATH_BYTES];
+
+	if (!name_log_path(name, path, sizeof(path)))
+		unlink(path);
+}
+
 int detach_open_log(const char *name)
 {
 	char path[LOG_PATH_BYTES];

@@ -14,6 +14,8 @@ struct detach { const char *name; int told; };
  * True in a new process, which goes on; false in this one, once that runs or has ended: *ret_code.
  */
 bool detach_begin(const char *name, struct detach *ret, int *ret_code);
+/* What the last one of this name has said is forgotten. */
+void detach_forget(const char *name);
 /* Where the processes of one of this name say what goes wrong; -errno. */
 int detach_open_log(const char *name);
 /*

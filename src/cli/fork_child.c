@@ -19,6 +19,7 @@
 
 #include "balance_join.h"
 #include "cli.h"
+#include "detach.h"
 #include "ipc/block.h"
 #include "ipc/connection_slots.h"
 #include "ipc/spawn.h"
@@ -278,6 +279,46 @@ static void give(const struct child *child, const struct child_kit *kit,
 	child_ports_give(&kit->ports, ret);
 }
 
+int brokers_begin(struct brokers_start *start)
+{
+	*start = (struct brokers_start){ .program = spawn_open_program(),
+					 .room = -1,
+					 .room_line = -1 };
+	if (pipe2(start->failed, O_CLOEXEC))
+		return complain(EXIT_UNUSABLE, strerror(errno), "fork",
+				"permit more, ulimit -n 1024");
+	return 0;
+}
+
+static int broker_failed(const char *child, int error)
+{
+	if (error == -EMFILE)
+		return complain(EXIT_UNUSABLE, strerror(EMFILE), child,
+				"permit more, ulimit -n 1024");
+	if (error == -ENAMETOOLONG)
+		return complain(EXIT_UNUSABLE, "its disks' paths are too long together", child,
+				"name a folder with a shorter one by --disks");
+	return complain(EXIT_UNUSABLE, strerror(-error), child, "see umbra doctor");
+}
+
+int brokers_end(struct brokers_start *start, const struct fork_command *command)
+{
+	struct broker_failure failure;
+	int code = 0;
+
+	close(start->failed[1]);
+	while (read(start->failed[0], &failure, sizeof(failure)) == sizeof(failure))
+		if (!code && failure.child < command->count)
+			code = broker_failed(command->child[failure.child].name, failure.error);
+	close(start->failed[0]);
+	close(start->program);
+	if (start->room >= 0)
+		close(start->room);
+	if (start->room_line >= 0)
+		close(start->room_line);
+	return code;
+}
+
 /* In a process of its own. Returns only with -errno. */
 static int become_broker(const struct fork_command *command, const struct child *child,
 			 const struct child_kit *kit, struct plan *plan,
@@ -285,7 +326,8 @@ static int become_broker(const struct fork_command *command, const struct child 
 {
 	struct grants grants;
 	int error = describe_child(command, child, plan);
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	int null = error ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
+	int log = error ? -1 : detach_open_log(child->name); /* of why it ends, if it says so */
 
 	if (error)
 		return error;
@@ -298,11 +340,11 @@ static int become_broker(const struct fork_command *command, const struct child 
 	give(child, kit, start, &grants);
 	setsid();
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
-		if (null < 0 || dup2(null, fd) < 0)
+		if (null < 0 || dup2(fd == STDERR_FILENO && log >= 0 ? log : null, fd) < 0)
 			return -errno;
 	error = spawn_go_on(ROLE_BROKER, &grants);
-	if (error)
-		return error;
+	if (error) /* a number that is beyond the limit is EINVAL */
+		return error == -EINVAL ? -EMFILE : error;
 	spawn_call_self(command->called, ROLE_BROKER);
 	_exit(broker_main_here(plan));
 }
@@ -343,10 +385,16 @@ int fork_child_start_broker(const struct fork_command *command, struct child *ch
 		fork_disks_remove_child(&plan->disks);
 		code = complain(EXIT_UNUSABLE, strerror(errno), child->name, "end some machines");
 	}
-	if (!code && !child->broker)
-		_exit(complain(EXIT_FAULT,
-			       strerror(-become_broker(command, child, kit, plan, start)),
-			       child->name, "see umbra doctor"));
+	if (!code && !child->broker) {
+		const struct broker_failure failure = {
+			.child = (uint32_t)(child - command->child),
+			.error = become_broker(command, child, kit, plan, start)
+		};
+
+		fork_disks_remove_child(&plan->disks);
+		_exit(write(start->failed[1], &failure, sizeof(failure)) < 0 ? EXIT_FAULT
+									     : EXIT_UNUSABLE);
+	}
 	if (!code &&
 	    is_adjusted(command->machine)) /* without a balancer it follows its own guest */
 		balance_join(child->name, child->broker);

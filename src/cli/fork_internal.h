@@ -27,8 +27,13 @@ struct child_kit {
 	struct child_ports ports;
 };
 
-/* What all their brokers are started with; room, room_line: -1: each has namespaces of its own. */
-struct brokers_start { int program, room, room_line; };
+/*
+ * What all their brokers are started with; room, room_line: -1: each has namespaces of its own.
+ * failed: a pipe, of which every process that becomes a broker holds an end until it is one, and
+ * says in it why it is not going to be (struct broker_failure).
+ */
+struct brokers_start { int program, room, room_line, failed[2]; };
+struct broker_failure { uint32_t child; int32_t error; };
 
 struct fork_command {
 	const char *name, *child_name, *console, *parent;
@@ -65,6 +70,13 @@ void fork_kit_close(struct child_kit *kit);
  */
 int fork_child_start_broker(const struct fork_command *command, struct child *child,
 			    struct child_kit *kit, const struct brokers_start *start);
+/* 0 or the exit code. */
+int brokers_begin(struct brokers_start *start);
+/*
+ * Once all were started: waits until each has become one, or says of one that it has not. 0 or the
+ * exit code.
+ */
+int brokers_end(struct brokers_start *start, const struct fork_command *command);
 void fork_child_leave(struct child *child);
 /* No machine comes of it: it need not be left to its forker, which may have been killed, too. */
 void fork_child_end(const struct child *child);

@@ -141,10 +141,14 @@ static int make_kit(struct fork_command *command, unsigned n, struct child_kit k
 static int make_children(struct fork_command *command, const struct standing *standing,
 			 unsigned *ret_made, int *ret_error)
 {
-	struct brokers_start start = { .program = spawn_open_program(), .room_line = -1 };
+	struct brokers_start start;
 	struct child_kit kits[2];
-	int code = make_kit(command, 0, kits);
+	int code = brokers_begin(&start);
+	int failed;
 
+	if (code)
+		return code;
+	code = make_kit(command, 0, kits);
 	start.room = lockdown_make_room(ROLE_BROKER, &start.room_line);
 	for (unsigned n = 0; n < command->count && !code; n++) {
 		struct child_kit *kit = &kits[n % 2];
@@ -163,10 +167,8 @@ static int make_children(struct fork_command *command, const struct standing *st
 		fork_kit_close(kit);
 		code = code ? code : next;
 	}
-	close(start.program);
-	close(start.room_line);
-	close(start.room);
-	return code;
+	failed = brokers_end(&start, command);
+	return code ? code : failed;
 }
 
 /* What NAME is to do when there are children. */

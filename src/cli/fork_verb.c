@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,7 +31,7 @@
 #include "process/plan.h"
 
 enum { ERRNO_MAX = 4095, CHILDREN_MOST = 2000, CHILD_FDS = 2,
-       BESIDE_FDS = 512, OWN_PAGES_BYTES = 65536 };
+       BESIDE_FDS = 512, LEAST_FDS = 128, OWN_PAGES_BYTES = 65536 };
 
 static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "
@@ -218,17 +219,21 @@ int fork_take(const struct fork_command *command, struct child *ret)
 static int fork_one(struct fork_command *command, unsigned *ret_made, int *ret_error)
 {
 	struct child *child = &command->child[0];
-	struct brokers_start start = { .program = spawn_open_program(),
-				       .room = -1,
-				       .room_line = -1 };
+	struct brokers_start start;
 	struct child_kit kit;
-	int code = fork_child_make_kit(command, child, FORKED_TO_RUN, &kit);
+	int code = brokers_begin(&start);
+	int failed;
 
+	if (code)
+		return code;
+	code = fork_child_make_kit(command, child, FORKED_TO_RUN, &kit);
 	if (!code)
 		*ret_error = fork_send(command, &kit, command->parent);
 	if (!code && !*ret_error)
 		*ret_error = fork_take(command, child);
-	*ret_made = !code && child->pid;
+	*ret_made = !code && child->pid && *ret_error != -EINPROGRESS;
+	if (!*ret_made && child->pid)
+		fork_child_end(child); /* what it is to be made on is not settled */
 	if (*ret_made) {
 		code = fork_disks_freeze(&command->disks);
 		if (code)
@@ -236,9 +241,9 @@ static int fork_one(struct fork_command *command, unsigned *ret_made, int *ret_e
 		else
 			code = fork_child_start_broker(command, child, &kit, &start);
 	}
-	close(start.program);
 	fork_kit_close(&kit);
-	return code;
+	failed = brokers_end(&start, command);
+	return code ? code : failed;
 }
 
 /* Nobody shall take one for a machine of its own that is not. */
@@ -278,15 +283,23 @@ static void print_children(const struct fork_command *command, unsigned made)
 	json_decref(all);
 }
 
+/* What says of its devices what a child would need to know says of its ports, too. */
+static int cannot_be_forked(const struct fork_command *command)
+{
+	if (command->machine && !json_object_get(command->machine, "ports"))
+		return complain(EXIT_UNUSABLE, "the paths of its disks are too long together",
+				command->name, "start it with some of 8 KiB in all");
+	return complain(EXIT_UNUSABLE, "it cannot be forked", command->name,
+			"without a name or with sanitizers it is not");
+}
+
 static int fork_failed(const struct fork_command *command, int error)
 {
 	switch (error) {
 	case -ENOENT:
 		return complain(EXIT_UNUSABLE, "no machine of that name runs", command->name,
 				"umbra ps lists those that do");
-	case -EOPNOTSUPP:
-		return complain(EXIT_UNUSABLE, "it cannot be forked", command->name,
-				"without a name or with sanitizers it is not");
+	case -EOPNOTSUPP: return cannot_be_forked(command);
 	case -EPERM:
 		return complain(EXIT_UNUSABLE, "it holds secrets, which a child has as well",
 				command->name, "say --with-secrets if that is meant");
@@ -317,6 +330,10 @@ static int fork_failed(const struct fork_command *command, int error)
 	case -ETIME:
 		return complain(EXIT_UNUSABLE, "its disks do not answer", command->name,
 				"it stands until they do: umbra kill ends it");
+	case -EINPROGRESS:
+		return complain(EXIT_UNUSABLE, "what its disks had is not durable yet",
+				command->name,
+				"it goes on in new files: fork it again once their disk is faster");
 	default: return complain(EXIT_UNUSABLE, strerror(-error), command->name, "see umbra ps");
 	}
 }
@@ -709,6 +726,19 @@ static int parse(struct fork_command *command, int argc, char **argv)
 	return check_away(command);
 }
 
+/* Before anything is forked: what a child lacks would be missed once it is there. */
+static int raise_descriptors(const struct fork_command *command)
+{
+	const unsigned each = (unsigned)command->count * CHILD_FDS;
+	struct rlimit limit;
+
+	spawn_raise_descriptors(each + BESIDE_FDS);
+	if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= each + LEAST_FDS)
+		return 0;
+	return complain(EXIT_UNUSABLE, strerror(EMFILE), command->name,
+			"permit more, ulimit -n 1024");
+}
+
 static int run_verb(struct fork_command *command)
 {
 	int code;
@@ -721,8 +751,8 @@ static int run_verb(struct fork_command *command)
 	if (command->away.to) {
 		code = run_away(command);
 	} else {
-		spawn_raise_descriptors((unsigned)command->count * CHILD_FDS + BESIDE_FDS);
-		code = run(command);
+		code = raise_descriptors(command);
+		code = code ? code : run(command);
 	}
 	free(command->child);
 	return code;

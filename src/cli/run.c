@@ -480,6 +480,8 @@ static int take_name(struct run *run)
 	if (!name)
 		return 0;
 	*fd = name_listen(name);
+	if (*fd >= 0)
+		detach_forget(name);
 	switch (*fd) {
 	case -EINVAL:
 		return complain(EXIT_USAGE, "not a name", name,

@@ -243,6 +243,7 @@ static const char *save_remedy(int error)
 	case -ENODEV: return "its disks cannot go on in another file: see umbra info";
 	case -EBUSY: return "it is being saved already: wait";
 	case -ETIMEDOUT: return "it does not answer: umbra kill ends it";
+	case -EINPROGRESS: return "what its disks had is not durable yet: it goes on, try later";
 	case -ETIME: return "its disks do not answer: it stands until they do, or umbra kill";
 	case -EPROTO: return "do not trust it: end it with umbra kill";
 	default: return "name a file where it can be written";

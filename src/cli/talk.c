@@ -3,18 +3,59 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "control/names.h"
 
-enum { LINE_BYTES = 1 << 15, ERRNO_MAX = 4095 };
+enum { LINE_BYTES = 1 << 15, ERRNO_MAX = 4095, WORDS_BYTES = 512 };
+
+/* The last line of what the processes of a machine have said, without its begin. "": nothing. */
+static void last_words(const char *name, char text[WORDS_BYTES])
+{
+	static const char begin[] = "umbra: ";
+	char path[WORDS_BYTES];
+	char *last;
+	ssize_t got;
+	int fd = name_log_path(name, path, sizeof(path))
+			 ? -1
+			 : open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	text[0] = 0;
+	if (fd < 0)
+		return;
+	if (lseek(fd, 1 - WORDS_BYTES, SEEK_END) < 0)
+		lseek(fd, 0, SEEK_SET);
+	got = read(fd, text, WORDS_BYTES - 1);
+	close(fd);
+	while (got > 0 && text[got - 1] == '\n')
+		got--;
+	text[got > 0 ? got : 0] = 0;
+	last = strrchr(text, '\n') ? strrchr(text, '\n') + 1 : text;
+	if (!strncmp(last, begin, strlen(begin)))
+		last += strlen(begin);
+	memmove(text, last, strlen(last) + 1);
+}
+
+/* One that went on by itself, and has ended, has said why, unless it was told to. */
+static int nobody_runs(const char *name)
+{
+	char words[WORDS_BYTES];
+	char remedy[WORDS_BYTES + 32];
+
+	last_words(name, words);
+	snprintf(remedy, sizeof(remedy), "the last one said: %s", words);
+	return complain(EXIT_UNUSABLE, "no machine of that name runs", name,
+			words[0] ? remedy : "umbra ps lists those that do");
+}
 
 int talk_failed(const char *name, int error)
 {
 	if (error == -ENOENT)
-		return complain(EXIT_UNUSABLE, "no machine of that name runs", name,
-				"umbra ps lists those that do");
+		return nobody_runs(name);
 	return complain(EXIT_UNUSABLE, strerror(-error), name, "see umbra ps");
 }
 

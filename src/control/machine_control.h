@@ -348,6 +348,11 @@ enum control_wish control_fork_ended(struct control *control, int error, unsigne
  * same. Layers that nobody was asked for are nobody's.
  */
 void control_fork_is_left(struct control *control, int error, bool layers_are_asked);
+/*
+ * That takes too long: whoever asked for a fork hears that error. Until control_settled() the
+ * machine is not forked or saved.
+ */
+void control_leave_settling(struct control *control, int error);
 /* What is beneath the layers is as its children need it, or error. */
 void control_settled(struct control *control, int error);
 /* The machine has ended: what can go out at once goes, and the peers are left. */

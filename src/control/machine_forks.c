@@ -263,6 +263,16 @@ void control_fork_is_left(struct control *control, int error, bool layers_are_as
 		control_say(peer, control_failure(peer->save_id, error, NULL));
 }
 
+void control_leave_settling(struct control *control, int error)
+{
+	struct control_peer *peer = control->forker;
+
+	control->unsettled = control->forks = true;
+	control->forker = NULL;
+	if (peer)
+		control_say(peer, control_failure(peer->save_id, error, NULL));
+}
+
 void control_settled(struct control *control, int error)
 {
 	if (!control->unsettled)

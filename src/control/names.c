@@ -11,9 +11,11 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { PATH_BYTES = sizeof(((struct sockaddr_un *)NULL)->sun_path), BACKLOG = 64 };
+enum { LOG_KEPT_S = 24 * 60 * 60, EMPTY_LOG_KEPT_S = 60 };
 
 bool name_is_valid(const char *name)
 {
@@ -349,6 +351,25 @@ static void remove_place(const char *name, int folder)
 	unlinkat(folder, name, AT_REMOVEDIR);
 }
 
+/*
+ * What a machine that is gone has said why it ended: nothing, or for LOG_KEPT_S. One that is just
+ * beginning has made it after its name.
+ */
+static void remove_log(const char *name, int folder)
+{
+	static const char kind[] = ".log-";
+	const size_t skipped = sizeof(kind) - 1;
+	struct stat st;
+	time_t age_s;
+
+	if (strncmp(name, kind, skipped) != 0 || !faccessat(folder, name + skipped, F_OK, 0) ||
+	    fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW))
+		return;
+	age_s = time(NULL) - st.st_mtime;
+	if (age_s > (st.st_size ? LOG_KEPT_S : EMPTY_LOG_KEPT_S))
+		unlinkat(folder, name, 0);
+}
+
 int name_list(void (*found)(void *context, const char *name), void *context)
 {
 	char path[PATH_BYTES];
@@ -363,8 +384,10 @@ int name_list(void (*found)(void *context, const char *name), void *context)
 		close(folder);
 		return -errno;
 	}
-	for (int n = 0; n < count; n++)
+	for (int n = 0; n < count; n++) {
 		remove_place(entries[n]->d_name, folder);
+		remove_log(entries[n]->d_name, folder);
+	}
 	close(folder); /* and not locked any more: who is found is asked */
 	for (int n = 0; n < count; n++) {
 		if (name_is_valid(entries[n]->d_name))

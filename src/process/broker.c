@@ -605,6 +605,7 @@ static int wait_ms(const struct broker *b, bool more)
 		return RING_FULL_MS;
 	due = sooner(b->life.deadline_ms, tracer_due_ms(&b->tracer));
 	due = sooner(due, sooner(b->door_until_ms, b->fork.until_ms));
+	due = sooner(due, b->fork.settle_until_ms);
 	due = sooner(due, b->answers_due_ms);
 	if (!due)
 		return -1;

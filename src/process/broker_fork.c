@@ -55,6 +55,8 @@ void fork_begin(struct fork *forking, const int *kits, unsigned count)
 	forking->child = 0;
 	forking->asked = forking->answered = forking->unsettled = 0;
 	forking->layer_error = forking->settle_error = forking->failed = 0;
+	forking->settle_until_ms = 0;
+	forking->settling_is_left = false;
 	forking->is_told = false;
 	fork_move(forking, FORK_STANDING);
 	CHECK(check_fork(forking));
@@ -184,8 +186,10 @@ static void layer_is_settled(struct fork *forking, int error)
 	forking->unsettled--;
 	if (error)
 		forking->settle_error = error;
-	if (!forking->unsettled)
-		control_settled(forking->control, forking->settle_error);
+	if (forking->unsettled)
+		return;
+	forking->settling_is_left = false;
+	control_settled(forking->control, forking->settle_error);
 }
 
 enum fork_news fork_hear_layers(struct fork *forking, struct layer_answer *ret)
@@ -354,8 +358,30 @@ static enum fork_news time_is_over(struct fork *forking)
 	}
 }
 
+/* Of a save it is broker_save_turn()'s to say so; before a fork is over it has other limits. */
+static void leave_settling(struct fork *forking)
+{
+	forking->settling_is_left = true;
+	forking->settle_error = -EINPROGRESS;
+	if (forking->control->save != SAVE_LAYERS)
+		control_leave_settling(forking->control, forking->settle_error);
+}
+
+static void look_at_settling(struct fork *forking, uint64_t now_ms)
+{
+	const bool is_over = forking->state == FORK_IDLE || forking->state == FORK_HELD;
+
+	if (!forking->unsettled || !is_over || forking->settling_is_left || !forking->step_ms)
+		forking->settle_until_ms = 0;
+	else if (!forking->settle_until_ms)
+		forking->settle_until_ms = now_ms + FORK_SETTLE_STEPS * forking->step_ms;
+	else if (now_ms >= forking->settle_until_ms)
+		leave_settling(forking);
+}
+
 enum fork_news fork_look_at_time(struct fork *forking, uint64_t now_ms)
 {
+	look_at_settling(forking, now_ms);
 	if (!most_ms(forking))
 		return FORK_NOTHING_NEW;
 	if (!forking->until_ms)

@@ -25,7 +25,8 @@
  *     the machine may take its time to stand.
  *   - Disks get their layers (layer.h) while the first child is made: the machine stands, so that
  *     all that it is forked with is beneath them. Nobody hears of the child, and the machine does
- *     not go on, before all have. They are settled while the machine goes on.
+ *     not go on, before all have. They are settled while the machine goes on; after
+ *     FORK_SETTLE_STEPS as long whoever asked hears that they are not, and they settle yet.
  */
 #pragma once
 
@@ -48,7 +49,7 @@ enum fork_state {
 	FORK_HELD
 };
 
-enum { FORK_STEP_MS = 30000, FORK_LAYERS_STEPS = 2 };
+enum { FORK_STEP_MS = 30000, FORK_LAYERS_STEPS = 2, FORK_SETTLE_STEPS = 20 };
 
 struct fork {
 	enum fork_state state;
@@ -61,6 +62,8 @@ struct fork {
 	struct control *control; /* which has the layers, and is told what became of them */
 	unsigned asked, answered, unsettled; /* of the layers */
 	int layer_error, settle_error;
+	uint64_t settle_until_ms; /* as until_ms, of layers that settle, in whatever state */
+	bool settling_is_left; /* nobody waits for that any more */
 	int failed; /* there is no child, and layers are still to come */
 	pid_t forker, child;
 	unsigned wanted, made;

@@ -52,11 +52,16 @@ void broker_begin_layers_of_save(struct broker *b)
 /* A save is over once what is beneath is for good: only then its disks are what the file says. */
 void broker_save_turn(struct broker *b)
 {
-	if (b->control.save != SAVE_LAYERS || b->fork.state != FORK_HELD || b->fork.unsettled)
+	const bool is_settling = b->fork.unsettled;
+
+	if (b->control.save != SAVE_LAYERS || b->fork.state != FORK_HELD ||
+	    (is_settling && !b->fork.settling_is_left))
 		return;
 	broker_grant(b, control_save_layered(&b->control, b->fork.settle_error
 								  ? b->fork.settle_error
 								  : b->fork.error));
+	if (is_settling)
+		control_leave_settling(&b->control, b->fork.settle_error);
 	fork_end(&b->fork);
 }
 
@@ -125,6 +130,7 @@ void broker_fork_look_at_time(struct broker *b, uint64_t now_ms)
 
 	fork_news(b, fork_look_at_time(&b->fork, now_ms));
 	take_ends_after(b, was_making);
+	broker_save_turn(b);
 }
 
 void broker_layers_heard(struct broker *b)

@@ -58,8 +58,12 @@ static int report_helper(const struct broker_end *end)
 			where, "please report it");
 }
 
-static int report_death(const struct broker_end *end)
+static int report_death(const struct broker_end *end, const struct plan *plan)
 {
+	/* of a process that was not begun here nobody tells how it ended */
+	if (plan->adopts && !end->text[0])
+		return complain(EXIT_FAULT, "it ended without a word", "the machine process",
+				"see in the host's log whether it was killed");
 	fprintf(stderr,
 		"umbra: the machine process ended on a fault of its own (status %#x), "
 		"please report it",
@@ -95,7 +99,7 @@ int outcome_report(struct broker_end *end, const struct plan *plan)
 	switch (end->outcome) {
 	case BROKER_STOPPED: return 0;
 	case BROKER_REFUSED: return report_refusal(end, plan);
-	case BROKER_MACHINE_DIED: return report_death(end);
+	case BROKER_MACHINE_DIED: return report_death(end, plan);
 	case BROKER_RUBBISH:
 		return complain(EXIT_FAULT, "the machine process broke the protocol", "broker",
 				"please report it");

@@ -327,11 +327,23 @@ def few_processes(umbra, guest):
         place.close()
 
 
+def least_kib(umbra):
+    """The addresses with which the program begins at all, and says who it is: what it is linked with has its share of them."""
+    low, high = 0, 1 << 20
+    while high - low > 64:
+        middle = (low + high) // 2
+        begun = subprocess.run([umbra, "--version"], capture_output=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (middle << 10, middle << 10)))
+        low, high = (low, middle) if begun.returncode == 0 else (middle, high)
+    return high
+
+
 def little_memory(umbra, guest):
     """Of who asks, which all brokers come of; then of the machine, which its children have as well."""
     place = Place(umbra, guest)
     place.begin()
-    for kib in some((9 << 10, 10 << 10, 12 << 10), range(8 << 10, 13 << 10, 128)):
+    least = least_kib(umbra)
+    print("# %d KiB for its begin" % least)
+    for kib in (least + more for more in some((1 << 10, 2 << 10, 4 << 10), range(0, 5 << 10, 128))):
         asked = place.run("fork", "one", "--name", "two", "-n", "2", limits=[(resource.RLIMIT_AS, kib << 10)])
         print("# %d KiB for who asks: %s %s" % (kib, asked.returncode, asked.err.strip().splitlines()[-1:]))
         expect("%d KiB for who asks: an end with a word" % kib, asked.returncode == 0 or asked.err, (asked.returncode, asked.err))
@@ -363,6 +375,7 @@ def few_descriptors(umbra, guest):
         asked = place.run("fork", "one", "--name", "two", "-n", "2", limits=[(resource.RLIMIT_NOFILE, most)])
         print("# %d descriptors: %s %s" % (most, asked.returncode, asked.err.strip().splitlines()[-1:]))
         expect("%d descriptors: an end with a word" % most, asked.returncode == 0 or asked.err, (asked.returncode, asked.err))
+        expect("%d descriptors: a child that is named is there" % most, asked.returncode or {"two-1", "two-2"} <= set(place.names()), place.names())
         for name in place.names():
             if name != "one":
                 place.run("kill", name)

@@ -797,6 +797,43 @@ static void disks_without_a_word(void)
 	close(file);
 }
 
+/* What is beneath them is waited for as well, and for longer. */
+static void disks_that_do_not_settle(void)
+{
+	const struct layer_answer settled = { .news = LAYER_SETTLED };
+	FILE *peer;
+	pid_t broker, child;
+	int held, ready, file;
+	char byte;
+
+	step_ms = QUIET_MS;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	peer = connect_to();
+	ready = bring_kit(peer, &held);
+	file = bring_layer(peer);
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	put_layer_on(0);
+	child = fork_child(ready);
+	close(held);
+	expect("it is there", hears(peer, "\"child\":0"));
+	expect("the machine goes on", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME));
+	expect("a disk that does not settle", hears(peer, "\"errno\":115"));
+	end_child(child, ready);
+	ask_with(peer, "{\"do\":\"save\"}\n", NULL, 0);
+	expect("it is not saved before", hears(peer, "\"errno\":16"));
+	expect("it settles at last", write(layers[1], &settled, sizeof(settled)) ==
+					     sizeof(settled));
+	while (!answers(peer, "pause", "\"children\":0"))
+		;
+	expect("then it can stand", it_hears(RECORD_FORK));
+	kill_it();
+	finish("disks that do not settle", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(file);
+}
+
 /* As of a fork; also for a saver that is gone before. */
 static void save_without_a_word(bool is_gone)
 {
@@ -1048,6 +1085,7 @@ int main(void)
 	machine_that_stays_standing();
 	machine_that_answers_nothing();
 	disks_without_a_word();
+	disks_that_do_not_settle();
 	save_without_a_word(false);
 	save_without_a_word(true);
 	child_before_its_layers();
