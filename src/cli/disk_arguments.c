@@ -37,6 +37,7 @@ const char disk_help[] =
 	"umbra disk resize DISK --machine NAME --size S\n"
 	"       umbra disk attach NAME FILE[,format=F][,readonly][,dvd] [--json]    "
 	"umbra disk detach NAME DISK [--json]\n"
+	"       umbra disk layers FOLDER|FILE [--remove] [--json]\n"
 	"       umbra disk repair-link CHILD --reason TEXT    "
 	"umbra disk freeze FILE [--reason TEXT | --undo]    umbra disk replay FILE\n"
 	"F is raw, vhdx (when nothing is said), vhd, qcow2 or vmdk; files of the last two are "
@@ -58,6 +59,11 @@ const char disk_help[] =
 	"(,dvd alone: a drive). detach takes one, by number or file, once nothing of it is under "
 	"way: unmount it in the guest before. resize\n"
 	"--machine makes one larger, and the guest sees it.\n"
+	"layers lists what machines that were forked go on in, and which of these files are left "
+	"over from children that have ended;\n"
+	"with --remove those go, or FILE alone: not while somebody uses it, or a file there or "
+	"under a --parents PLACE is made on it. One that is\n"
+	"frozen is removed only by its name: a machine that was saved may need it.\n"
 	"A parent is looked for where its child says, and must lie under the child's directory or "
 	"a --parents PLACE (may be repeated).\n"
 	"--direct goes past the host's cache, for what is aligned to 4096 bytes; with --no-sync "
@@ -100,6 +106,7 @@ static const struct option longs[] = {
 	{ "compress", 1, 0, 'C' },
 	{ "device", 0, 0, 'E' },
 	{ "dry-run", 0, 0, 'n' },
+	{ "remove", 0, 0, 'e' },
 	{ "disk", 1, 0, 'K' },
 	{ "help", 0, 0, 'h' },
 	{ 0 },
@@ -146,6 +153,7 @@ static int take_flag(struct arguments *arguments, int option)
 	case 'u': arguments->undo = true; return 0;
 	case 'B': arguments->rebuild = true; return 0;
 	case 'n': arguments->dry_run = true; return 0;
+	case 'e': arguments->remove = true; return 0;
 	case 'd': arguments->digests = true; return 0;
 	case 'R': arguments->read_only = true; return 0;
 	case 'D': arguments->direct = true; return 0;

@@ -20,7 +20,7 @@ struct arguments {
 		*parent_format, *since, *socket, *override, *machine, *compress;
 	uint64_t size, block, sector, offset, length;
 	bool has_size, has_offset, has_length, fixed, json, chain, quick, undo, rebuild, digests,
-		read_only, direct, no_sync, azure, device, dry_run;
+		read_only, direct, no_sync, azure, device, dry_run, remove;
 	struct disk_error *refused; /* NULL, or instead of a line: why a disk is not opened */
 	const char *places[PLACES + 1];
 	unsigned place_count;
@@ -103,6 +103,8 @@ struct disk_job disk_job_begin(struct progress *progress);
 /* A file of the user under $VARIABLE or ~/OTHERWISE. */
 int cli_user_file(const char *variable, const char *otherwise, const char *name, char *to,
 		  size_t bytes);
+/* disk_layers.c */
+int verb_disk_layers(struct arguments *arguments);
 int verb_disk_create(struct arguments *arguments);
 int verb_disk_convert(struct arguments *arguments);
 /* Of a machine that runs (disk_hot.c). */

@@ -747,6 +747,7 @@ int verb_disk(int argc, char **argv)
 		{ "replay", verb_disk_replay },
 		{ "rescue", verb_disk_rescue },
 		{ "watch", verb_disk_watch },
+		{ "layers", verb_disk_layers },
 		{ "serve", verb_disk_serve },
 		{ "attach", verb_disk_attach },
 		{ "detach", verb_disk_detach },

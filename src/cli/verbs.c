@@ -83,7 +83,7 @@ static const struct verb verbs[] = {
 	  .operand = OPERAND_WORD,
 	  .words = "create info map check read write convert compare resize snapshot commit "
 		   "stream rebase compact export-changes import export serve repair-link freeze "
-		   "shrink replay",
+		   "shrink replay rescue watch layers attach detach",
 	  .about = "makes, checks and changes disks" },
 	{ .name = "image",
 	  .run = verb_image,

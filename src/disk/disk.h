@@ -209,6 +209,10 @@ enum { DISK_REASON_BYTES = 248 };
 int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error);
 /* The same, without what other programs see of it: for a process that knows no names of files. */
 int disk_freeze_in_file(struct disk *disk, const char *reason);
+/* Why it is frozen. -ENOENT: it is not. */
+int disk_frozen_reason(struct disk *disk, char reason[DISK_REASON_BYTES]);
+/* The file, and what lies beside it (PATH.umbra). -EBUSY: somebody has it open. */
+int disk_remove(const char *path);
 /* -EBUSY: a file in one of these directories (NULL at the end) is made on it. */
 int disk_thaw(struct disk *disk, const char *const *places, struct disk_error *error);
 /*

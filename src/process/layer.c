@@ -106,7 +106,7 @@ static int settle(struct disk *child)
 	int error;
 
 	assert(disk_parent(child));
-	snprintf(reason, sizeof(reason), "its machine was forked, and goes on in %s",
+	snprintf(reason, sizeof(reason), LAYER_REASON "%s",
 		 name ? name + 1 : disk_path(child));
 	error = disk_freeze_in_file(disk_parent(child), reason);
 	return error ? error : disk_settle(child);

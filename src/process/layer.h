@@ -40,6 +40,8 @@ enum layer_news { LAYER_ON, LAYER_SETTLED, LAYER_CHANGED, LAYER_NEWS };
  * is now, after the last file of a chain, or with another size.
  */
 struct layer_answer { uint32_t news; int32_t error; struct block_disk disk; };
+/* Why what is beneath is frozen; the layer's own name follows. */
+#define LAYER_REASON "its machine was forked, and goes on in "
 
 /* ---- the broker's side: at grant_fd(GRANT_LAYERS). 0 or -errno. ---- */
 

@@ -16,15 +16,38 @@
 enum { FILES_MAX = 4096, PATH_BYTES = 4096 };
 struct freeze_record { uint64_t seconds; char reason[DISK_REASON_BYTES]; };
 
+/* -ENOENT: there is none. */
+static int read_record(struct disk *disk, struct freeze_record *ret)
+{
+	uint8_t *bytes;
+	size_t count;
+	int error = disk_read_item(disk, FREEZE_ITEM, &bytes, &count);
+
+	memset(ret, 0, sizeof(*ret));
+	if (error)
+		return error;
+	memcpy(ret, bytes, count < sizeof(*ret) ? count : sizeof(*ret));
+	free(bytes);
+	ret->reason[sizeof(ret->reason) - 1] = 0;
+	return 0;
+}
+
+int disk_frozen_reason(struct disk *disk, char reason[DISK_REASON_BYTES])
+{
+	struct freeze_record record;
+	int error = read_record(disk, &record);
+
+	memcpy(reason, record.reason, DISK_REASON_BYTES);
+	return error;
+}
+
 int disk_check_frozen(struct disk *disk, struct disk_error *error)
 {
 	struct freeze_record record;
 	char when[32] = "";
 	struct tm tm;
-	uint8_t *bytes;
-	size_t count;
 	time_t seconds;
-	int result = disk_read_item(disk, FREEZE_ITEM, &bytes, &count);
+	int result = read_record(disk, &record);
 
 	if (result)
 		return result == -ENOENT
@@ -32,10 +55,6 @@ int disk_check_frozen(struct disk *disk, struct disk_error *error)
 			       : disk_refuse_as(error, REFUSAL_FREEZE_UNREADABLE, result,
 						disk->path, DISK_NOWHERE, "it cannot be read: %s",
 						disk_strerror(result));
-	memset(&record, 0, sizeof(record));
-	memcpy(&record, bytes, count < sizeof(record) ? count : sizeof(record));
-	free(bytes);
-	record.reason[sizeof(record.reason) - 1] = 0;
 	seconds = (time_t)record.seconds;
 	if (gmtime_r(&seconds, &tm))
 		strftime(when, sizeof(when), "%F %T UTC", &tm);
