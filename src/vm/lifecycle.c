@@ -227,6 +227,7 @@ int machine_start_threads(struct machine *machine)
 void machine_go(struct machine *machine)
 {
 	assert(life_of(machine) == LIFE_CREATED || machine_has_ended(machine));
+	code_ahead_begin(&machine->code_ahead);
 	machine->refusal = machine_load(machine, &machine->refusal_text);
 	if (!machine->refusal && machine->options.saved.bytes)
 		generation_change(machine);
@@ -238,6 +239,8 @@ void machine_go(struct machine *machine)
 	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
 	pthread_mutex_unlock(&machine->lock);
+	code_ahead_make(machine);
+	machine_leave_saved(machine);
 	engine_touch_ahead(machine->engine, 0, TOUCHED_BEFORE_PAGES_BYTES);
 	demand_touch_first(machine);
 	engine_touch_ahead(machine->engine, TOUCHED_BEFORE_PAGES_BYTES, TOUCHED_BYTES);

@@ -208,6 +208,14 @@ static void load_index(struct loader *loader, struct archive *archive)
 	}
 }
 
+/* Nothing of it is looked at before the machine runs. */
+static void load_code(struct loader *loader, struct archive *archive)
+{
+	if (archive_check(archive, code_ahead_take(&loader->machine->code_ahead, archive->data,
+						   archive->bytes)))
+		archive->used = archive->bytes;
+}
+
 /* False: no unit has this section. */
 static bool load_unit(struct loader *loader, uint32_t section, struct archive *archive)
 {
@@ -251,6 +259,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 		load_pages(loader, &archive);
 	} else if (head->name == SECTION_END) {
 		load_end(loader, &archive);
+	} else if (head->name == SECTION_CODE) {
+		load_code(loader, &archive);
 	} else if (head->name == SECTION_INDEX) {
 		load_index(loader, &archive);
 	} else if (!load_unit(loader, head->name, &archive)) {
@@ -357,6 +367,5 @@ int restore_machine(struct machine *machine, const char **ret_reason)
 	pthread_mutex_unlock(&machine->lock);
 	*ret_reason = loader.reason;
 	pages_unpacker_free(loader.unpacker);
-	munmap((void *)(uintptr_t)file->data, file->bytes);
 	return loader.error;
 }

@@ -77,7 +77,7 @@ static uint64_t frames_of(const struct soft_engine *engine)
 
 struct list { void **at; size_t bytes; };
 
-enum { LISTS = 17 };
+enum { LISTS = 18 };
 
 /*
  * Everything beside the code whose size the budget or the guest's memory says, one behind the
@@ -108,6 +108,7 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->frame_holders, frames_of(engine) },
 		{ (void **)&engine->table_versions,
 		  frames_of(engine) * sizeof(*engine->table_versions) },
+		{ (void **)&engine->uses, soft_code_uses_bytes(engine) },
 	};
 
 	memcpy(ret, lists, sizeof(lists));
@@ -602,6 +603,8 @@ const struct engine_driver soft_engine_driver = {
 	.note_written = soft_engine_note_written,
 	.note_use = soft_engine_note_use,
 	.find_used = soft_engine_find_used,
+	.find_code = soft_engine_find_code,
+	.make_code = soft_engine_make_code,
 	.touch_ahead = soft_engine_touch_ahead,
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,

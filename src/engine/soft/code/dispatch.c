@@ -249,8 +249,11 @@ static void check_now_and_then(const struct soft_cpu *cpu)
 	enum { CHECK_EVERY_DISPATCHES = 1 << 16 };
 
 	check_root(cpu);
-	if (cpu->engine->cpu_count == 1 && !(cpu->misses % CHECK_EVERY_DISPATCHES))
-		check_engine(cpu->engine);
+	if (cpu->engine->cpu_count > 1 || cpu->misses % CHECK_EVERY_DISPATCHES)
+		return;
+	soft_acquire(&cpu->engine->lock); /* who makes code ahead does not stand still */
+	check_engine(cpu->engine);
+	soft_release(&cpu->engine->lock);
 }
 
 /* remembers: the jump cache knows the way from now on. */

@@ -109,6 +109,27 @@ void soft_leave_part(struct soft_engine *engine, const struct block *part)
 	soft_drop_links(engine, b, part->host_offset, part->host_offset + part->host_bytes);
 }
 
+unsigned soft_next_part(const struct soft_engine *engine, const struct block *b, unsigned n)
+{
+	const uint8_t *stub;
+
+	if (n < STUBS_OF_ENTRIES)
+		n = STUBS_OF_ENTRIES - 1;
+	while ((stub = stub_of(engine, b, ++n)))
+		if (jumps_to(engine, stub))
+			return n;
+	return 0;
+}
+
+void soft_make_part_ahead(struct soft_engine *engine, struct block *b, unsigned stub)
+{
+	const uint8_t *at = stub_of(engine, b, stub);
+
+	if (stub >= STUBS_OF_ENTRIES && at && !jumps_to(engine, at) &&
+	    way_of(engine, b, stub).kind == WAY_LATE)
+		soft_translate_part(engine, b, stub);
+}
+
 static void check_stubs_of(const struct soft_engine *engine, const struct block *b)
 {
 	const uint8_t *stub;
