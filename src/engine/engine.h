@@ -229,7 +229,7 @@ void engine_note_use(struct engine *engine, bool notes);
  */
 void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 /* Where guest code is, of which the engine has made something: no more than a hint. */
-struct engine_place { uint64_t gva, parts; uint32_t gfn; uint16_t offset, mode; };
+struct engine_place { uint64_t gva, ways; uint32_t gfn; uint16_t offset, mode; };
 enum { ENGINE_PLACES_MOST = 1 << 14 };
 /*
  * What processors came to while that was noted, in about that order: how many, of

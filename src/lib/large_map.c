@@ -4,6 +4,11 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
+/* Newer than the headers of some hosts. */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 enum { LARGE_PAGE_BYTES = 2 << 20 };
 
 static size_t whole_pages(size_t bytes)
@@ -29,6 +34,38 @@ void *large_map(size_t bytes)
 	munmap(begin + whole, LARGE_PAGE_BYTES - before);
 	madvise(begin, whole, MADV_HUGEPAGE);
 	return begin;
+}
+
+void *large_map_file(size_t bytes, int protection, int fd)
+{
+	uint8_t *place = mmap(NULL, bytes + LARGE_PAGE_BYTES, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+	void *at;
+
+	if (place == MAP_FAILED)
+		return MAP_FAILED;
+	before = -(uintptr_t)place & (LARGE_PAGE_BYTES - 1);
+	at = mmap(place + before, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (at == MAP_FAILED) {
+		munmap(place, bytes + LARGE_PAGE_BYTES);
+		return MAP_FAILED;
+	}
+	if (before)
+		munmap(place, before);
+	munmap(place + before + bytes, LARGE_PAGE_BYTES - before);
+	return at;
+}
+
+/* One that has no page yet is none to the kernel. */
+void large_fill_file(void *at, size_t bytes)
+{
+	volatile uint8_t *page = at;
+
+	bytes &= ~(size_t)(LARGE_PAGE_BYTES - 1);
+	for (size_t n = 0; n < bytes; n += LARGE_PAGE_BYTES)
+		page[n] = page[n];
+	madvise(at, bytes, MADV_COLLAPSE);
 }
 
 void large_unmap(void *at, size_t bytes)

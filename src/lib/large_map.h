@@ -8,5 +8,16 @@
 
 /* Zeroed memory that costs nothing until it is used, in large pages from its begin on; NULL. */
 void *large_map(size_t bytes);
+/*
+ * A file in memory, shared, whose own large pages are mapped as such. MAP_FAILED. It is unmapped
+ * as any other.
+ */
+void *large_map_file(size_t bytes, int protection, int fd);
+/*
+ * The begin of such a mapping, which can be written, lies in large pages from now on, also on hosts
+ * that give files none by themselves; where they cannot it stays as it was. As much as whole large
+ * pages have.
+ */
+void large_fill_file(void *at, size_t bytes);
 /* NULL: nothing is done. */
 void large_unmap(void *at, size_t bytes);

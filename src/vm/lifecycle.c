@@ -25,7 +25,7 @@
 #include "saved.h"
 
 /* Of translated code. */
-enum { TOUCHED_BEFORE_PAGES_BYTES = 1 << 20, TOUCHED_BYTES = 4 << 20 };
+enum { TOUCHED_BYTES = 4 << 20 };
 
 #define TO(life) (1u << (life))
 static const unsigned may_become[LIVES] = {
@@ -239,11 +239,10 @@ void machine_go(struct machine *machine)
 	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
 	pthread_mutex_unlock(&machine->lock);
+	engine_touch_ahead(machine->engine, 0, TOUCHED_BYTES);
 	code_ahead_make(machine);
 	machine_leave_saved(machine);
-	engine_touch_ahead(machine->engine, 0, TOUCHED_BEFORE_PAGES_BYTES);
 	demand_touch_first(machine);
-	engine_touch_ahead(machine->engine, TOUCHED_BEFORE_PAGES_BYTES, TOUCHED_BYTES);
 }
 
 enum machine_end machine_wait(struct machine *machine)

@@ -235,6 +235,23 @@ static bool load_unit(struct loader *loader, uint32_t section, struct archive *a
 	return true;
 }
 
+/*
+ * Whether all of it is RAM that somebody else brings, and compares with its checksum: nobody waits
+ * here until it is read. The index says which frames these are.
+ */
+static bool is_brought(const struct loader *loader, const struct saved_section *head,
+		       const uint8_t *payload)
+{
+	const uint64_t ram_frames = loader->machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+	uint64_t first;
+
+	if (!loader->on_demand || head->name != SECTION_PAGES || head->bytes < sizeof(first) ||
+	    head->bytes > sizeof(first) + SAVED_ENTRY_PAGES * GUEST_PAGE_BYTES)
+		return false;
+	memcpy(&first, payload, sizeof(first));
+	return first < ram_frames && SAVED_ENTRY_PAGES <= ram_frames - first;
+}
+
 static void load_section(struct loader *loader, const struct saved_section *head,
 			 const uint8_t *payload)
 {
@@ -249,6 +266,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 			       : "a part of it is of a version that this Umbra does not know");
 		return;
 	}
+	if (is_brought(loader, head, payload))
+		return;
 	archive.version = head->version;
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
 	if (head->name == SECTION_MACHINE) {

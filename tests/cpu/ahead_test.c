@@ -72,6 +72,11 @@ static uint64_t translations(struct guest guest)
 	return ((const struct soft_cpu *)guest.cpu)->translations;
 }
 
+static uint64_t chains(struct guest guest)
+{
+	return ((const struct soft_cpu *)guest.cpu)->chains;
+}
+
 static uint64_t parts(struct guest guest)
 {
 	return ((const struct soft_engine *)guest.engine)->counts.parts;
@@ -105,10 +110,10 @@ static void test_made(unsigned count, uint64_t rax)
 	parts_before = parts(guest);
 	expect(parts_before, "cold parts are made ahead");
 	expect(run(guest) == rax, "the guest does with it what it did");
-	printf("made by its processor: %lu, and %lu parts of %lu\n", translations(guest),
-	       parts(guest) - parts_before, parts(guest));
-	expect(!translations(guest) && parts(guest) == parts_before,
-	       "its processor makes none itself");
+	printf("made by its processor: %lu, and %lu parts of %lu; %lu links\n", translations(guest),
+	       parts(guest) - parts_before, parts(guest), chains(guest));
+	expect(!translations(guest) && parts(guest) == parts_before && !chains(guest),
+	       "its processor makes none itself, and no links");
 	for (unsigned n = 0; n < count; n++)
 		engine_make_code(guest.engine, &place[n]);
 	expect(run(guest) == rax && parts(guest) == parts_before,
@@ -126,12 +131,12 @@ static uint64_t draw(void)
 	return seed >> 16;
 }
 
-/* One in four is no lie but for what it says of cold parts. */
+/* One in four is no lie but for what it says of ways out. */
 static struct engine_place lie(unsigned count)
 {
 	struct engine_place ret = place[draw() % count];
 
-	ret.parts = draw() << 32 | draw();
+	ret.ways = draw() << 32 | draw();
 	switch (draw() % 4) {
 	case 0: break;
 	case 1: ret.offset = (uint16_t)draw(); break;

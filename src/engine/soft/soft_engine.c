@@ -184,6 +184,16 @@ static int make_nameless_code_cache(struct soft_engine *engine)
 	return 0;
 }
 
+static void *map_code(const struct soft_engine *engine, int protection, int fd)
+{
+	return engine->goes_on
+		       ? large_map_file(engine->code_bytes, protection, fd)
+		       : mmap(NULL, engine->code_bytes, protection, MAP_SHARED, fd, 0);
+}
+
+/* What is made until a guest that goes on has come to rest. */
+enum { CODE_MADE_FIRST_BYTES = 4 << 20 };
+
 /* The code cache as two views of the same memory: one is written, the other executed. */
 static int make_code_cache(struct soft_engine *engine)
 {
@@ -199,14 +209,14 @@ static int make_code_cache(struct soft_engine *engine)
 	if (ftruncate(fd, (off_t)engine->code_bytes)) {
 		error = -errno;
 	} else {
-		engine->code_write =
-			mmap(NULL, engine->code_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		engine->code_run =
-			mmap(NULL, engine->code_bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+		engine->code_write = map_code(engine, PROT_READ | PROT_WRITE, fd);
+		engine->code_run = map_code(engine, PROT_READ | PROT_EXEC, fd);
 		if (engine->code_write == MAP_FAILED || engine->code_run == MAP_FAILED)
 			error = -ENOMEM;
 		else
 			madvise(engine->code_write, engine->code_bytes, MADV_DONTFORK);
+		if (!error && engine->goes_on)
+			large_fill_file(engine->code_write, CODE_MADE_FIRST_BYTES);
 	}
 	close(fd);
 	return error;

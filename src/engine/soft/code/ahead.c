@@ -2,7 +2,7 @@
  * Code that is made before a processor comes to it: of a guest that goes on from a file all of it
  * would be made anew by who has to execute it. While a guest is saved it is noted which blocks are
  * come to, in this order (soft_note_come_to()); where it goes on a thread that is no processor's
- * makes them, and those of their cold parts that there were.
+ * makes them, their links, and those of their cold parts that there were.
  *
  *   noted   a block that a jump was found to lead to: after engine_take_dirty() nobody knows jumps
  *           any more, so that each that is come to from elsewhere is seen once
@@ -12,7 +12,7 @@
  *     which address. That is looked at and made as if a processor had come there, and no processor
  *     comes to it but by its own state.
  *   - Nobody is stopped for it: what lies in a page that somebody may be writing is left out.
- *   - One block or part at a time under the lock, which processors want.
+ *   - One block, with its ways out, at a time under the lock, which processors want.
  *
  * Left out: blocks that straddle, and those of 16- and 32-bit code.
  */
@@ -22,7 +22,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
 
-enum { PLACES_MOST = ENGINE_PLACES_MOST, WORD_BITS = 64, PARTS_KNOWN = 64 };
+enum { PLACES_MOST = ENGINE_PLACES_MOST, WORD_BITS = 64, WAYS_KNOWN = 64 };
 
 /* Indices of blocks. */
 struct code_uses {
@@ -86,13 +86,13 @@ static bool is_there(const struct soft_engine *engine, const struct block *b)
 	       b->form != BLOCK_PART && !b->dead && !(b->mode & ~(uint32_t)MODES_AHEAD);
 }
 
-static uint64_t parts_of(const struct soft_engine *engine, const struct block *b)
+static uint64_t ways_of(const struct soft_engine *engine, const struct block *b)
 {
-	uint64_t parts = 0;
+	uint64_t ways = 0;
 
-	for (unsigned n = 0; (n = soft_next_part(engine, b, n)) && n < PARTS_KNOWN;)
-		parts |= 1ull << n;
-	return parts;
+	for (unsigned n = 0; (n = soft_next_way(engine, b, n)) && n < WAYS_KNOWN;)
+		ways |= 1ull << n;
+	return ways;
 }
 
 static void tell(struct soft_engine *engine, const struct block *b, struct engine_place *ret)
@@ -103,7 +103,7 @@ static void tell(struct soft_engine *engine, const struct block *b, struct engin
 	if (uses->told == PLACES_MOST || !is_there(engine, b) ||
 	    !mark(uses->marks + words_of(engine), n))
 		return;
-	ret[uses->told] = (struct engine_place){ .gva = b->gva, .parts = parts_of(engine, b),
+	ret[uses->told] = (struct engine_place){ .gva = b->gva, .ways = ways_of(engine, b),
 						 .gfn = (uint32_t)(b->gpa / PAGE_BYTES),
 						 .offset = b->gpa & PAGE_OFFSET_MASK,
 						 .mode = b->mode };
@@ -150,12 +150,6 @@ static bool touch(const struct soft_engine *engine, uint64_t gpa)
 	return hva;
 }
 
-static void make_part(struct soft_engine *engine, struct block *b, unsigned stub)
-{
-	if (soft_make_room(engine) && !b->dead)
-		soft_make_part_ahead(engine, b, stub);
-}
-
 void soft_engine_make_code(struct engine *opaque, const struct engine_place *wanted)
 {
 	struct soft_engine *engine = (struct soft_engine *)opaque;
@@ -168,8 +162,8 @@ void soft_engine_make_code(struct engine *opaque, const struct engine_place *wan
 		return;
 	soft_acquire(&engine->lock);
 	b = soft_make_block_ahead(engine, &code);
-	for (unsigned n = STUBS_OF_ENTRIES; b && n < PARTS_KNOWN; n++)
-		if (place.parts >> n & 1)
-			make_part(engine, b, n);
+	for (unsigned n = 0; b && !b->dead && n < WAYS_KNOWN; n++)
+		if (place.ways >> n & 1)
+			soft_make_way_ahead(engine, b, n);
 	soft_release(&engine->lock);
 }

@@ -74,6 +74,11 @@ void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uin
 		}
 }
 
+bool soft_leads_to(const struct soft_engine *engine, uint32_t at, uint32_t target)
+{
+	return target_of(engine, &(struct code_link){ .at = at }) == target;
+}
+
 const struct block *soft_follow(const struct soft_engine *engine, uint32_t *link)
 {
 	while (*link) {

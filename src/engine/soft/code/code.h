@@ -155,6 +155,12 @@ static inline unsigned soft_entry_jump(uint32_t mode)
 	return soft_floats(mode) ? FLOATING_ENTRY_JUMP : 0;
 }
 
+/* Where the flags come in flags_word, within a page. */
+static inline uint32_t soft_entry_in_word(const struct block *b)
+{
+	return soft_floats(b->mode) ? FLOATING_ENTRY_BYTES : 0;
+}
+
 enum { JUMP_BYTES = 5 };
 /* Whether one store can put a jump there. */
 static inline bool soft_holds_jump(const uint8_t *at)
@@ -276,6 +282,8 @@ void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint
 	       uint32_t target);
 /* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
 void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uint32_t end);
+/* Whether the rel32 at `at` in the code cache leads there. */
+bool soft_leads_to(const struct soft_engine *engine, uint32_t at, uint32_t target);
 /* What the link leads to, in its page, and the next one in *link; NULL: there are no more. */
 const struct block *soft_follow(const struct soft_engine *engine, uint32_t *link);
 /* All of a block that dies, which nobody finds by its frame any more. */
@@ -290,13 +298,16 @@ void check_links(const struct soft_engine *engine);
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
 /* Under the lock: the part goes; no stub leads there any more, and no link is there. */
 void soft_leave_part(struct soft_engine *engine, const struct block *part);
-/* The number of the block's first stub behind `n` that leads to a cold part; 0: none does. */
-unsigned soft_next_part(const struct soft_engine *engine, const struct block *b, unsigned n);
 /*
- * Under the lock, with room in the open region, from any thread: the block's stub of this number,
- * if it stands for a cold part, leads to it from now on.
+ * The number of the block's first way out behind `n` that leads to a cold part or to another block;
+ * 0: none does.
  */
-void soft_make_part_ahead(struct soft_engine *engine, struct block *b, unsigned stub);
+unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n);
+/*
+ * Under the lock, from any thread: the block's way out of this number, if there is one, leads there
+ * from now on, if it can.
+ */
+void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n);
 /* 6, while nobody else executes. */
 void check_stubs(const struct soft_engine *engine);
 /* Where stub n is, from the first. */
