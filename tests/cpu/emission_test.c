@@ -349,13 +349,29 @@ static void on_end(int number, siginfo_t *info, void *context)
 	siglongjmp(back, 1);
 }
 
+/*
+ * Far from what the guest's stack pointer comes to by an instruction that writes 16 bits of it: a
+ * signal that finds it inside of this stack is taken for one of a handler's.
+ */
+static uint8_t *make_signal_stack(size_t bytes)
+{
+	enum { APART = 1 << 16 };
+	uint8_t *place = mmap(NULL, bytes + 2 * APART, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			      0);
+
+	if (place == MAP_FAILED || mprotect(place + APART, bytes, PROT_READ | PROT_WRITE))
+		exit(70);
+	return place + APART;
+}
+
 static void prepare_execution(void)
 {
+	enum { STACK_BYTES = 1 << 17 };
 	static const int ends[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
 	struct sigaction start = { .sa_sigaction = on_start, .sa_flags = SA_SIGINFO | SA_ONSTACK };
 	struct sigaction end = { .sa_sigaction = on_end,
 				 .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
-	stack_t stack = { .ss_sp = malloc(1 << 17), .ss_size = 1 << 17 };
+	stack_t stack = { .ss_sp = make_signal_stack(STACK_BYTES), .ss_size = STACK_BYTES };
 
 	data = mmap(NULL, 3 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	code = mmap(NULL, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
