@@ -170,7 +170,7 @@ enum call_condition {
 	CALL_OFF_PAGE, /* arguments 0 and 1 are no place in the forker's page */
 	CALL_WAIT_OR_WAKE, /* argument 1 only waits or wakes, without priority inheritance */
 	CALL_GIVE_BACK, /* argument 2 gives memory back, sizes its pages, or keeps it from a fork */
-	CALL_EMPTY, /* CALL_GIVE_BACK, or argument 2 empties what is shared */
+	CALL_EMPTY, /* CALL_GIVE_BACK, or argument 2 empties what is shared, or asks for pages */
 	CALL_TERMINAL, /* of standard input, argument 1 reads or sets a terminal's attributes */
 	CALL_LOCKS, /* argument 1 is about locks of the file */
 	CALL_SEALS, /* argument 1 adds seals to memory */

@@ -238,12 +238,15 @@ static void conditions_of_all(enum role role)
 	denied(role, "executable memory, by mprotect",
 	       &(struct attempt){ SYS_mprotect, { 0, PAGE, PROT_READ | PROT_EXEC } });
 	/* of what it shares; there is no file that it could have mapped */
-	if (role == ROLE_MACHINE)
+	if (role == ROLE_MACHINE) {
 		allowed(role, "shared memory emptied",
 			&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
-	else
+		allowed(role, "pages of its memory asked for",
+			&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_POPULATE_WRITE } });
+	} else {
 		denied(role, "memory of a file taken away",
 		       &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
+	}
 	allowed(role, "memory given back",
 		&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_DONTNEED } });
 }

@@ -1,8 +1,9 @@
 /*
  * How often the host is asked for a page of the code cache, by counts: a guest of BLOCKS blocks
  * that runs once. With pages that are touched ahead (code/touch.c) each is asked for once, and
- * without, which is the control, once more for the view that is executed. Of an engine that goes on
- * a guest's own thread asks for none of those that somebody else has touched.
+ * without, which is the control, once more for the view that is executed. What is used of code and
+ * of its lists lies in what was asked for. Of an engine that goes on a guest's own thread asks for
+ * none of those that somebody else has touched.
  */
 #include <sys/resource.h>
 
@@ -24,6 +25,33 @@ void __wrap_soft_touch_ahead(struct soft_engine *engine)
 {
 	if (touches)
 		__real_soft_touch_ahead(engine);
+}
+
+static size_t asked_bytes;
+
+void __real_touch_to_write(void *at, size_t bytes);
+void __wrap_touch_to_write(void *at, size_t bytes);
+void __wrap_touch_to_write(void *at, size_t bytes)
+{
+	asked_bytes += bytes;
+	__real_touch_to_write(at, bytes);
+}
+
+/* Bytes of code and of the lists that say what is in it; *ret_pages: pages of the code. */
+static size_t used_bytes(const struct soft_engine *engine, size_t *ret_pages)
+{
+	const size_t code = soft_code_used(engine);
+	size_t bytes = code;
+
+	for (unsigned n = 0; n < CODE_REGIONS; n++) {
+		const struct code_region *region = &engine->regions[n];
+
+		bytes += region->blocks * sizeof(*engine->blocks) +
+			 region->maps * sizeof(*engine->maps) +
+			 region->links * sizeof(*engine->links) + region->kept;
+	}
+	*ret_pages = code / PAGE_BYTES;
+	return bytes;
 }
 
 /* Each block: jmp to the next. */
@@ -48,6 +76,7 @@ static long faults(void)
 static long run_in(struct guest guest, size_t *ret_pages)
 {
 	struct engine_state state = { .nmi_pending = false };
+	size_t used;
 	long before;
 	long taken;
 
@@ -56,11 +85,13 @@ static long run_in(struct guest guest, size_t *ret_pages)
 	state.x86.rflags = 2;
 	state.x86.gpr[4] = STACK;
 	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	asked_bytes = 0;
 	before = faults();
 	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
 		abort();
 	taken = faults() - before;
-	*ret_pages = soft_code_used((const struct soft_engine *)guest.engine) / PAGE_BYTES;
+	used = used_bytes((const struct soft_engine *)guest.engine, ret_pages);
+	expect(!touches || asked_bytes >= used, "what is used was asked for");
 	end(guest);
 	return taken;
 }

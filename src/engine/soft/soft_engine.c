@@ -272,7 +272,8 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	    MAP_FAILED)
 		return -errno;
 	for (unsigned n = 0; n < CODE_REGIONS; n++)
-		soft->regions[n].touched = soft->regions[n].used; /* the file is another one */
+		soft->regions[n].touched.code = /* the file is another one */
+			soft->regions[n].used - soft->regions[n].start;
 	return 0;
 }
 

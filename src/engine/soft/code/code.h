@@ -109,9 +109,12 @@ struct code_link { uint32_t at, home, next; };
 /* A mark for each hash of a frame. */
 enum { REGION_MARKS = 4096 };
 
+/* Bytes from the region's begin on. */
+struct region_touched { size_t code, blocks, maps, links, kept; };
+
 struct code_region {
 	size_t start, used;           /* offsets in the code cache */
-	size_t touched;               /* up to there the host has been asked for pages: touch.c */
+	struct region_touched touched; /* so far the host has been asked for pages: touch.c */
 	uint32_t blocks, maps, kept, links; /* how many are used of its part of each list */
 	uint32_t times_reused;
 	bool closed;
@@ -241,7 +244,7 @@ size_t soft_code_used(const struct soft_engine *engine);
 /* 1, while nobody else executes. */
 void check_regions(const struct soft_engine *engine);
 
-/* touch.c; under the lock: the open region has pages for what is made next */
+/* touch.c; under the lock: the open region and its lists have pages for what is made next */
 void soft_touch_ahead(struct soft_engine *engine);
 
 /* eviction.c; under the lock, but for soft_note_use() */

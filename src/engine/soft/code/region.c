@@ -37,7 +37,7 @@ void soft_make_regions(struct soft_engine *engine)
 		struct code_region *region = &engine->regions[n];
 
 		region->start = CODE_THUNK_BYTES + n * engine->budget.region_bytes;
-		region->used = region->touched = region->start;
+		region->used = region->start;
 	}
 	engine->next_region = 1;
 	engine->hand = CODE_REGIONS - 1;
@@ -245,7 +245,7 @@ static void give_back_region(struct soft_engine *engine, uint32_t number)
 	give_back(&engine->links[number * links], links * sizeof(*engine->links), MADV_DONTNEED);
 	give_back(&engine->kept[number * kept], kept, MADV_DONTNEED);
 	empty_region(region, true);
-	region->touched = region->start;
+	region->touched = (struct region_touched){ .code = 0 };
 }
 
 void soft_give_back_regions(struct soft_engine *engine)

@@ -1,0 +1,30 @@
+/* See touch.h. */
+#include "touch.h"
+
+#include <stdint.h>
+#include <sys/mman.h>
+
+enum { PAGE_BYTES = 4096 };
+
+#ifndef MADV_POPULATE_READ
+enum { MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE };
+#endif
+
+/* Linux before 5.14 knows no such advice: there one after the other. */
+void touch_to_write(void *at, size_t bytes)
+{
+	if (!madvise(at, bytes, MADV_POPULATE_WRITE))
+		return;
+	for (uint8_t *page = at; page < (uint8_t *)at + bytes; page += PAGE_BYTES)
+		__atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
+}
+
+void touch_to_read(const void *at, size_t bytes)
+{
+	const uint8_t *begin = at;
+
+	if (!madvise((void *)(uintptr_t)at, bytes, MADV_POPULATE_READ))
+		return;
+	for (const uint8_t *page = begin; page < begin + bytes; page += PAGE_BYTES)
+		(void)*(const volatile uint8_t *)page;
+}
