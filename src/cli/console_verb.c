@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "control/machine_control.h"
 #include "control/names.h"
 #include "keyboard_line.h"
 #include "option.h"
@@ -30,7 +31,8 @@ static const char console_help[] =
 	"with the driver hyperv_keyboard,\n"
 	"whose screen umbra screenshot shows.\n";
 
-enum { LAST_BYTES = 64 << 10, PIECE_BYTES = 8192, PAUSE_MS = 200, ANSWER_BYTES = 16384 };
+enum { LAST_BYTES = 64 << 10, PIECE_BYTES = 8192, PAUSE_MS = 200 };
+enum { ANSWER_BYTES = CONTROL_OUT_BYTES };
 
 struct reader {
 	int file, machine; /* a connection that ends with the machine */

@@ -21,6 +21,7 @@
 #include "fork_snapshot.h"
 #include "fork_source.h"
 #include "option.h"
+#include "ipc/role.h"
 #include "ipc/spawn.h"
 #include "save_machine.h"
 #include "saved_host.h"
@@ -31,7 +32,8 @@
 #include "process/plan.h"
 
 enum { ERRNO_MAX = 4095, CHILDREN_MOST = 2000, CHILD_FDS = 2,
-       BESIDE_FDS = 512, LEAST_FDS = 128, OWN_PAGES_BYTES = 65536 };
+       BESIDE_FDS = 512, LEAST_FDS = HELPERS_FIRST_FD + 60,
+       OWN_PAGES_BYTES = 65536 };
 
 static const char fork_help[] =
 	"usage: umbra fork NAME [--name CHILD] [-n COUNT] "

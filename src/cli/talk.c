@@ -9,9 +9,10 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "control/machine_control.h"
 #include "control/names.h"
 
-enum { LINE_BYTES = 1 << 15, ERRNO_MAX = 4095, WORDS_BYTES = 512 };
+enum { LINE_BYTES = CONTROL_OUT_BYTES, ERRNO_MAX = 4095, WORDS_BYTES = 512 };
 
 /* The last line of what the processes of a machine have said, without its begin. "": nothing. */
 static void last_words(const char *name, char text[WORDS_BYTES])

@@ -664,6 +664,10 @@ static int broker_run(struct start *start, grant_set here)
 		error = processes_start(broker, start, &end);
 		close(start->grants.errors);
 	}
+	/* a number that is beyond the limit is EBADF where something is put at it */
+	if (error == -EMFILE || error == -EBADF)
+		return complain(EXIT_UNUSABLE, strerror(EMFILE), "starting the machine process",
+				"permit more, ulimit -n 1024");
 	if (error && error != -ECHILD)
 		return complain(EXIT_FAULT, strerror(-error), "starting the machine process",
 				"see umbra doctor");

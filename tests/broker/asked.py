@@ -119,6 +119,18 @@ def ends(where):
     refused("one that was told to end", 65, ["no machine of that name", "umbra ps"], run("info", "two"))
 
 
+def paths(where):
+    """A machine of whose disks not all can be told runs, and is forked by nobody, who says why."""
+    far = os.path.join(where, *("%x" % n * 200 for n in range(10)))
+    os.makedirs(far)
+    disks = [os.path.join(far, "%d.vhdx" % n) for n in range(4)]
+    for disk in disks:
+        run("disk", "create", disk, "--size", "4M")
+    begin("far", "--console", "none", *(word for disk in disks for word in ("--disk", disk)))
+    refused("long paths", 65, ["umbra: far:", "paths of its disks are too long"], run("fork", "far", "--name", "two"))
+    run("kill", "far")
+
+
 def layers(where):
     """Files that are left over from children go, and no others."""
     def listed():
@@ -160,6 +172,7 @@ with tempfile.TemporaryDirectory() as place:
         one(place)
         ends(place)
         layers(place)
+        paths(place)
     finally:
         for name in states():
             run("kill", name)

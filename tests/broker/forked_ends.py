@@ -371,7 +371,7 @@ def little_memory(umbra, guest):
 def few_descriptors(umbra, guest):
     place = Place(umbra, guest)
     place.begin()
-    for most in some(range(4, 130, 25), range(4, 130)):
+    for most in some(range(4, 329, 36), range(4, 330, 3)):
         asked = place.run("fork", "one", "--name", "two", "-n", "2", limits=[(resource.RLIMIT_NOFILE, most)])
         print("# %d descriptors: %s %s" % (most, asked.returncode, asked.err.strip().splitlines()[-1:]))
         expect("%d descriptors: an end with a word" % most, asked.returncode == 0 or asked.err, (asked.returncode, asked.err))

@@ -51,7 +51,7 @@ def sockets(pid):
 
 
 def descriptors(pid):
-    return sorted(re.sub(r"\d+", "N", os.readlink("/proc/%d/fd/%s" % (pid, n))) for n in os.listdir("/proc/%d/fd" % pid))
+    return sorted(re.sub(r"\d+|(?<=/.log-).*", "N", os.readlink("/proc/%d/fd/%s" % (pid, n))) for n in os.listdir("/proc/%d/fd" % pid))
 
 
 def namespace(pid, name):
