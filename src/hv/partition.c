@@ -42,7 +42,7 @@ struct hv_partition *hv_partition_create(const struct hv_host *host)
 	partition->slice_tsc = host->tsc_hz / 1000000 * SLICE_US;
 	pthread_cond_init(&partition->work_ready, NULL);
 	pthread_cond_init(&partition->work_idle, NULL);
-	for (uint32_t n = 0; n < X86_MAX_PROCESSORS; n++) {
+	for (uint32_t n = 0; n < host->cpus; n++) { /* of others no page is touched */
 		partition->cpu[n].partition = partition;
 		partition->cpu[n].index = n;
 		for (int sint = 0; sint < HV_SINTS; sint++)

@@ -64,8 +64,10 @@ static void queue_archive(struct archive *archive, struct hv_queue *queue)
 	archive_u32(archive, &count);
 	if (!archive_check(archive, count <= QUEUE_MESSAGES))
 		return;
-	if (archive->loading)
-		*queue = (struct hv_queue){ .count = count };
+	if (archive->loading) { /* what lies behind the messages is not touched: each is a page */
+		queue->first = 0;
+		queue->count = count;
+	}
 	for (unsigned n = 0; n < count; n++) {
 		struct hv_message *message = &queue->message[(queue->first + n) % QUEUE_MESSAGES];
 

@@ -74,6 +74,17 @@ uint64_t saved_frames(const struct machine *machine)
 
 /* ---- memory ---- */
 
+static bool is_ram(const struct saver *saver, uint64_t frame)
+{
+	return frame < saver->machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+}
+
+/* Overlays are written at the end, once: of one that is empty then there is no page. */
+static bool is_wanted_ram(const struct saver *saver, uint64_t frame)
+{
+	return is_ram(saver, frame) && saver_is_wanted(saver, frame);
+}
+
 /*
  * Once more what the machine has come to since the save began, and will soon come to where it is
  * restored: what lies behind the first pass is brought first there (process/pager_main.c). With it
@@ -82,17 +93,15 @@ uint64_t saved_frames(const struct machine *machine)
 static void put_used(struct saver *saver)
 {
 	engine_find_used(saver->machine->engine, saver->wanted, USED_PAGES_MOST);
-	saver_put_pages(saver, saver_is_wanted);
+	saver_put_pages(saver, is_wanted_ram);
 	saver_forget_wanted(saver);
 }
 
 /* Who looks at memory that nobody has written has the kernel make some of it. */
 static bool is_written_and_used(const struct saver *saver, uint64_t frame)
 {
-	const struct machine *machine = saver->machine;
-	const bool is_ram = frame < machine->memory.ram_bytes / GUEST_PAGE_BYTES;
-
-	return (!is_ram || !machine->knows_written || saver_is_wanted(saver, frame)) &&
+	return is_ram(saver, frame) &&
+	       (!saver->machine->knows_written || saver_is_wanted(saver, frame)) &&
 	       saver_is_used(saver, frame);
 }
 
@@ -126,14 +135,14 @@ static void put_while_running(struct saver *saver)
 			put_used(saver);
 			/* what was written meanwhile: the machine stands while the rest is */
 			engine_take_dirty(machine->engine, saver->wanted);
-			saver_put_pages(saver, saver_is_wanted);
+			saver_put_pages(saver, is_wanted_ram);
 			saver_forget_wanted(saver);
 			return;
 		}
 		if (count > before / 2)
 			return;
 		before = count;
-		saver_put_pages(saver, saver_is_wanted);
+		saver_put_pages(saver, is_wanted_ram);
 		saver_forget_wanted(saver);
 	}
 }
@@ -158,14 +167,20 @@ static void check_written(struct saver *saver)
 static void put_rest(struct saver *saver)
 {
 	struct machine *machine = saver->machine;
+	const uint64_t ram_frames = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+	const uint64_t frames = saved_frames(machine);
 
 	engine_take_dirty(machine->engine, saver->wanted);
 	/* which others write, and no engine notes */
 	if (machine->devices)
 		devices_mark_lent(machine->devices, saver->wanted);
-	for (uint64_t n = machine->memory.ram_bytes / GUEST_PAGE_BYTES; n < saved_frames(machine);
-	     n++)
-		saver->wanted[n / BITS_PER_WORD] |= 1ull << n % BITS_PER_WORD;
+	/* who restores one that is empty would have the host make it for nothing */
+	for (uint64_t n = ram_frames; n < frames; n++) {
+		const uint64_t bit = 1ull << n % BITS_PER_WORD;
+
+		saver->wanted[n / BITS_PER_WORD] &= ~bit;
+		saver->wanted[n / BITS_PER_WORD] |= saver_is_used(saver, n) ? bit : 0;
+	}
 	saver_put_pages(saver, saver_is_wanted);
 }
 

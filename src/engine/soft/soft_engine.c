@@ -271,9 +271,14 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	if (mmap(soft->code_run, soft->code_bytes, PROT_READ | PROT_EXEC, in_place, code_fd, 0) ==
 	    MAP_FAILED)
 		return -errno;
-	for (unsigned n = 0; n < CODE_REGIONS; n++)
-		soft->regions[n].touched.code = /* the file is another one */
-			soft->regions[n].used - soft->regions[n].start;
+	/* the file is another one; a region that is as it was is not copied for that */
+	for (unsigned n = 0; n < CODE_REGIONS; n++) {
+		struct code_region *region = &soft->regions[n];
+		const size_t used = region->used - region->start;
+
+		if (region->touched.code != used)
+			region->touched.code = used;
+	}
 	return 0;
 }
 
