@@ -78,6 +78,7 @@ int disk_cli_open_unasked(const struct arguments *arguments, const char *path,
 	options.direct = more.direct;
 	options.accept_changed = more.accept_changed;
 	options.beside_writer = more.beside_writer;
+	options.unlocked = more.unlocked;
 	return disk_open(path, &options, ret, why);
 }
 

@@ -60,8 +60,8 @@ int disk_cli_open(const struct arguments *arguments, const char *path, const cha
 int disk_cli_open_with(const struct arguments *arguments, const char *path, const char *format,
 		       unsigned actions, struct disk_options more, struct disk **ret);
 /*
- * Opens without asking the policies; of `more`, write, direct, accept_changed and beside_writer
- * count. 0 or -errno, with *why.
+ * Opens without asking the policies; of `more`, write, direct, accept_changed, beside_writer and
+ * unlocked count. 0 or -errno, with *why.
  */
 int disk_cli_open_unasked(const struct arguments *arguments, const char *path,
 			  enum disk_format format, struct disk_options more, struct disk **ret,

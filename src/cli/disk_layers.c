@@ -89,7 +89,7 @@ static void layer_free(struct layer *layer)
 /* False: it is no file of a chain, or one of which nothing can be said now. */
 static bool learn(const struct arguments *arguments, const char *path, struct layer *layer)
 {
-	const struct disk_options options = { .accept_changed = true, .beside_writer = true };
+	const struct disk_options options = { .accept_changed = true, .unlocked = true };
 	struct disk_error why;
 	char unused[DISK_REASON_BYTES];
 	struct disk_info info;
@@ -102,7 +102,7 @@ static bool learn(const struct arguments *arguments, const char *path, struct la
 	layer->path = realpath(path, NULL);
 	disk_info(disk, &info);
 	layer->allocated_bytes = info.allocated_bytes;
-	layer->is_used = info.in_use;
+	layer->is_used = disk_is_used(path);
 	layer->is_frozen = learn_frozen(disk, unused);
 	is_one = layer->path && learn_chain(disk, layer, &is_of_fork);
 	layer->is_listed &= is_one && is_of_fork;
@@ -254,12 +254,12 @@ static bool is_left_over(const struct layers_found *found, const struct layer *l
 
 static const char *state_of(const struct layers_found *found, const struct layer *layer)
 {
+	if (count_above(found, layer))
+		return "needed";
 	if (layer->is_used)
 		return "used";
 	if (is_left_over(found, layer))
 		return found->silent ? "unknown" : "left over";
-	if (count_above(found, layer))
-		return "needed";
 	return layer->is_frozen ? "frozen" : "kept";
 }
 
@@ -323,12 +323,12 @@ static int remove_one(const struct layer *layer)
 /* One that was named may also be frozen. */
 static int remove_named(const struct layers_found *found, const struct layer *layer)
 {
-	if (layer->is_used)
-		return is_in_use(layer);
 	for (size_t n = 0; n < found->count; n++)
 		if (is_made_on(&found->layer[n], layer))
 			return complain(EXIT_UNUSABLE, "another file is made on it",
 					found->layer[n].path, "remove that one first");
+	if (layer->is_used)
+		return is_in_use(layer);
 	if (!layer->is_child)
 		return complain(EXIT_UNUSABLE, "a machine that was forked goes on in it",
 				layer->path, "remove it with rm if that is not needed any more");

@@ -197,11 +197,15 @@ static int open_once(const char *path, const struct disk_options *options, struc
 	int result;
 
 	assert(open_format[options->format]);
-	result = options->write && (options->without_parents || options->items_only ||
-				    options->beside_writer)
-			 ? -EINVAL
-			 : disk_file_open(path, options->write, options->direct, &file);
-	given.beside_writer = result == -EBUSY && options->beside_writer;
+	const bool only_looks = options->beside_writer || options->unlocked;
+
+	if (options->write && (options->without_parents || options->items_only || only_looks))
+		result = -EINVAL;
+	else if (options->unlocked)
+		result = -EBUSY;
+	else
+		result = disk_file_open(path, options->write, options->direct, &file);
+	given.beside_writer = result == -EBUSY && only_looks;
 	if (given.beside_writer)
 		result = disk_file_open_beside(path, &file);
 	if (result == -EBUSY)

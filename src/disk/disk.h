@@ -63,6 +63,8 @@ struct disk_options {
 	/* Also while somebody else writes it, as it was last flushed: for what is said about it,
 	 * not for its data. Not with write */
 	bool beside_writer;
+	/* The same, and nobody who wants to write it meanwhile is refused */
+	bool unlocked;
 	/* by disk_snapshot(): it goes on as it was made, and is durable with its first flush */
 	bool just_made;
 	const struct disk_side_keeper *side_keeper; /* of this file alone; NULL: none */
@@ -211,6 +213,8 @@ int disk_freeze(struct disk *disk, const char *reason, struct disk_error *error)
 int disk_freeze_in_file(struct disk *disk, const char *reason);
 /* Why it is frozen. -ENOENT: it is not. */
 int disk_frozen_reason(struct disk *disk, char reason[DISK_REASON_BYTES]);
+/* Whether somebody else has it open, as locks say; of one that cannot be opened it is not known. */
+bool disk_is_used(const char *path);
 /* The file, and what lies beside it (PATH.umbra). -EBUSY: somebody has it open. */
 int disk_remove(const char *path);
 /* -EBUSY: a file in one of these directories (NULL at the end) is made on it. */

@@ -358,6 +358,16 @@ int disk_file_open_beside(const char *path, struct disk_file *ret)
 	return os_finish(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), -1, FILE_UNLOCKED, ret);
 }
 
+bool disk_file_is_used(int fd)
+{
+	struct flock flock = { .l_type = F_WRLCK,
+			       .l_whence = SEEK_SET,
+			       .l_start = LOCK_DOES,
+			       .l_len = PERMISSIONS };
+
+	return !fcntl(fd, F_OFD_GETLK, &flock) && flock.l_type != F_UNLCK;
+}
+
 int disk_file_adopt(int fd, struct disk_file *ret)
 {
 	assert(fd >= 0);

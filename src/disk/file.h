@@ -57,6 +57,8 @@ struct disk_file {
 int disk_file_open(const char *path, bool write, bool direct, struct disk_file *ret);
 /* For reading beside a writer, who does not know of it. */
 int disk_file_open_beside(const char *path, struct disk_file *ret);
+/* Whether somebody else has a lock on it, of whatever kind. */
+bool disk_file_is_used(int fd);
 /* What bytes are written to in order, and not read: a pipe. The descriptor stays the caller's. */
 int disk_file_stream(int fd, struct disk_file *ret);
 /* Its name is durable, or with `later` becomes so with the first flush. -EEXIST: it is never

@@ -142,7 +142,8 @@ def layers(where):
     mine = [n for n in before if before[n] == "used"][0]
     check("a fork of a child", run("fork", "one", "--name", "three").returncode == 0 and run("fork", "three", "--name", "four").returncode == 0)
     four = [n for n in listed() if "four" in n][0]
-    check("layers of lives", listed()[four] == "used", listed())
+    lives = listed()
+    check("layers of lives", lives[four] == "used", lives, states(), run("info", "four").stderr)
     refused("a layer that is used", 65, ["somebody uses it"], run("disk", "layers", os.path.join(where, four), "--remove"))
     refused("a layer that is needed", 65, ["is made on it"], run("disk", "layers", file("disk.three"), "--remove"))
     refused("no layer", 65, ["no layer"], run("disk", "layers", file("other"), "--remove"))

@@ -32,6 +32,18 @@ static int remove_beside(const char *path)
 	return error;
 }
 
+bool disk_is_used(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool is_used;
+
+	if (fd < 0)
+		return false;
+	is_used = disk_file_is_used(fd);
+	close(fd);
+	return is_used;
+}
+
 int disk_remove(const char *path)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
