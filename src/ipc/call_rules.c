@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "forker.h"
+#include "lib/touch.h"
 #include "port_window.h"
 
 /* How many there are, and where. */
@@ -372,7 +373,7 @@ static const long give_back[] = {
 static const long received[] = { WINDOW_RECEIVED_FD, -1 };
 static const long empty[] = {
 	MADV_DONTNEED, MADV_FREE, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_DONTFORK, MADV_REMOVE,
-	MADV_POPULATE_READ, MADV_POPULATE_WRITE, -1
+	MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_COLLAPSE, -1
 };
 static const long locks[] = { F_OFD_GETLK, F_OFD_SETLK, -1 };
 static const long control[] = {

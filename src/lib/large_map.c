@@ -4,10 +4,7 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-/* Newer than the headers of some hosts. */
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
+#include "touch.h"
 
 enum { LARGE_PAGE_BYTES = 2 << 20 };
 

@@ -2,13 +2,8 @@
 #include "touch.h"
 
 #include <stdint.h>
-#include <sys/mman.h>
 
 enum { PAGE_BYTES = 4096 };
-
-#ifndef MADV_POPULATE_READ
-enum { MADV_POPULATE_READ = 22, MADV_POPULATE_WRITE };
-#endif
 
 /* Linux before 5.14 knows no such advice: there one after the other. */
 void touch_to_write(void *at, size_t bytes)
@@ -17,6 +12,13 @@ void touch_to_write(void *at, size_t bytes)
 		return;
 	for (uint8_t *page = at; page < (uint8_t *)at + bytes; page += PAGE_BYTES)
 		__atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
+}
+
+/* One that has no page yet is none to the kernel. */
+bool touch_large(void *at)
+{
+	__atomic_fetch_or((uint8_t *)at, 0, __ATOMIC_RELAXED);
+	return !madvise(at, TOUCH_LARGE_BYTES, MADV_COLLAPSE);
 }
 
 void touch_to_read(const void *at, size_t bytes)

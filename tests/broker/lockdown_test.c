@@ -30,6 +30,7 @@
 #include "ipc/forker.h"
 #include "ipc/lockdown.h"
 #include "ipc/port_window.h"
+#include "lib/touch.h"
 
 /*
  * uretprobe and uprobe: recent kernels let them past any filter; outside a probe they do nothing.
@@ -243,6 +244,8 @@ static void conditions_of_all(enum role role)
 			&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });
 		allowed(role, "pages of its memory asked for",
 			&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_POPULATE_WRITE } });
+		allowed(role, "large pages of its memory asked for",
+			&(struct attempt){ SYS_madvise, { 0, PAGE, MADV_COLLAPSE } });
 	} else {
 		denied(role, "memory of a file taken away",
 		       &(struct attempt){ SYS_madvise, { 0, PAGE, MADV_REMOVE } });

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "bare_guest.h"
+#include "lib/touch.h"
 
 enum {
 	RAM_BYTES = 4 << 20,
@@ -35,6 +36,16 @@ void __wrap_touch_to_write(void *at, size_t bytes)
 {
 	asked_bytes += bytes;
 	__real_touch_to_write(at, bytes);
+}
+
+bool __real_touch_large(void *at);
+bool __wrap_touch_large(void *at);
+bool __wrap_touch_large(void *at)
+{
+	const bool is_there = __real_touch_large(at);
+
+	asked_bytes += is_there ? TOUCH_LARGE_BYTES : 0;
+	return is_there;
 }
 
 /* Bytes of code and of the lists that say what is in it; *ret_pages: pages of the code. */

@@ -184,23 +184,17 @@ static int make_nameless_code_cache(struct soft_engine *engine)
 	return 0;
 }
 
-static void *map_code(const struct soft_engine *engine, int protection, int fd)
-{
-	return engine->goes_on
-		       ? large_map_file(engine->code_bytes, protection, fd)
-		       : mmap(NULL, engine->code_bytes, protection, MAP_SHARED, fd, 0);
-}
-
 /* What is made until a guest that goes on has come to rest. */
 enum { CODE_MADE_FIRST_BYTES = 4 << 20 };
 
 /* The code cache as two views of the same memory: one is written, the other executed. */
 static int make_code_cache(struct soft_engine *engine)
 {
+	const size_t bytes = engine->budget.code_bytes;
 	int fd;
 	int error = 0;
 
-	engine->code_bytes = engine->budget.code_bytes;
+	engine->code_bytes = bytes;
 	if (engine->notes)
 		return make_nameless_code_cache(engine);
 	fd = memfd_create("umbra-code", MFD_CLOEXEC);
@@ -209,8 +203,8 @@ static int make_code_cache(struct soft_engine *engine)
 	if (ftruncate(fd, (off_t)engine->code_bytes)) {
 		error = -errno;
 	} else {
-		engine->code_write = map_code(engine, PROT_READ | PROT_WRITE, fd);
-		engine->code_run = map_code(engine, PROT_READ | PROT_EXEC, fd);
+		engine->code_write = large_map_file(bytes, PROT_READ | PROT_WRITE, fd);
+		engine->code_run = large_map_file(bytes, PROT_READ | PROT_EXEC, fd);
 		if (engine->code_write == MAP_FAILED || engine->code_run == MAP_FAILED)
 			error = -ENOMEM;
 		else
@@ -261,6 +255,7 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	int error;
 
 	soft->notes = NULL; /* nobody takes them here */
+	soft_touch_little(soft);
 	if (mmap(soft->code_write, soft->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd,
 		 0) == MAP_FAILED)
 		return -errno;

@@ -297,6 +297,7 @@ struct soft_engine {
 	struct code_region *regions;
 	uint32_t open_region, next_region;
 	uint32_t hand; /* code/eviction.c */
+	size_t touched_bytes; /* of code, in pieces: code/touch.c */
 	struct code_trim trim;
 	uint64_t pass; /* how many regions have been closed */
 	struct block *blocks;

@@ -246,6 +246,8 @@ void check_regions(const struct soft_engine *engine);
 
 /* touch.c; under the lock: the open region and its lists have pages for what is made next */
 void soft_touch_ahead(struct soft_engine *engine);
+/* It grows from here on: little at first. */
+void soft_touch_little(struct soft_engine *engine);
 
 /* eviction.c; under the lock, but for soft_note_use() */
 /* A block that was made. */

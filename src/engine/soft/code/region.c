@@ -228,7 +228,7 @@ static void give_back(void *at, size_t bytes, int advice)
 		madvise((void *)begin, end - begin, advice);
 }
 
-/* One that everybody has left. */
+/* One that everybody has left, or that was never used: large pages may have some of it. */
 static void give_back_region(struct soft_engine *engine, uint32_t number)
 {
 	const struct soft_budget *budget = &engine->budget;
@@ -244,7 +244,7 @@ static void give_back_region(struct soft_engine *engine, uint32_t number)
 	give_back(&engine->maps[number * maps], maps * sizeof(*engine->maps), MADV_DONTNEED);
 	give_back(&engine->links[number * links], links * sizeof(*engine->links), MADV_DONTNEED);
 	give_back(&engine->kept[number * kept], kept, MADV_DONTNEED);
-	empty_region(region, true);
+	empty_region(region, region->closed);
 	region->touched = (struct region_touched){ .code = 0 };
 }
 
@@ -261,7 +261,11 @@ bool soft_close_regions(struct soft_engine *engine)
 {
 	if (!soft_region_is_empty(&engine->regions[engine->next_region]))
 		return false; /* somebody may still be in it: another time */
+	for (uint32_t n = 0; n < CODE_REGIONS; n++)
+		if (soft_region_is_empty(&engine->regions[n]))
+			give_back_region(engine, n);
 	open_region(engine, engine->next_region);
+	soft_touch_little(engine);
 	for (uint32_t n = 0; n < CODE_REGIONS; n++)
 		if (!soft_region_is_empty(&engine->regions[n]) && !engine->regions[n].closed)
 			close_region(engine, n);

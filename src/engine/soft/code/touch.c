@@ -1,7 +1,11 @@
 /*
  * The host is asked for pages of the code cache, in both views, and of the lists that say what is
  * in it, before they are used: sixteen at once (lib/touch.h). One by one, and the code in either
- * view, their faults are a good part of what the host spends on new code.
+ * view, their faults are a good part of what the host spends on new code. Where much code is made
+ * they are large pages: what there was of one already, little as it is, is copied.
+ *
+ * How much is made begins anew in a machine that was idle, and in one that was forked: neither may
+ * take megabytes for the few blocks that it still makes.
  *
  * A guest that goes on has all of its code made anew at once: there somebody else asks for the
  * first pages, while a processor makes code in them already.
@@ -12,25 +16,55 @@
 enum { TOUCHED_AT_ONCE = 64 << 10 };
 /* When so little of it is left: what is made next mostly fits. */
 enum { TOUCHED_BEFORE = 2 << 10 };
+/* So much code in pieces before there are large pages: more than what an idle machine needs. */
+enum { PIECES_BYTES = 1 << 20 };
 
 /* One list's part for a region: where it begins, how much of it is used, and how much there is. */
-struct part { uint8_t *begin; size_t used, bytes; };
+struct part { uint8_t *begin; size_t used, bytes; bool is_short; };
 
-/* What is to be touched, up to an address that is a multiple of TOUCHED_AT_ONCE; 0: nothing. */
-static size_t touch_part(const struct part *part, size_t *touched)
+static bool makes_much(const struct soft_engine *engine)
 {
-	const size_t begin = part->used > *touched ? part->used : *touched;
-	const uintptr_t page = (uintptr_t)(part->begin + begin) & ~(uintptr_t)PAGE_OFFSET_MASK;
-	size_t bytes = TOUCHED_AT_ONCE - page % TOUCHED_AT_ONCE;
-	const size_t left = (size_t)((uintptr_t)part->begin + part->bytes - page);
+	return engine->touched_bytes >= PIECES_BYTES;
+}
 
-	if (part->used + TOUCHED_BEFORE < *touched || begin >= part->bytes)
-		return 0;
-	if (bytes > left)
-		bytes = left;
-	touch_to_write((void *)page, bytes);
-	*touched = (size_t)(page + bytes - (uintptr_t)part->begin);
-	return bytes;
+void soft_touch_little(struct soft_engine *engine) { engine->touched_bytes = 0; }
+
+static uint8_t *round_down(const void *at, uintptr_t bytes)
+{
+	return (uint8_t *)((uintptr_t)at & ~(bytes - 1));
+}
+
+/* Where there is none pieces follow, before another is asked for. */
+static bool find_large(struct soft_engine *engine, void *at)
+{
+	if (!makes_much(engine))
+		return false;
+	if (touch_large(at))
+		return true;
+	soft_touch_little(engine);
+	return false;
+}
+
+/* What is touched, up to an address that is a multiple of as much; NULL, where nothing is. */
+static const uint8_t *touch_part(struct soft_engine *engine, const struct part *part,
+				 size_t *touched)
+{
+	const size_t at = part->used > *touched ? part->used : *touched;
+	uint8_t *large = round_down(part->begin + at, TOUCH_LARGE_BYTES);
+	uint8_t *page = round_down(part->begin + at, PAGE_BYTES);
+	uint8_t *end = round_down(page, TOUCHED_AT_ONCE) + TOUCHED_AT_ONCE;
+
+	if (part->used + TOUCHED_BEFORE < *touched || at >= part->bytes)
+		return NULL;
+	if (!part->is_short && find_large(engine, large)) {
+		end = large + TOUCH_LARGE_BYTES;
+	} else {
+		if (end > part->begin + part->bytes)
+			end = part->begin + part->bytes;
+		touch_to_write(page, (size_t)(end - page));
+	}
+	*touched = (size_t)(end - part->begin);
+	return page;
 }
 
 static void touch_lists(struct soft_engine *engine, struct code_region *region)
@@ -42,29 +76,54 @@ static void touch_lists(struct soft_engine *engine, struct code_region *region)
 	const size_t links = budget->region_links * sizeof(*engine->links);
 	const size_t kept = budget->region_kept_bytes;
 
-	touch_part(&(struct part){ (uint8_t *)engine->blocks + number * blocks,
-				   region->blocks * sizeof(*engine->blocks), blocks },
+	touch_part(engine, &(struct part){ (uint8_t *)engine->blocks + number * blocks,
+				   region->blocks * sizeof(*engine->blocks), blocks, false },
 		   &region->touched.blocks);
-	touch_part(&(struct part){ (uint8_t *)engine->maps + number * maps,
-				   region->maps * sizeof(*engine->maps), maps },
+	touch_part(engine, &(struct part){ (uint8_t *)engine->maps + number * maps,
+				   region->maps * sizeof(*engine->maps), maps, false },
 		   &region->touched.maps);
-	touch_part(&(struct part){ (uint8_t *)engine->links + number * links,
-				   region->links * sizeof(*engine->links), links },
+	touch_part(engine, &(struct part){ (uint8_t *)engine->links + number * links,
+				   region->links * sizeof(*engine->links), links, true },
 		   &region->touched.links);
-	touch_part(&(struct part){ engine->kept + number * kept, region->kept, kept },
+	touch_part(engine, &(struct part){ engine->kept + number * kept, region->kept, kept,
+				   false },
 		   &region->touched.kept);
+}
+
+/* Of the hash what lies in whole large pages; how many blocks will be found by it is known now. */
+static void touch_hash(struct soft_engine *engine)
+{
+	uint8_t *end = (uint8_t *)(engine->history + HISTORY_ENTRIES);
+	uint8_t *at = round_down((uint8_t *)engine->hash + TOUCH_LARGE_BYTES - 1,
+				 TOUCH_LARGE_BYTES);
+
+	for (; at < end; at += TOUCH_LARGE_BYTES)
+		find_large(engine, at);
+}
+
+static void touch_code(struct soft_engine *engine, struct code_region *region)
+{
+	const struct part code = { engine->code_write + region->start, region->used - region->start,
+				   engine->budget.region_bytes, false };
+	const bool made_much = makes_much(engine);
+	const uint8_t *begin = touch_part(engine, &code, &region->touched.code);
+	const uint8_t *end = code.begin + region->touched.code;
+
+	if (!begin)
+		return;
+	touch_to_read(engine->code_run + (begin - engine->code_write), (size_t)(end - begin));
+	if (made_much)
+		return;
+	engine->touched_bytes += (size_t)(end - begin);
+	if (makes_much(engine))
+		touch_hash(engine);
 }
 
 void soft_touch_ahead(struct soft_engine *engine)
 {
 	struct code_region *region = soft_open_region(engine);
-	const struct part code = { engine->code_write + region->start, region->used - region->start,
-				   engine->budget.region_bytes };
-	const size_t bytes = touch_part(&code, &region->touched.code);
 
-	if (bytes)
-		touch_to_read(engine->code_run + region->start + region->touched.code - bytes,
-			      bytes);
+	touch_code(engine, region);
 	touch_lists(engine, region);
 }
 
