@@ -25,6 +25,7 @@ enum {
 	BRIEF_WAIT_YIELD_TICKS = 300000, /* somebody else has had the processor */
 	BRIEF_WAIT_FAR_YIELD_TICKS = 1200000, /* it may have been one of those others */
 	BRIEF_WAIT_IN_A_ROW = 4,        /* so many short ones before it looks */
+	BRIEF_WAIT_WAKING_TICKS = 60000, /* what a wake-up costs that did not have to be */
 	BRIEF_WAIT_LEAST_REST = 50000000,
 };
 #define BRIEF_WAIT_MOST_REST 3200000000ull
@@ -33,6 +34,9 @@ enum {
 struct brief_wait {
 	uint64_t begun, rests_until, rest; /* ticks; begun 0: it does not wait */
 	unsigned in_a_row;
+	/* it looks now; how often it has found something so since it last rested */
+	bool is_looking;
+	uint32_t finds;
 	/*
 	 * Its answers come by way of others, each of whom may have to be woken: as long as they
 	 * are, its waits are longer than those that it would have if all looked. It looks no
@@ -53,11 +57,16 @@ static inline bool brief_wait_is_wanted(const struct brief_wait *wait, uint64_t 
 	return yield_ticks > (wait->is_far ? BRIEF_WAIT_FAR_YIELD_TICKS : BRIEF_WAIT_YIELD_TICKS);
 }
 
-/* The processor is wanted: no looks for a while. */
-static inline void brief_wait_rest(struct brief_wait *wait, uint64_t now)
+/*
+ * The processor is wanted, for which so much was lost: no looks for a while, which is short where
+ * looking has saved more than that since the last time.
+ */
+static inline void brief_wait_rest(struct brief_wait *wait, uint64_t now, uint64_t lost_ticks)
 {
-	if (now - wait->rests_until > BRIEF_WAIT_MOST_REST)
+	if (now - wait->rests_until > BRIEF_WAIT_MOST_REST ||
+	    (uint64_t)wait->finds * BRIEF_WAIT_WAKING_TICKS > lost_ticks)
 		wait->rest = 0;
+	wait->finds = 0;
 	wait->rest = wait->rest ? 2 * wait->rest : BRIEF_WAIT_LEAST_REST;
 	if (wait->rest > BRIEF_WAIT_MOST_REST)
 		wait->rest = BRIEF_WAIT_MOST_REST;
@@ -72,13 +81,14 @@ static inline bool brief_wait_looks(struct brief_wait *wait)
 
 	if (!wait->begun)
 		wait->begun = now;
-	if (wait->in_a_row < BRIEF_WAIT_IN_A_ROW || now < wait->rests_until ||
-	    now - wait->begun > BRIEF_WAIT_TICKS)
+	wait->is_looking = wait->in_a_row >= BRIEF_WAIT_IN_A_ROW && now >= wait->rests_until &&
+			   now - wait->begun <= BRIEF_WAIT_TICKS;
+	if (!wait->is_looking)
 		return false;
 	__asm__ volatile("syscall" : "=a"(result) : "a"(SYS_sched_yield) : "rcx", "r11", "memory");
 	after = __builtin_ia32_rdtsc();
 	if (brief_wait_is_wanted(wait, after - now))
-		brief_wait_rest(wait, after);
+		brief_wait_rest(wait, after, after - now);
 	return true;
 }
 
@@ -90,6 +100,8 @@ static inline void brief_wait_found(struct brief_wait *wait)
 		wait->in_a_row = 0;
 	else if (wait->in_a_row < BRIEF_WAIT_IN_A_ROW)
 		wait->in_a_row++;
+	wait->finds += wait->is_looking;
+	wait->is_looking = false;
 	wait->begun = 0;
 }
 
@@ -99,6 +111,7 @@ static inline void brief_wait_found(struct brief_wait *wait)
  */
 static inline void brief_wait_forget(struct brief_wait *wait)
 {
+	wait->is_looking = false;
 	if (wait->begun && !brief_wait_was_short(wait))
 		wait->in_a_row = 0;
 	wait->begun = 0;

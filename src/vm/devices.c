@@ -112,7 +112,18 @@ static bool host_post(void *context, uint32_t vp_index, const void *payload, siz
 
 static void host_signal(void *context, uint32_t vp_index, unsigned flag)
 {
-	hv_signal(hv_partition_cpu(((struct machine *)context)->hv, vp_index), VMBUS_SINT, flag);
+	struct machine *machine = context;
+	struct vcpu *vcpu = &machine->vcpus[vp_index];
+	bool is_woken;
+
+	assert(vp_index < machine->options.cpus);
+	pthread_mutex_lock(&machine->lock);
+	vcpu_hold_wake(vcpu);
+	hv_signal(vcpu->hv, VMBUS_SINT, flag);
+	is_woken = vcpu_let_wake(vcpu);
+	pthread_mutex_unlock(&machine->lock);
+	if (is_woken)
+		vcpu_rouse(vcpu);
 }
 
 static void host_memory_written(void *context, uint64_t gpa, size_t bytes)

@@ -16,8 +16,23 @@ enum { ASKED_TICKS = 60000 };
 void vcpu_wake(struct vcpu *vcpu)
 {
 	__atomic_store_n(&vcpu->wakes, vcpu->wakes + 1, __ATOMIC_RELAXED);
-	pthread_cond_signal(&vcpu->wake);
+	if (vcpu->holds_wake)
+		vcpu->wake_due = true;
+	else
+		pthread_cond_signal(&vcpu->wake);
 }
+
+void vcpu_hold_wake(struct vcpu *vcpu) { vcpu->holds_wake = true; }
+
+bool vcpu_let_wake(struct vcpu *vcpu)
+{
+	const bool is_due = vcpu->wake_due;
+
+	vcpu->holds_wake = vcpu->wake_due = false;
+	return is_due;
+}
+
+void vcpu_rouse(struct vcpu *vcpu) { pthread_cond_signal(&vcpu->wake); }
 
 /* From any thread: since there were so many. */
 static bool is_woken(const struct vcpu *vcpu, uint32_t wakes)

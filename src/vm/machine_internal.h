@@ -66,6 +66,7 @@ struct vcpu {
 	timer_t timer;
 	pthread_cond_t wake;
 	uint32_t wakes; /* how often, by vcpu_wake(); read also without the lock */
+	bool holds_wake, wake_due;
 	struct brief_wait brief, asked; /* on its own thread: it halts; its guest asks to look */
 	uint64_t due_ns; /* when a clock would have ended its last sleep */
 	enum vcpu_activity activity;
@@ -338,6 +339,14 @@ uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu);
 
 /* Something has changed for a processor that may sleep; from any thread. */
 void vcpu_wake(struct vcpu *vcpu);
+/*
+ * What wakes it until vcpu_let_wake() is held; true: something has, and the caller calls
+ * vcpu_rouse(), which needs no lock, once it has given the lock back: a processor that wakes takes
+ * the lock first, and would sleep again until it is free.
+ */
+void vcpu_hold_wake(struct vcpu *vcpu);
+bool vcpu_let_wake(struct vcpu *vcpu);
+void vcpu_rouse(struct vcpu *vcpu);
 /*
  * A processor is about to sleep until next_ns at most, on its own thread: it looks for what it
  * waits for a moment, without the lock. False: it may sleep; true: what it waits for may be there.

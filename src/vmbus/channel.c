@@ -43,13 +43,65 @@ void channel_move(struct bus_channel *channel, enum channel_state to)
 	CHECK(check_channel(channel));
 }
 
+/* ---- signals that are held; the first channel's lock ---- */
+
+/* As they were when the lock was had: which processor, and of which channel. */
+struct held_signals {
+	unsigned count;
+	struct { uint32_t vp_index, relid; } of[1 + BUS_SUBS];
+};
+
+static void take_signal(struct bus_channel *channel, struct held_signals *held)
+{
+	if (!channel || !channel->signal_due)
+		return;
+	channel->signal_due = false;
+	held->of[held->count].vp_index = channel->vp_index;
+	held->of[held->count++].relid = channel->relid;
+}
+
+static void take_signals(struct bus_channel *first, struct held_signals *ret)
+{
+	ret->count = 0;
+	if (!first->holds_signals)
+		return;
+	take_signal(first, ret);
+	for (unsigned n = 0; n < first->subs_allowed; n++)
+		take_signal(first->sub[n], ret);
+}
+
+/* One of a channel that was closed meanwhile its guest passes over. */
+static void send_signals(const struct bus_host *host, const struct held_signals *held)
+{
+	for (unsigned n = 0; n < held->count; n++)
+		host->signal(host->context, held->of[n].vp_index, held->of[n].relid);
+}
+
+void bus_channel_hold_signals(struct bus_channel *channel) { channel->first->holds_signals = true; }
+
+void bus_channel_tell(struct bus_channel *channel)
+{
+	struct held_signals held;
+
+	take_signals(channel->first, &held);
+	send_signals(channel->bus->host, &held);
+}
+
 void bus_channel_lock(struct bus_channel *channel) { pthread_mutex_lock(&channel->first->lock); }
+
 void bus_channel_unlock(struct bus_channel *channel)
 {
+	struct held_signals held;
+
+	take_signals(channel->first, &held);
+	channel->first->holds_signals = false;
 	pthread_mutex_unlock(&channel->first->lock);
+	send_signals(channel->bus->host, &held);
 }
+
 void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed)
 {
+	assert(!channel->first->holds_signals);
 	pthread_cond_wait(changed, &channel->first->lock);
 }
 
@@ -127,9 +179,10 @@ void channel_signal(struct bus_channel *channel)
 
 	channel->signals++;
 	__atomic_store_n(&channel->told, true, __ATOMIC_RELEASE);
-	pthread_mutex_lock(host->lock);
-	host->signal(host->context, channel->vp_index, channel->relid);
-	pthread_mutex_unlock(host->lock);
+	if (channel->first->holds_signals)
+		channel->signal_due = true;
+	else
+		host->signal(host->context, channel->vp_index, channel->relid);
 }
 
 static void channel_break(struct bus_channel *channel)

@@ -56,9 +56,10 @@ enum {
 struct bus_host {
 	/*
 	 * With the lock: a message (SINT 2) for a processor; false: no room now,
-	 * bus_messages_taken() comes. An event flag.
+	 * bus_messages_taken() comes.
 	 */
 	bool (*post)(void *context, uint32_t vp_index, const void *payload, size_t bytes);
+	/* An event flag; it takes the lock itself, and wakes nobody who would wait for that. */
 	void (*signal)(void *context, uint32_t vp_index, unsigned flag);
 	/* Guest memory was written. */
 	void (*memory_written)(void *context, uint64_t gpa, size_t bytes);
@@ -205,6 +206,13 @@ enum bus_monitor bus_monitor(struct bus *bus);
 bool bus_holds_pages(struct bus *bus, uint64_t gfn, uint64_t pages);
 
 void bus_channel_lock(struct bus_channel *channel);
+/*
+ * With the channel's lock: that there are packets for the guest it hears once the lock is given
+ * back, or at bus_channel_tell(), and once for all of them. A processor that was woken earlier
+ * would wait for who has the lock, or be interrupted for each packet.
+ */
+void bus_channel_hold_signals(struct bus_channel *channel);
+void bus_channel_tell(struct bus_channel *channel);
 void bus_channel_unlock(struct bus_channel *channel);
 /* With the channel's lock, which is given up meanwhile. */
 void bus_channel_wait(struct bus_channel *channel, pthread_cond_t *changed);

@@ -51,7 +51,9 @@ struct bus_channel {
 	pthread_mutex_t lock; /* of all that follows; of a sub-channel its first one's */
 	unsigned subs_wanted;
 	struct bus_channel *sub[BUS_SUBS];
+	bool holds_signals;
 	enum channel_state state;
+	bool signal_due; /* held */
 	bool no_room; /* a packet found none; the service is told when there is */
 	bool again;   /* deferred; atomic */
 	bool is_open; /* as `state` says; atomic, for who has no lock */
@@ -176,6 +178,7 @@ void channel_serve(struct bus_channel *channel);
 /* ---- channel.c; with the channel's lock ---- */
 
 void channel_move(struct bus_channel *channel, enum channel_state to);
+/* Now, or where its signals are held, later. */
 void channel_signal(struct bus_channel *channel);
 /*
  * What the state says of the rest; rings of an open channel are within their GPADL, which is not

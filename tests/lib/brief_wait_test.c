@@ -4,6 +4,8 @@
 
 #include "lib/brief_wait.h"
 
+enum { LOST_TICKS = 6 * BRIEF_WAIT_WAKING_TICKS };
+
 static int failures;
 
 static void expect(const char *what, bool got)
@@ -103,16 +105,44 @@ static void test_rest(void)
 	struct brief_wait wait = after_short_ones(BRIEF_WAIT_IN_A_ROW);
 	uint64_t before;
 
-	brief_wait_rest(&wait, now);
+	brief_wait_rest(&wait, now, LOST_TICKS);
 	expect("it rests when somebody else wants the processor",
 	       wait.rest == BRIEF_WAIT_LEAST_REST && !brief_wait_looks(&wait));
 	do {
 		before = wait.rest;
-		brief_wait_rest(&wait, wait.rests_until);
+		brief_wait_rest(&wait, wait.rests_until, LOST_TICKS);
 	} while (wait.rest == 2 * before);
 	expect("for longer each time, up to a limit", wait.rest == BRIEF_WAIT_MOST_REST);
-	brief_wait_rest(&wait, wait.rests_until + BRIEF_WAIT_MOST_REST + 1);
+	brief_wait_rest(&wait, wait.rests_until + BRIEF_WAIT_MOST_REST + 1, LOST_TICKS);
 	expect("which is forgotten after a while", wait.rest == BRIEF_WAIT_LEAST_REST);
+}
+
+/* Looks that found something so often, and then a processor that was wanted a third time. */
+static uint64_t rest_after(unsigned finds)
+{
+	struct brief_wait wait = { .in_a_row = BRIEF_WAIT_IN_A_ROW };
+
+	brief_wait_rest(&wait, __builtin_ia32_rdtsc(), LOST_TICKS);
+	brief_wait_rest(&wait, wait.rests_until, LOST_TICKS);
+	while (wait.finds < finds) {
+		wait.rests_until = 0; /* of a busy host's yield, too */
+		wait.in_a_row = BRIEF_WAIT_IN_A_ROW;
+		wait_for(&wait, 0);
+	}
+	wait.rest = 2 * BRIEF_WAIT_LEAST_REST;
+	brief_wait_rest(&wait, wait.rests_until, LOST_TICKS);
+	return wait.rest;
+}
+
+static void test_worth(void)
+{
+	const unsigned worth = LOST_TICKS / BRIEF_WAIT_WAKING_TICKS;
+
+	expect("it rests no longer than at first where looking has saved more than was lost",
+	       rest_after(worth + 1) == BRIEF_WAIT_LEAST_REST);
+	expect("and longer where it has saved less",
+	       rest_after(worth - 1) == 4 * BRIEF_WAIT_LEAST_REST);
+	expect("what was slept for saves nothing", !after_short_ones(BRIEF_WAIT_IN_A_ROW).finds);
 }
 
 int main(void)
@@ -122,5 +152,6 @@ int main(void)
 	test_end();
 	test_far();
 	test_rest();
+	test_worth();
 	return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -743,6 +743,7 @@ void share_collect(struct share *share)
 	if (!has_news(share))
 		return;
 	bus_channel_lock(share->channel);
+	bus_channel_hold_signals(share->channel);
 	guest_memory_begin();
 	if (generation != share->generation)
 		begin_anew(share, generation);
@@ -762,6 +763,7 @@ void share_take(struct share *share)
 	if (has_changed(share) || !share->generation)
 		return;
 	bus_channel_lock(share->channel);
+	bus_channel_hold_signals(share->channel);
 	guest_memory_begin();
 	take_replies(share);
 	deliver(share);

@@ -20,6 +20,8 @@
 
 /* the last byte of the instances of served disks' controllers */
 enum { SERVED_FIRST = 0x10, BULK_BYTES = 64 << 10 };
+/* the guest hears at once of all that is there, but does not wait for copies of more than that */
+enum { TOLD_BYTES = 1 << 20 };
 enum { DISC_SECTOR_BYTES = 2048 };
 
 static uint8_t *data_of(struct storage *storage, const struct request *request)
@@ -593,15 +595,18 @@ static void let_go(struct storage *storage)
 int storage_collect(struct storage *storage)
 {
 	struct slot_reply reply;
+	uint64_t copied_bytes = 0;
 	bool some = false;
 	int got;
 
 	bus_channel_lock(storage->channel);
+	bus_channel_hold_signals(storage->channel);
 	while ((got = slot_collect(storage->client, &reply)) > 0) {
 		struct request *request =
 			&storage->request[speculation_bound(reply.slot, BLOCK_SLOTS)];
 
 		some = true;
+		copied_bytes += request->is_bulk ? request->command.bytes : 0;
 		count_bulk(storage, request, 0);
 		guest_memory_begin();
 		if (request->state == REQUEST_UNDER_WAY)
@@ -612,6 +617,10 @@ int storage_collect(struct storage *storage)
 			got = -EBADMSG;
 		if (got < 0)
 			break;
+		if (copied_bytes >= TOLD_BYTES) {
+			bus_channel_tell(storage->channel);
+			copied_bytes = 0;
+		}
 	}
 	kick(storage);
 	let_go(storage);
