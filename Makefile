@@ -1,6 +1,6 @@
 # A thin front: Meson builds into build/. See README.md and CONTRIBUTING.md.
 PARTS ?= umbra daemon agent client
-.PHONY: all install deb deb-check demo check quick bench decode-table emission-whole fuzz fuzz-disks format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
+.PHONY: all install deb deb-check demo check quick bench decode-table emission-whole fuzz fuzz-disks fuzz-shares format soak soak-cpu soak-wild soak-disk soak-saved soak-speculation foreign-kernels foreign-selftests foreign-kvm
 all:
 	@tools/install-deps build
 	@[ -f build/build.ninja ] || meson setup build >/dev/null
@@ -67,6 +67,13 @@ fuzz:
 fuzz-disks: all
 	@ninja -C build tests/fuzz/fuzz-formats tests/fuzz/fuzz-vhdx tests/fuzz/fuzz-appliance
 	@tests/fuzz/disks.sh build $(or $(COUNT),10000000) $(or $(SEED),1)
+
+# Everything that takes messages of the channels between machines, COUNT of them for each, without a sanitizer, with the invariants' functions:
+# make fuzz-shares COUNT=1000000 SEED=7 (some minutes each; ONLY="hub proxy")
+fuzz-shares: all
+	@[ -f build/checked/build.ninja ] || meson setup build/checked -Dchecks=true >/dev/null
+	@ninja -C build/checked $(patsubst %,tests/fuzz/fuzz-%,$(or $(ONLY),share share-disk bus devices hub proxy policy-agent rules far far-stream saved-port))
+	@tests/fuzz/shares.sh build/checked $(or $(COUNT),1000000) $(or $(SEED),1) $(ONLY)
 
 # What the gadgets of speculation come to, and to what where the mend is left out, on this processor.
 soak-speculation: all

@@ -1,8 +1,8 @@
 /*
  * In a guest: reads DEVICE... : 1 MiB reads past the page cache, one after the other, IN_A_TURN of
  * each device in turns, TIMES of each; then the same with 2, and with 4, under way at once. A line
- * for each: R DEVICE DEPTH LEAST TENTH MEDIAN NINTH-TENTH, and what a read comes to of the time that
- * all of them took; us.
+ * for each: R DEVICE DEPTH LEAST TENTH MEDIAN NINTH-TENTH, and what a read comes to of the time
+ * that all of them took; us.
  */
 #include <fcntl.h>
 #include <linux/aio_abi.h>

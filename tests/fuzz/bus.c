@@ -386,6 +386,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 		memcpy(&a, data, sizeof(a));
 		act(&play, &a, data + sizeof(a), bytes - sizeof(a));
+		fuzz_message();
 	}
 	bus_statistics(play.fake.bus, text, sizeof(text));
 	storage_statistics(play.fake.storage, text, sizeof(text));

@@ -181,6 +181,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		if (act.bytes > bytes)
 			act.bytes = (uint16_t)bytes;
 		send_packet(&play, &act, data);
+		fuzz_message();
 		host_turn(&play, &act, data);
 		data += act.bytes;
 		bytes -= act.bytes;

@@ -1,10 +1,10 @@
 /*
  * Runs a fuzz target without libFuzzer: seeds of the target, mutated. usage: fuzz-NAME [COUNT
  * [SEED [KIND]]]; KIND is the first byte of every input, where a target chooses by that. fuzz-NAME
- * @FILE repeats one input. FUZZ_KEEP=FILE: the input that runs is in FILE, so that it is there
- * when the target has crashed. An input that takes longer than ten seconds of processor time ends
- * the program like a crash, and so does more memory than MEMORY_MAX (not under a sanitizer, whose
- * own memory counts).
+ * @FILE repeats one input. FUZZ_MESSAGES=COUNT: no more inputs once there were so many messages.
+ * FUZZ_KEEP=FILE: the input that runs is in FILE, so that it is there when the target has crashed.
+ * An input that takes longer than ten seconds of processor time ends the program like a crash, and
+ * so does more memory than MEMORY_MAX (not under a sanitizer, whose own memory counts).
  */
 #include <fcntl.h>
 #include <malloc.h>
@@ -26,7 +26,9 @@ struct input {
 	uint64_t bytes;
 };
 
-static uint64_t state;
+static uint64_t state, messages;
+
+void fuzz_message(void) { messages++; }
 
 static uint64_t rnd(void)
 {
@@ -123,6 +125,10 @@ int main(int argc, char **argv)
 	struct input *input = input_new();
 	unsigned long count = argc > 1 ? strtoul(argv[1], NULL, 0) : 100000;
 	const char *kind = argc > 3 ? argv[3] : NULL;
+	const char *most_messages = getenv("FUZZ_MESSAGES");
+	const uint64_t messages_most =
+		most_messages ? strtoull(most_messages, NULL, 0) : UINT64_MAX;
+	unsigned long n = 0;
 	struct rusage used;
 	double seconds;
 
@@ -132,7 +138,7 @@ int main(int argc, char **argv)
 	if (argc > 1 && argv[1][0] == '@')
 		return repeat(argv[1] + 1, input);
 	state = (argc > 2 ? strtoull(argv[2], NULL, 0) : 1) * 0x9e3779b97f4a7c15ull + 1;
-	for (unsigned long n = 0; n < count; n++) {
+	for (; n < count && messages < messages_most; n++) {
 		size_t bytes = seed(input->data, kind);
 
 		mutate(input->data, &bytes);
@@ -146,8 +152,8 @@ int main(int argc, char **argv)
 	getrusage(RUSAGE_SELF, &used);
 	seconds = (double)used.ru_utime.tv_sec + (double)used.ru_utime.tv_usec / 1e6 +
 		  (double)used.ru_stime.tv_sec + (double)used.ru_stime.tv_usec / 1e6;
-	printf("%lu inputs, %.0f a second of the processor, %ld MiB\n", count,
-	       seconds > 0 ? (double)count / seconds : 0, used.ru_maxrss >> 10);
+	printf("%lu inputs, %lu messages, %.0f inputs a second of the processor, %ld MiB\n", n,
+	       messages, seconds > 0 ? (double)n / seconds : 0, used.ru_maxrss >> 10);
 #ifndef __SANITIZE_ADDRESS__
 	return used.ru_maxrss > MEMORY_MAX_KIB;
 #else

@@ -36,6 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 			break;
 		memcpy(&message, data + at, head.message_bytes);
 		at += head.message_bytes;
+		fuzz_message();
 		if (far_check(&head, &message, from))
 			break;
 		if (message.kind == SHARE_DISK_HELLO)

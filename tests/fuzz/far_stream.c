@@ -80,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 
 		memcpy(&frame, data + at, sizeof(frame));
 		at += FAR_FRAME_HEAD_BYTES;
+		fuzz_message();
 		if (far_frame_check(&frame, MOST_BYTES) || !take_frame(&side, &frame)) {
 			side.is_greeted = false;
 			side.said = 0;

@@ -351,6 +351,7 @@ static void play(const uint8_t *data, size_t bytes)
 		data += sizeof(step);
 		bytes -= sizeof(step);
 		act(&step, data, bytes);
+		fuzz_message();
 		turn();
 	}
 	for (unsigned n = 0; !lines_lie && honest_come < honest_sent && n < 1000; n++) {

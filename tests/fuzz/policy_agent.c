@@ -54,6 +54,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	}
 	agent_destroy(agent);
 	close(ends[1]);
+	for (size_t n = 0; n < bytes; n++)
+		if (data[n] == '\n')
+			fuzz_message();
 	return 0;
 }
 

@@ -147,8 +147,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	make(&bench);
 	bench.memory->generation = 1;
 	disk_proxy_collect(bench.proxy);
-	while (bytes - at >= STEP_BYTES)
+	while (bytes - at >= STEP_BYTES) {
 		at += STEP_BYTES + take_step(&bench, data + at, bytes - at - STEP_BYTES);
+		fuzz_message();
+	}
 	check_disk_proxy(bench.proxy);
 	destroy(&bench);
 	return 0;

@@ -36,6 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		return 0;
 	memcpy(exact, data, bytes);
 	rules_parse(&rules, exact, bytes);
+	fuzz_message();
 	free(exact);
 	if (rules.count > RULES_MOST || (rules.wrong_line && rules.count) ||
 	    !memchr(rules.agent, 0, sizeof(rules.agent)))

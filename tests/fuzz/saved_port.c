@@ -273,6 +273,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		return 0;
 	}
 	memcpy(exact, data + 1, bytes - 1);
+	fuzz_message();
 	good = load(&bench, data[0], exact, bytes - 1, first, &first_bytes);
 	if (good)
 		use(&bench);
