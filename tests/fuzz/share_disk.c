@@ -240,6 +240,6 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 				    sizeof(request));
 		}
 	}
-	used += add(data + used, (struct step){ .flags = PEER_GOES }, NULL, 0);
+	used += add(data + used, (struct step){ .flags = PEER_GOES }, "", 0);
 	return used;
 }
