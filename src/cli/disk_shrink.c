@@ -33,7 +33,7 @@ static bool is_above(struct disk *child, const char *path)
 static bool is_child(const struct arguments *arguments, const char *path, enum disk_format format,
 		     const char *parent)
 {
-	const struct disk_options options = { .accept_changed = true, .beside_writer = true };
+	const struct disk_options options = { .accept_changed = true, .unlocked = true };
 	struct disk_error why;
 	struct disk *child;
 	bool found;
