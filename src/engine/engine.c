@@ -156,6 +156,16 @@ void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most)
 	engine->driver->find_used(engine, used, most);
 }
 
+unsigned engine_find_code(struct engine *engine, struct engine_place *ret)
+{
+	return engine->driver->find_code(engine, ret);
+}
+
+void engine_make_code(struct engine *engine, const struct engine_place *place)
+{
+	engine->driver->make_code(engine, place);
+}
+
 void engine_touch_ahead(struct engine *engine, size_t from, size_t end)
 {
 	engine->driver->touch_ahead(engine, from, end);

@@ -228,6 +228,20 @@ void engine_note_use(struct engine *engine, bool notes);
  * `most`, the lowest ones.
  */
 void engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
+/* Where guest code is, of which the engine has made something: no more than a hint. */
+struct engine_place { uint64_t gva, ways; uint32_t gfn; uint16_t offset, mode; };
+enum { ENGINE_PLACES_MOST = 1 << 14 };
+/*
+ * What processors came to while that was noted, in about that order: how many, of
+ * ENGINE_PLACES_MOST. Once it is noted no more, while no processor runs; once.
+ */
+unsigned engine_find_code(struct engine *engine, struct engine_place *ret);
+/*
+ * Makes of the code there what it is for a processor that comes to it; from one thread at a time
+ * that is no processor, at any time. Whatever is named costs time and the engine's memory for code,
+ * and nothing else. It may wait for the guest's memory.
+ */
+void engine_make_code(struct engine *engine, const struct engine_place *place);
 /*
  * Of an engine that goes on: has the host give memory for these bytes of the code that is made
  * first, so that no processor waits for that. From a thread that is no processor, while they run.

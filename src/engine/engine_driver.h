@@ -36,6 +36,8 @@ struct engine_driver {
 	void (*note_written)(struct engine *engine, uint64_t frame, uint64_t frames);
 	void (*note_use)(struct engine *engine, bool notes);
 	void (*find_used)(struct engine *engine, uint64_t *used, uint64_t most);
+	unsigned (*find_code)(struct engine *engine, struct engine_place *ret);
+	void (*make_code)(struct engine *engine, const struct engine_place *place);
 	void (*touch_ahead)(struct engine *engine, size_t from, size_t end);
 	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
 			      uint64_t *ret_lost);

@@ -24,8 +24,8 @@
 #include "lib/check.h"
 #include "saved.h"
 
-/* Of translated code. */
-enum { TOUCHED_BEFORE_PAGES_BYTES = 1 << 20, TOUCHED_BYTES = 4 << 20 };
+/* Of translated code: no more than lies in large pages from the begin on. */
+enum { TOUCHED_BYTES = 7 << 19 };
 
 #define TO(life) (1u << (life))
 static const unsigned may_become[LIVES] = {
@@ -227,6 +227,7 @@ int machine_start_threads(struct machine *machine)
 void machine_go(struct machine *machine)
 {
 	assert(life_of(machine) == LIFE_CREATED || machine_has_ended(machine));
+	code_ahead_begin(&machine->code_ahead);
 	machine->refusal = machine_load(machine, &machine->refusal_text);
 	if (!machine->refusal && machine->options.saved.bytes)
 		generation_change(machine);
@@ -238,9 +239,10 @@ void machine_go(struct machine *machine)
 	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
 	pthread_mutex_unlock(&machine->lock);
-	engine_touch_ahead(machine->engine, 0, TOUCHED_BEFORE_PAGES_BYTES);
+	engine_touch_ahead(machine->engine, 0, TOUCHED_BYTES);
+	code_ahead_make(machine);
+	machine_leave_saved(machine);
 	demand_touch_first(machine);
-	engine_touch_ahead(machine->engine, TOUCHED_BEFORE_PAGES_BYTES, TOUCHED_BYTES);
 }
 
 enum machine_end machine_wait(struct machine *machine)

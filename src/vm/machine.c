@@ -199,6 +199,7 @@ static int make_parts(struct machine *machine, uint64_t tsc_hz)
 	pthread_mutex_init(&machine->lock, NULL);
 	pthread_cond_init(&machine->changed, NULL);
 	make_looked(machine);
+	code_ahead_init(&machine->code_ahead);
 	machine_connect_hv(machine, tsc_hz);
 	clock_set(machine, tsc_hz, clock_tsc(), 0);
 	machine->apic_host = (struct apic_host){ .send = send_ipi,
@@ -253,6 +254,11 @@ static void unmap_file(const struct boot_file *file)
 {
 	if (file->bytes)
 		munmap((void *)(uintptr_t)file->data, file->bytes);
+}
+
+void machine_leave_saved(struct machine *machine)
+{
+	unmap_file(&machine->options.saved);
 }
 
 int machine_load(struct machine *machine, const char **ret_reason)

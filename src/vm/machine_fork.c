@@ -28,6 +28,8 @@ int machine_fork_begin(struct machine *machine)
 	if (!error)
 		error = demand_wait_whole(machine);
 	if (!error)
+		code_ahead_end(&machine->code_ahead);
+	if (!error)
 		error = machine_pause(machine);
 	if (error)
 		return error;

@@ -35,6 +35,7 @@
 #include "lib/brief_wait.h"
 #include "lib/give_way.h"
 #include "lib/speculation.h"
+#include "code_ahead.h"
 #include "demand.h"
 #include "unit_list.h"
 #include "x86/apic.h"
@@ -135,6 +136,7 @@ struct machine {
 	uint64_t idle_used_ns; /* of a processor, when that was looked at */
 	size_t console_used;
 	struct demand demand;
+	struct code_ahead code_ahead;
 	struct trace trace;
 	struct vcpu vcpus[MACHINE_MAX_CPUS];
 };
@@ -147,6 +149,8 @@ struct machine {
  * with *ret_reason.
  */
 int machine_load(struct machine *machine, const char **ret_reason);
+/* Of what it went on from nothing is looked at any more. */
+void machine_leave_saved(struct machine *machine);
 
 /* ---- generation.c ---- */
 

@@ -208,6 +208,14 @@ static void load_index(struct loader *loader, struct archive *archive)
 	}
 }
 
+/* Nothing of it is looked at before the machine runs. */
+static void load_code(struct loader *loader, struct archive *archive)
+{
+	if (archive_check(archive, code_ahead_take(&loader->machine->code_ahead, archive->data,
+						   archive->bytes)))
+		archive->used = archive->bytes;
+}
+
 /* False: no unit has this section. */
 static bool load_unit(struct loader *loader, uint32_t section, struct archive *archive)
 {
@@ -227,6 +235,23 @@ static bool load_unit(struct loader *loader, uint32_t section, struct archive *a
 	return true;
 }
 
+/*
+ * Whether all of it is RAM that somebody else brings, and compares with its checksum: nobody waits
+ * here until it is read. The index says which frames these are.
+ */
+static bool is_brought(const struct loader *loader, const struct saved_section *head,
+		       const uint8_t *payload)
+{
+	const uint64_t ram_frames = loader->machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+	uint64_t first;
+
+	if (!loader->on_demand || head->name != SECTION_PAGES || head->bytes < sizeof(first) ||
+	    head->bytes > sizeof(first) + SAVED_ENTRY_PAGES * GUEST_PAGE_BYTES)
+		return false;
+	memcpy(&first, payload, sizeof(first));
+	return first < ram_frames && SAVED_ENTRY_PAGES <= ram_frames - first;
+}
+
 static void load_section(struct loader *loader, const struct saved_section *head,
 			 const uint8_t *payload)
 {
@@ -241,6 +266,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 			       : "a part of it is of a version that this Umbra does not know");
 		return;
 	}
+	if (is_brought(loader, head, payload))
+		return;
 	archive.version = head->version;
 	archive_check(&archive, crc32c(0, payload, head->bytes) == head->crc);
 	if (head->name == SECTION_MACHINE) {
@@ -251,6 +278,8 @@ static void load_section(struct loader *loader, const struct saved_section *head
 		load_pages(loader, &archive);
 	} else if (head->name == SECTION_END) {
 		load_end(loader, &archive);
+	} else if (head->name == SECTION_CODE) {
+		load_code(loader, &archive);
 	} else if (head->name == SECTION_INDEX) {
 		load_index(loader, &archive);
 	} else if (!load_unit(loader, head->name, &archive)) {
@@ -357,6 +386,5 @@ int restore_machine(struct machine *machine, const char **ret_reason)
 	pthread_mutex_unlock(&machine->lock);
 	*ret_reason = loader.reason;
 	pages_unpacker_free(loader.unpacker);
-	munmap((void *)(uintptr_t)file->data, file->bytes);
 	return loader.error;
 }

@@ -213,6 +213,7 @@ static void save(struct saver *saver)
 		devices_stand(machine->devices);
 	move(machine, LIFE_SAVING);
 	saver_put_parts(saver);
+	saver_put_code(saver);
 	put_rest(saver);
 	CHECK(check_written(saver));
 	saver_put_end(saver);

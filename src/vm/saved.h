@@ -35,6 +35,7 @@ enum {
 enum {
 	SECTION_MACHINE = UNIT_SECTION('M', 'A', 'C', 'H'),
 	SECTION_PAGES = UNIT_SECTION('P', 'A', 'G', 'E'),
+	SECTION_CODE = UNIT_SECTION('C', 'O', 'D', 'E'),
 	SECTION_INDEX = UNIT_SECTION('I', 'N', 'D', 'X'),
 	SECTION_END = UNIT_SECTION('E', 'N', 'D', ' '),
 	SECTION_CPU = UNIT_SECTION('C', 'P', 'U', ' '),
@@ -119,7 +120,7 @@ int saved_read_head(const struct boot_file *file, struct saved_head *ret, const 
 /* Whether a machine that was told of one rate can run at the other. */
 int saved_check_rate(uint64_t saved_hz, uint64_t host_hz, const char **ret_reason);
 /*
- * options.saved, behind its head, into a machine made as the head says; unmapped afterwards. Before
- * any processor runs, without the lock. As saved_read_head().
+ * options.saved, behind its head, into a machine made as the head says. Before any processor runs,
+ * without the lock. As saved_read_head().
  */
 int restore_machine(struct machine *machine, const char **ret_reason);

@@ -247,6 +247,25 @@ void saver_put_parts(struct saver *saver)
 		put_section(saver, parts.part[n].name, parts.part[n].piece, none);
 }
 
+/* Without memory, or of a machine that comes to nothing, there is no such section. */
+void saver_put_code(struct saver *saver)
+{
+	const struct piece none = { .data = NULL };
+	const size_t room = ENGINE_PLACES_MOST * sizeof(struct engine_place);
+	struct engine_place *places = mmap(NULL, room, PROT_READ | PROT_WRITE,
+					   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t count;
+
+	if (places == MAP_FAILED)
+		return;
+	count = engine_find_code(saver->machine->engine, places);
+	if (count)
+		put_section(saver, SECTION_CODE,
+			    (struct piece){ .data = places, .bytes = count * sizeof(*places) },
+			    none);
+	munmap(places, room);
+}
+
 void saver_put_head(struct saver *saver)
 {
 	const struct machine *machine = saver->machine;

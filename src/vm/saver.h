@@ -53,6 +53,8 @@ bool saver_is_used(const struct saver *saver, uint64_t frame);
 bool saver_is_wanted(const struct saver *saver, uint64_t frame);
 /* Everything that is no memory, while the machine stands still. */
 void saver_put_parts(struct saver *saver);
+/* Likewise: which code was come to while use was noted. */
+void saver_put_code(struct saver *saver);
 /* Behind the last page: the index, and where all is. */
 void saver_put_end(struct saver *saver);
 /* A PAGE section's head and the number of its first frame, before its pages. */

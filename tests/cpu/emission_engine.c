@@ -111,11 +111,21 @@ void emission_set_mode(unsigned code_bits, bool flat)
 	state->segment[X86_CS].attributes = code_attributes(code_bits);
 }
 
+static struct block *translate(uint64_t gpa, uint64_t second_gpa, uint32_t mode)
+{
+	const struct x86_segment_state *cs = &cpu->state.segment[X86_CS];
+	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa,
+					  .second_gpa = second_gpa, .cs_base = cs->base,
+					  .cs_limit = cs->limit, .mode = mode };
+	struct fault unused;
+
+	return soft_translate(cpu->engine, &place, &unused);
+}
+
 unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emission *ret)
 {
 	struct soft_engine *engine = cpu->engine;
 	uint8_t *code = memory.ram + CODE_AT;
-	struct fault fault;
 	uint32_t mode = soft_mode(cpu);
 
 	/* C has looked at the segment's limit already: without, accesses by CS are not copied */
@@ -127,7 +137,7 @@ unsigned emission_translate(const uint8_t *bytes, unsigned count, struct emissio
 	engine->regions[0] = (struct code_region){ 0 };
 	soft_make_regions(engine);
 	copies = 0;
-	made = soft_translate(cpu, CODE_AT, 0, mode, &fault);
+	made = translate(CODE_AT, 0, mode);
 	if (!made)
 		return 0;
 	*ret = last;
@@ -167,7 +177,6 @@ bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
 {
 	struct soft_engine *engine = cpu->engine;
 	const struct block *b;
-	struct fault fault;
 
 	emission_set_mode(64, true);
 	cpu->state.cpl = user ? 3 : 0;
@@ -175,7 +184,7 @@ bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
 	cpu->state.rip = CODE_AT + offset;
 	engine->regions[0] = (struct code_region){ 0 };
 	soft_make_regions(engine);
-	b = soft_translate(cpu, CODE_AT + offset, CODE_AT + PAGE_BYTES, soft_mode(cpu), &fault);
+	b = translate(CODE_AT + offset, CODE_AT + PAGE_BYTES, soft_mode(cpu));
 	if (b)
 		describe(b, ret);
 	return b;

@@ -77,7 +77,7 @@ static uint64_t frames_of(const struct soft_engine *engine)
 
 struct list { void **at; size_t bytes; };
 
-enum { LISTS = 17 };
+enum { LISTS = 18 };
 
 /*
  * Everything beside the code whose size the budget or the guest's memory says, one behind the
@@ -108,6 +108,7 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->frame_holders, frames_of(engine) },
 		{ (void **)&engine->table_versions,
 		  frames_of(engine) * sizeof(*engine->table_versions) },
+		{ (void **)&engine->uses, soft_code_uses_bytes(engine) },
 	};
 
 	memcpy(ret, lists, sizeof(lists));
@@ -183,6 +184,9 @@ static int make_nameless_code_cache(struct soft_engine *engine)
 	return 0;
 }
 
+/* What is made until a guest that goes on has come to rest. */
+enum { CODE_MADE_FIRST_BYTES = 4 << 20 };
+
 /* The code cache as two views of the same memory: one is written, the other executed. */
 static int make_code_cache(struct soft_engine *engine)
 {
@@ -205,6 +209,8 @@ static int make_code_cache(struct soft_engine *engine)
 			error = -ENOMEM;
 		else
 			madvise(engine->code_write, engine->code_bytes, MADV_DONTFORK);
+		if (!error && engine->goes_on)
+			large_fill_file(engine->code_write, CODE_MADE_FIRST_BYTES);
 	}
 	close(fd);
 	return error;
@@ -608,6 +614,8 @@ const struct engine_driver soft_engine_driver = {
 	.note_written = soft_engine_note_written,
 	.note_use = soft_engine_note_use,
 	.find_used = soft_engine_find_used,
+	.find_code = soft_engine_find_code,
+	.make_code = soft_engine_make_code,
 	.touch_ahead = soft_engine_touch_ahead,
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,

@@ -318,7 +318,8 @@ struct soft_engine {
 	uint32_t *table_versions;
 	uint64_t table_changes;
 	bool watches_tables, fills_ahead;
-	bool notes_use; /* changed atomically; FRAME_USED */
+	bool notes_use; /* changed atomically; FRAME_USED, uses */
+	struct code_uses *uses; /* code/ahead.c */
 	bool enters_in_word;  /* translate/translate.c */
 	bool takes_shortcuts; /* of 64-bit code: events, IRET */
 	bool recalls_pages;   /* struct known_page */
@@ -480,6 +481,8 @@ void soft_engine_find_written(struct engine *engine, uint64_t *written);
 void soft_engine_note_written(struct engine *engine, uint64_t frame, uint64_t frames);
 void soft_engine_note_use(struct engine *engine, bool notes);
 void soft_engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
+unsigned soft_engine_find_code(struct engine *engine, struct engine_place *ret);
+void soft_engine_make_code(struct engine *engine, const struct engine_place *place);
 void soft_engine_touch_ahead(struct engine *engine, size_t from, size_t end);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */

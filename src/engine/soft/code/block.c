@@ -128,19 +128,18 @@ static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fa
  * Without the lock, too: blocks are never reused before everybody has come through the dispatcher.
  * One that dies meanwhile is entered, and leads back here.
  */
-static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa,
-				   uint32_t mode)
+static struct block *block_look_up(const struct soft_engine *engine,
+				   const struct code_place *place)
 {
-	struct soft_engine *engine = cpu->engine;
+	const uint32_t head = bucket(place->gpa, place->mode);
 
-	for (uint32_t n =
-		     __atomic_load_n(&engine->hash[bucket(gpa, mode)], __ATOMIC_ACQUIRE);
+	for (uint32_t n = __atomic_load_n(&engine->hash[head], __ATOMIC_ACQUIRE);
 	     n; n = __atomic_load_n(&engine->blocks[n - 1].next_in_hash, __ATOMIC_ACQUIRE)) {
 		struct block *b = &engine->blocks[n - 1];
 
-		if (b->gpa == gpa && soft_key_mode(b) == mode &&
-		    (soft_floats(b->mode) || b->gva == cpu->state.rip) &&
-		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn == second_gpa >> 12))
+		if (b->gpa == place->gpa && soft_key_mode(b) == place->mode &&
+		    (soft_floats(b->mode) || b->gva == place->rip) &&
+		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn == place->second_gpa >> 12))
 			return b;
 	}
 	return NULL;
@@ -148,7 +147,9 @@ static struct block *block_look_up(struct soft_cpu *cpu, uint64_t gpa, uint64_t 
 
 struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode)
 {
-	return block_look_up(cpu, gpa, 0, mode);
+	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa, .mode = mode };
+
+	return block_look_up(cpu->engine, &place);
 }
 
 static void block_insert(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)
@@ -185,18 +186,36 @@ static void wait_for_room(struct soft_cpu *cpu)
 	soft_acquire(&engine->lock);
 }
 
+/* Under the lock, of protected pages: it is found from now on. NULL: *fault. */
+static struct block *make_block(struct soft_engine *engine, const struct code_place *place,
+				struct fault *fault)
+{
+	const uint64_t frame = soft_frame(engine, soft_hva(engine, place->gpa));
+	struct block *b = soft_translate(engine, place, fault);
+
+	if (b && b->mode & BLOCK_STRADDLES && place->second_gpa)
+		add_straddler(engine, b, place->second_gpa);
+	if (b)
+		block_insert(engine, b, frame, place->mode);
+	return b;
+}
+
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault)
 {
 	struct soft_engine *engine = cpu->engine;
-	uint64_t second = second_page(cpu, gpa, fault);
-	struct block *b = block_look_up(cpu, gpa, second, mode);
+	const struct x86_segment_state *cs = &cpu->state.segment[X86_CS];
+	const uint64_t second = second_page(cpu, gpa, fault);
+	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa, .second_gpa = second,
+					  .cs_base = cs->base, .cs_limit = cs->limit,
+					  .mode = mode };
+	struct block *b = block_look_up(engine, &place);
 
 	if (b)
 		return b;
 	soft_acquire(&engine->lock);
-	while (!(b = block_look_up(cpu, gpa, second, mode))) {
+	while (!(b = block_look_up(engine, &place))) {
 		uint8_t *hva = soft_hva(engine, gpa); /* with the lock: overlays do not move */
 
 		if (!hva || (second && !soft_hva(engine, second))) {
@@ -212,14 +231,29 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 		/* the bytes may run into the next page; whether they do is known only afterwards */
 		if (second && !soft_protect_code(cpu, soft_frame(engine, soft_hva(engine, second))))
 			continue;
-		b = soft_translate(cpu, gpa, second, mode, fault);
-		if (b && b->mode & BLOCK_STRADDLES && second)
-			add_straddler(engine, b, second);
-		if (b)
-			block_insert(engine, b, soft_frame(engine, hva), mode);
+		b = make_block(engine, &place, fault);
+		cpu->translations += b != NULL;
 		break;
 	}
 	soft_release(&engine->lock);
+	return b;
+}
+
+struct block *soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place)
+{
+	const uint8_t *hva = soft_hva(engine, place->gpa);
+	struct fault unused;
+	struct block *b;
+	uint64_t frame;
+
+	if (!hva)
+		return NULL;
+	frame = soft_frame(engine, hva);
+	b = block_look_up(engine, place);
+	if (b || !soft_make_room(engine) || !soft_try_to_protect_code(engine, frame))
+		return b;
+	b = make_block(engine, place, &unused);
+	soft_end_protection(engine, frame); /* where there is none */
 	return b;
 }
 

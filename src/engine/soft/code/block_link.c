@@ -74,6 +74,24 @@ void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uin
 		}
 }
 
+bool soft_leads_to(const struct soft_engine *engine, uint32_t at, uint32_t target)
+{
+	return target_of(engine, &(struct code_link){ .at = at }) == target;
+}
+
+const struct block *soft_follow(const struct soft_engine *engine, uint32_t *link)
+{
+	while (*link) {
+		const struct code_link *at = &engine->links[*link - 1];
+		const uint32_t target = target_of(engine, at);
+
+		*link = at->next;
+		if (target != at->home)
+			return soft_block_of(engine, (uint64_t)(engine->code_run + target));
+	}
+	return NULL;
+}
+
 void soft_lead_home(struct soft_engine *engine, const struct block *from)
 {
 	for (uint32_t n = from->links; n; n = engine->links[n - 1].next)

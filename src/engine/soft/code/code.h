@@ -36,7 +36,8 @@
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
  *
- * All but the jump caches change under the engine's lock. The hash is read without it: blocks are
+ * All but the jump caches change under the engine's lock, by processors and by who makes code ahead
+ * of them (ahead.c). The hash is read without it: blocks are
  * not reused before everybody has come through the dispatcher.
  */
 #pragma once
@@ -157,6 +158,12 @@ static inline unsigned soft_entry_jump(uint32_t mode)
 	return soft_floats(mode) ? FLOATING_ENTRY_JUMP : 0;
 }
 
+/* Where the flags come in flags_word, within a page. */
+static inline uint32_t soft_entry_in_word(const struct block *b)
+{
+	return soft_floats(b->mode) ? FLOATING_ENTRY_BYTES : 0;
+}
+
 enum { JUMP_BYTES = 5 };
 /* Whether one store can put a jump there. */
 static inline bool soft_holds_jump(const uint8_t *at)
@@ -182,6 +189,12 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault);
 /* The block at state.rip = gpa, if there is one and it does not straddle; or NULL. */
 struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode);
+struct code_place;
+/*
+ * Under the lock, from any thread: the block of 64-bit code there that lies in one page, made now
+ * if there is none. NULL: it cannot be made now.
+ */
+struct block *soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *engine, struct block *b);
 
@@ -246,6 +259,14 @@ void soft_look_at_regions(struct soft_engine *engine, unsigned living);
 /* The one that goes next. */
 uint32_t soft_choose_region(struct soft_engine *engine);
 
+/* ahead.c */
+/* Of soft_engine.uses. */
+size_t soft_code_uses_bytes(const struct soft_engine *engine);
+/* The block is come to, while that is noted; from any processor. */
+void soft_note_come_to(const struct soft_engine *engine, const struct block *b);
+/* From now on. While nobody notes. */
+void soft_forget_uses(struct soft_engine *engine);
+
 /* block_history.c; under the lock: why blocks are made */
 void soft_note_made(struct soft_engine *engine, const struct block *b);
 void soft_note_end(struct soft_engine *engine, const struct block *b, enum block_end why);
@@ -266,6 +287,10 @@ void soft_link(struct soft_engine *engine, struct block *from, uint32_t at, uint
 	       uint32_t target);
 /* Jumps from blocks of this frame to [begin, end) of the code cache lead home again. */
 void soft_unlink(struct soft_engine *engine, uint64_t frame, uint32_t begin, uint32_t end);
+/* Whether the rel32 at `at` in the code cache leads there. */
+bool soft_leads_to(const struct soft_engine *engine, uint32_t at, uint32_t target);
+/* What the link leads to, in its page, and the next one in *link; NULL: there are no more. */
+const struct block *soft_follow(const struct soft_engine *engine, uint32_t *link);
 /* All of a block that dies, which nobody finds by its frame any more. */
 void soft_lead_home(struct soft_engine *engine, const struct block *from);
 /* The block has no link any more whose jump lies there. */
@@ -278,6 +303,16 @@ void check_links(const struct soft_engine *engine);
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
 /* Under the lock: the part goes; no stub leads there any more, and no link is there. */
 void soft_leave_part(struct soft_engine *engine, const struct block *part);
+/*
+ * The number of the block's first way out behind `n` that leads to a cold part or to another block;
+ * 0: none does.
+ */
+unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n);
+/*
+ * Under the lock, from any thread: the block's way out of this number, if there is one, leads there
+ * from now on, if it can.
+ */
+void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n);
 /* 6, while nobody else executes. */
 void check_stubs(const struct soft_engine *engine);
 /* Where stub n is, from the first. */
@@ -355,6 +390,11 @@ void soft_replace_by_jump(uint8_t *at, const uint8_t *target);
  * meanwhile, so that what was found before must be found again. Called with the lock.
  */
 bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
+/*
+ * The same where no processor has to be stopped for it, from any thread with the lock; false: it is
+ * not protected.
+ */
+bool soft_try_to_protect_code(struct soft_engine *engine, uint64_t frame);
 /* Under the lock: the frame has lost blocks; when it has none left, it may be written again. */
 void soft_end_protection(struct soft_engine *engine, uint64_t frame);
 

@@ -249,8 +249,11 @@ static void check_now_and_then(const struct soft_cpu *cpu)
 	enum { CHECK_EVERY_DISPATCHES = 1 << 16 };
 
 	check_root(cpu);
-	if (cpu->engine->cpu_count == 1 && !(cpu->misses % CHECK_EVERY_DISPATCHES))
-		check_engine(cpu->engine);
+	if (cpu->engine->cpu_count > 1 || cpu->misses % CHECK_EVERY_DISPATCHES)
+		return;
+	soft_acquire(&cpu->engine->lock); /* who makes code ahead does not stand still */
+	check_engine(cpu->engine);
+	soft_release(&cpu->engine->lock);
 }
 
 /* remembers: the jump cache knows the way from now on. */
@@ -366,12 +369,6 @@ static bool may_chain(const struct block *from, const struct block *b, uint64_t 
 	       soft_key_mode(from) == soft_key_mode(b);
 }
 
-/* Where the flags come in flags_word, within a page. */
-static uint32_t entry_in_word(const struct block *b)
-{
-	return soft_floats(b->mode) ? FLOATING_ENTRY_BYTES : 0;
-}
-
 /*
  * The block that a jump of the other one within its page leads to, of 64-bit code; NULL: there is
  * none. Rights are those of the page, which are looked at where it is entered.
@@ -428,7 +425,7 @@ void *soft_chain(struct soft_cpu *cpu, struct block *from, bool in_word, const u
 	    engine->regions[of_link].times_reused == link_before && !from->dead && !b->dead &&
 	    may_chain(from, b, target))
 		soft_link(engine, from, at, (uint32_t)(home - engine->code_run),
-			  b->host_offset + (in_word ? entry_in_word(b) : b->direct));
+			  b->host_offset + (in_word ? soft_entry_in_word(b) : b->direct));
 	soft_release(&engine->lock);
 	return entry;
 }

@@ -17,6 +17,7 @@
  * Left out: blocks of a region that are used while the others are not. They are made anew.
  */
 #include "code.h"
+#include "engine/soft/mmu/mmu.h"
 
 enum { LOOKED_AT = 8, MOST_KEPT = 4, USED_PART = 8, WORD_BITS = 64 };
 
@@ -56,6 +57,8 @@ void soft_note_use(const struct soft_engine *engine, const struct block *b)
 {
 	struct code_region *region = region_of(engine, b);
 
+	if (soft_notes_use(engine))
+		soft_note_come_to(engine, b);
 	if (__atomic_load_n(&region->is_looked_at, __ATOMIC_RELAXED))
 		mark(region->used_pages, mark_of(b));
 }

@@ -108,6 +108,20 @@ void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 	soft_release(&engine->lock);
 }
 
+static bool has_writers(struct soft_engine *engine, uint64_t frame)
+{
+	return __atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) &
+	       FRAME_WRITTEN;
+}
+
+bool soft_try_to_protect_code(struct soft_engine *engine, uint64_t frame)
+{
+	if (!has_writers(engine, frame))
+		return true;
+	soft_end_protection(engine, frame);
+	return false;
+}
+
 /*
  * From now on every write to this frame comes to C. False: done, but the lock was given up
  * meanwhile, so that what was found before must be found again. Called with the lock.
@@ -116,8 +130,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 {
 	struct soft_engine *engine = cpu->engine;
 
-	if (!(__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST) &
-	      FRAME_WRITTEN))
+	if (!has_writers(engine, frame))
 		return true;
 	soft_release(&engine->lock);
 	soft_begin_alone(cpu);

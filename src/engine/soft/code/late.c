@@ -109,6 +109,58 @@ void soft_leave_part(struct soft_engine *engine, const struct block *part)
 	soft_drop_links(engine, b, part->host_offset, part->host_offset + part->host_bytes);
 }
 
+/* Whether nobody comes to the stub of this way out any more. */
+static bool leads_on(const struct soft_engine *engine, const struct block *b, unsigned n,
+		     struct way_out way)
+{
+	const uint32_t stub = b->host_offset + b->stubs + soft_stub_offset(n);
+
+	if (way.kind == WAY_LATE)
+		return jumps_to(engine, engine->code_write + stub);
+	return way.kind == WAY_CHAIN && !soft_leads_to(engine, b->host_offset + way.link, stub);
+}
+
+unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n)
+{
+	if (n < STUBS_OF_ENTRIES)
+		n = STUBS_OF_ENTRIES - 1;
+	while (stub_of(engine, b, ++n))
+		if (leads_on(engine, b, n, way_of(engine, b, n)))
+			return n;
+	return 0;
+}
+
+/* To a block of its page, which is made for that. */
+static void chain_ahead(struct soft_engine *engine, struct block *b, unsigned n, struct way_out way)
+{
+	const uint64_t page = ~(uint64_t)PAGE_OFFSET_MASK;
+	const struct code_place place = { .rip = (b->gva & page) | way.target,
+					  .gpa = (b->gpa & page) | way.target,
+					  .mode = soft_key_mode(b) };
+	const struct block *target = soft_make_block_ahead(engine, &place);
+
+	if (target && !b->dead)
+		soft_link(engine, b, b->host_offset + way.link,
+			  b->host_offset + b->stubs + soft_stub_offset(n),
+			  target->host_offset + (way.flags_in_word ? soft_entry_in_word(target)
+								   : target->direct));
+}
+
+void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n)
+{
+	struct way_out way;
+
+	if (n < STUBS_OF_ENTRIES || !stub_of(engine, b, n))
+		return;
+	way = way_of(engine, b, n);
+	if (leads_on(engine, b, n, way))
+		return;
+	if (way.kind == WAY_CHAIN)
+		chain_ahead(engine, b, n, way);
+	else if (way.kind == WAY_LATE && soft_make_room(engine) && !b->dead)
+		soft_translate_part(engine, b, n);
+}
+
 static void check_stubs_of(const struct soft_engine *engine, const struct block *b)
 {
 	const uint8_t *stub;

@@ -82,6 +82,8 @@ void soft_engine_note_use(struct engine *opaque, bool notes)
 	const uint64_t frames =
 		guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
 
+	if (notes)
+		soft_forget_uses(engine);
 	__atomic_store_n(&engine->notes_use, notes, __ATOMIC_SEQ_CST);
 	for (uint64_t n = 0; n < frames && notes; n++)
 		if (engine->frame_flags[n] & FRAME_USED)

@@ -243,36 +243,34 @@ static void keep(struct translation *translation, struct block *b)
 		(unsigned)(b->guest_bytes + translation->way_count * sizeof(struct way_out)));
 }
 
-struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode,
+struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault)
 {
-	struct soft_engine *engine = cpu->engine;
 	struct translation *translation = engine->translation;
 	const struct guest_insn *last;
 	struct block *b;
 
-	begin(translation, engine, mode, cpu->state.rip);
-	translation->cs_base = translation->code_bits == 64 ? 0 : cpu->state.segment[X86_CS].base;
+	begin(translation, engine, place->mode, place->rip);
+	translation->cs_base = translation->code_bits == 64 ? 0 : place->cs_base;
 	translation->page = (translation->cs_base + translation->rip) >> 12;
-	translation->source = soft_hva(engine, gpa);
-	translation->source_bytes = PAGE_BYTES - (gpa & PAGE_OFFSET_MASK);
-	if (translate_gather(translation, cpu, second_gpa, fault))
+	translation->source = soft_hva(engine, place->gpa);
+	translation->source_bytes = PAGE_BYTES - (place->gpa & PAGE_OFFSET_MASK);
+	if (translate_gather(translation, place, fault))
 		return NULL;
 	b = translation->block = soft_next_block(engine);
 	last = &translation->insns[translation->count - 1];
 	b->gva = translation->rip;
-	b->gpa = gpa;
-	b->mode = (uint16_t)mode;
+	b->gpa = place->gpa;
+	b->mode = (uint16_t)place->mode;
 	b->form = translation->next_straddles ? BLOCK_BEFORE_STRADDLER : BLOCK_WHOLE;
 	b->insns = (uint8_t)translation->count;
 	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - translation->rip);
-	if ((gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
+	if ((place->gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
 	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
 	emit_block(translation);
 	CHECK(check_translation(translation));
 	keep(translation, b);
-	cpu->translations++;
 	return b;
 }
 

@@ -8,10 +8,12 @@ struct block;
 /* Of soft_engine.translation. */
 size_t soft_translation_bytes(void);
 /*
- * Under the lock, with room in the open region: a block for state.rip, which is gpa; second_gpa:
- * the page behind it, or 0. NULL: *fault.
+ * Guest code: rip, which is gpa; second_gpa: the page behind it, or 0. cs_*: where it is not code
+ * of 64 bits.
  */
-struct block *soft_translate(struct soft_cpu *cpu, uint64_t gpa, uint64_t second_gpa, uint32_t mode,
+struct code_place { uint64_t rip, gpa, second_gpa, cs_base; uint32_t cs_limit, mode; };
+/* Under the lock, with room in the open region: a block for it. NULL: *fault. */
+struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault);
 /*
  * Under the lock, with room in the open region: the cold part that this stub of the block stands

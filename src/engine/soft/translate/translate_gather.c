@@ -54,15 +54,13 @@ static bool is_enough(const struct translation *translation, const struct x86_in
 	       (insn->encoding.class == X86_CLASS_JCC && translation->count >= ENOUGH_INSNS);
 }
 
-static bool is_beyond_limit(const struct translation *translation, const struct soft_cpu *cpu,
-			    unsigned at)
+static bool is_beyond_limit(const struct translation *translation, uint32_t limit, unsigned at)
 {
-	return translation->code_bits != 64 &&
-	       translation->rip + at > cpu->state.segment[X86_CS].limit;
+	return translation->code_bits != 64 && translation->rip + at > limit;
 }
 
 /* *fault comes with that of a second page that is not there. */
-int translate_gather(struct translation *translation, struct soft_cpu *cpu, uint64_t second_gpa,
+int translate_gather(struct translation *translation, const struct code_place *place,
 		     struct fault *fault)
 {
 	unsigned most = translation->mode & BLOCK_ALONE ? 1 : MAX_INSNS;
@@ -81,12 +79,13 @@ int translate_gather(struct translation *translation, struct soft_cpu *cpu, uint
 			break;
 		}
 		if (error == -EAGAIN)
-			error = gather_straddler(translation, second_gpa, guest_insn);
+			error = gather_straddler(translation, place->second_gpa, guest_insn);
 		if (error == -EFAULT)
 			return error;
 		if (!error && !cpu_model_allows(translation->engine->model, &guest_insn->insn))
 			error = -EINVAL;
-		if (!error && is_beyond_limit(translation, cpu, at + guest_insn->insn.length - 1))
+		if (!error && is_beyond_limit(translation, place->cs_limit,
+					      at + guest_insn->insn.length - 1))
 			error = -ERANGE;
 		if (error && translation->count)
 			break;

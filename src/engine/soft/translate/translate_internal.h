@@ -272,7 +272,7 @@ void translate_ways(struct translation *translation);
 
 /* translate_gather.c */
 /* From t->source; 0, or a fault when not even the first can be read. */
-int translate_gather(struct translation *translation, struct soft_cpu *cpu, uint64_t second_gpa,
+int translate_gather(struct translation *translation, const struct code_place *place,
 		     struct fault *fault);
 /* What was gathered once, from the bytes that were kept. */
 void translate_gather_again(struct translation *translation, const struct block *b);
