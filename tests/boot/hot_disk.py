@@ -128,7 +128,7 @@ eventually("another disc", "mount -t iso9660 -o ro /dev/sr0 /disc 2>/dev/null; m
 check("umount", guest("umount /disc; echo") == "")
 must("disk", "detach", "one", "1")
 must("disk", "detach", "one", "1")  # the drive itself
-refused(65, "no such disk", "disk", "detach", "one", "1")
+refused(65, "no disk of the machine one is that", "disk", "detach", "one", "1")
 
 # as many as there are places, while what is there is read
 guest("(while :; do dd if=/dev/%s of=/dev/null bs=64k iflag=direct 2>/dev/null; done) >/dev/null 2>&1 &" % lun(0))
