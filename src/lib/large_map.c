@@ -4,8 +4,6 @@
 #include <stdint.h>
 #include <sys/mman.h>
 
-#include "touch.h"
-
 enum { LARGE_PAGE_BYTES = 2 << 20 };
 
 static size_t whole_pages(size_t bytes)
@@ -52,17 +50,6 @@ void *large_map_file(size_t bytes, int protection, int fd)
 		munmap(place, before);
 	munmap(place + before + bytes, LARGE_PAGE_BYTES - before);
 	return at;
-}
-
-/* One that has no page yet is none to the kernel. */
-void large_fill_file(void *at, size_t bytes)
-{
-	volatile uint8_t *page = at;
-
-	bytes &= ~(size_t)(LARGE_PAGE_BYTES - 1);
-	for (size_t n = 0; n < bytes; n += LARGE_PAGE_BYTES)
-		page[n] = page[n];
-	madvise(at, bytes, MADV_COLLAPSE);
 }
 
 void large_unmap(void *at, size_t bytes)

@@ -13,11 +13,5 @@ void *large_map(size_t bytes);
  * as any other.
  */
 void *large_map_file(size_t bytes, int protection, int fd);
-/*
- * The begin of such a mapping, which can be written, lies in large pages from now on, also on hosts
- * that give files none by themselves; where they cannot it stays as it was. As much as whole large
- * pages have.
- */
-void large_fill_file(void *at, size_t bytes);
 /* NULL: nothing is done. */
 void large_unmap(void *at, size_t bytes);

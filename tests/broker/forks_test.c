@@ -637,6 +637,29 @@ static bool is_asked(void)
 	return poll(&asked, 1, QUIET_MS) == 1;
 }
 
+/* Of a broker that waits for no step of a fork for long. */
+static pid_t start_impatient(void)
+{
+	pid_t broker;
+
+	step_ms = QUIET_MS;
+	broker = start(says_what_it_hears, 0);
+	step_ms = 0;
+	return broker;
+}
+
+/* Until the forker is asked. What the child says READY by. */
+static int ask_fork_with_layer(FILE *peer, int *ret_held, int *ret_file)
+{
+	const int ready = bring_kit(peer, ret_held);
+	char byte;
+
+	*ret_file = bring_layer(peer);
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	return ready;
+}
+
 /* It is stopped, say: its machine goes on, and is not forked any more. What it makes later ends. */
 static void forker_without_a_word(void)
 {
@@ -645,9 +668,7 @@ static void forker_without_a_word(void)
 	int held, ready;
 	char byte;
 
-	step_ms = QUIET_MS;
-	broker = start(says_what_it_hears, 0);
-	step_ms = 0;
+	broker = start_impatient();
 	peer = connect_to();
 	ready = bring_kit(peer, &held);
 	ask_fork(peer, "end");
@@ -678,10 +699,8 @@ static void machine_that_does_not_stand(void)
 	int held, ready, file;
 	char byte;
 
-	step_ms = QUIET_MS;
 	stands_late = true;
-	broker = start(says_what_it_hears, 0);
-	step_ms = 0;
+	broker = start_impatient();
 	peer = connect_to();
 	ready = bring_kit(peer, &held);
 	file = bring_layer(peer);
@@ -773,16 +792,10 @@ static void disks_without_a_word(void)
 	FILE *peer;
 	pid_t broker, child;
 	int held, ready, file;
-	char byte;
 
-	step_ms = QUIET_MS;
-	broker = start(says_what_it_hears, 0);
-	step_ms = 0;
+	broker = start_impatient();
 	peer = connect_to();
-	ready = bring_kit(peer, &held);
-	file = bring_layer(peer);
-	ask_fork(peer, "keep");
-	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	ready = ask_fork_with_layer(peer, &held, &file);
 	child = fork_child(ready);
 	expect("disks that never say a word", hears(peer, "\"errno\":62"));
 	close(held); /* is with the child */
@@ -804,16 +817,10 @@ static void disks_that_do_not_settle(void)
 	FILE *peer;
 	pid_t broker, child;
 	int held, ready, file;
-	char byte;
 
-	step_ms = QUIET_MS;
-	broker = start(says_what_it_hears, 0);
-	step_ms = 0;
+	broker = start_impatient();
 	peer = connect_to();
-	ready = bring_kit(peer, &held);
-	file = bring_layer(peer);
-	ask_fork(peer, "keep");
-	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
+	ready = ask_fork_with_layer(peer, &held, &file);
 	put_layer_on(0);
 	child = fork_child(ready);
 	close(held);
@@ -841,9 +848,7 @@ static void save_without_a_word(bool is_gone)
 	pid_t broker;
 	int held, ready, file;
 
-	step_ms = QUIET_MS;
-	broker = start(says_what_it_hears, 0);
-	step_ms = 0;
+	broker = start_impatient();
 	peer = connect_to();
 	file = bring_layer(peer);
 	ask_with(peer, "{\"do\":\"save\"}\n", NULL, 0);

@@ -51,16 +51,10 @@ static void make_code(void)
 /* RAX afterwards. */
 static uint64_t run(struct guest guest)
 {
-	struct engine_state state = { .nmi_pending = false };
+	struct engine_state state;
 
 	memset(ram + DATA, 0, RAM_BYTES - DATA);
-	begin_flat_long_mode(&state.x86, TABLES);
-	state.x86.rip = CODE;
-	state.x86.rflags = 2;
-	state.x86.gpr[4] = STACK;
-	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
-	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
-		abort();
+	run_flat(guest, CODE, STACK);
 	engine_get(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
 	return state.x86.gpr[0];
 }

@@ -67,6 +67,20 @@ static inline struct guest begin(uint64_t overhead_bytes, unsigned without)
 		.overhead_bytes = overhead_bytes, .cpus = 1, .without = without });
 }
 
+/* From there on, in 64-bit code, until it halts. */
+static inline void run_flat(struct guest guest, uint64_t code_gva, uint64_t stack_gva)
+{
+	struct engine_state state = { .nmi_pending = false };
+
+	begin_flat_long_mode(&state.x86, TABLES);
+	state.x86.rip = code_gva;
+	state.x86.rflags = 2;
+	state.x86.gpr[4] = stack_gva;
+	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
+	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
+		abort();
+}
+
 static inline void end(struct guest guest)
 {
 	engine_cpu_destroy(guest.cpu);

@@ -38,15 +38,7 @@ static void make_code(void)
 /* The whole of it. */
 static void run(struct guest guest)
 {
-	struct engine_state state = { .nmi_pending = false };
-
-	begin_flat_long_mode(&state.x86, TABLES);
-	state.x86.rip = CODE;
-	state.x86.rflags = 2;
-	state.x86.gpr[4] = STACK;
-	engine_set(guest.cpu, ENGINE_ALL & ~ENGINE_VECTOR, &state);
-	if (engine_run(guest.cpu) != ENGINE_EXIT_HALT)
-		abort();
+	run_flat(guest, CODE, STACK);
 }
 
 static const struct soft_engine *soft(struct guest guest)

@@ -8,6 +8,7 @@
 #include "device/share/disk_proxy.h"
 #include "device/share/lender.h"
 #include "fuzz.h"
+#include "port.h"
 
 enum { RELID = FAKE_CHANNELS + 1, RING_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES };
 enum { STEP_BYTES = 8, MESSAGE_BYTES = 64 };
@@ -63,13 +64,8 @@ static void make(struct bench *bench)
 {
 	*bench = (struct bench){ .written = 0 };
 	fake_create(&bench->fake, 1000000000);
-	bench->memory = mmap(NULL, sizeof(*bench->memory), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bench->memory = port_memory(&bench->client);
 	bench->memory->class = SHARE_CLASS_DISK;
-	bench->client = (struct slot_client){ .queue = &bench->memory->queue,
-					      .slots = SHARE_SLOTS,
-					      .doorbell_fd = eventfd(0, EFD_NONBLOCK),
-					      .answer_fd = eventfd(0, EFD_NONBLOCK) };
 	bench->lender = lender_create(&bench->fake.memory, changed, NULL);
 	if (!port_window_make(&bench->window, -1))
 		abort();

@@ -12,6 +12,7 @@
 #include "device/share/share_device.h"
 #include "fuzz.h"
 #include "lib/archive.h"
+#include "port.h"
 
 enum { RELID = FAKE_CHANNELS + 1, RING_BYTES = (FAKE_RING_PAGES - 1) * GUEST_PAGE_BYTES };
 enum { KIND_DISK = 1, KIND_OFFLINE = 2, SECTOR = 512, DISK_BYTES = 1 << 20, DATA_GFN = 0x90 };
@@ -102,14 +103,9 @@ static void make(struct bench *bench, uint8_t kind)
 
 	*bench = (struct bench){ .written = 0 };
 	fake_create(&bench->fake, 1000000000);
-	bench->memory = mmap(NULL, sizeof(*bench->memory), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bench->memory = port_memory(&bench->client);
 	bench->memory->side = kind & KIND_OFFLINE ? 0 : SHARE_SIDE_BINDS;
 	bench->memory->epoch = 77;
-	bench->client = (struct slot_client){ .queue = &bench->memory->queue,
-					      .slots = SHARE_SLOTS,
-					      .doorbell_fd = eventfd(0, EFD_NONBLOCK),
-					      .answer_fd = eventfd(0, EFD_NONBLOCK) };
 	bench->lender = lender_create(&bench->fake.memory, changed, NULL);
 	if (!port_window_make(&bench->window, -1))
 		abort();
