@@ -9,6 +9,7 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -29,8 +30,8 @@ struct layer {
 	bool is_listed, is_child, is_used, is_frozen;
 };
 
-/* silent: NULL, or a machine that does not say what its disks are. */
-struct layers_found { struct layer *layer; size_t count; char *silent; };
+/* silent: "", or a machine that does not say what its disks are. */
+struct layers_found { struct layer *layer; size_t count; char silent[NAME_MAX_BYTES + 1]; };
 
 /* ---- what there is ---- */
 
@@ -206,8 +207,8 @@ static void note_machine(void *context, const char *name)
 		for (size_t k = 0; file && k < found->count; k++)
 			found->layer[k].is_used |= !strcmp(found->layer[k].path, file);
 	}
-	if (machine && !json_object_get(machine, "process") && !found->silent)
-		found->silent = strdup(name);
+	if (machine && !json_object_get(machine, "process"))
+		snprintf(found->silent, sizeof(found->silent), "%s", name);
 	json_decref(machine);
 }
 
@@ -259,7 +260,7 @@ static const char *state_of(const struct layers_found *found, const struct layer
 	if (layer->is_used)
 		return "used";
 	if (is_left_over(found, layer))
-		return found->silent ? "unknown" : "left over";
+		return *found->silent ? "unknown" : "left over";
 	return layer->is_frozen ? "frozen" : "kept";
 }
 
@@ -366,7 +367,7 @@ static int do_verb(const struct arguments *arguments, struct layers_found *found
 	if (is_named && !is_any_listed(found))
 		return complain(EXIT_UNUSABLE, "it is no layer of a machine that was forked",
 				arguments->file, "see umbra disk info --chain");
-	if (arguments->remove && found->silent)
+	if (arguments->remove && *found->silent)
 		return complain(EXIT_UNUSABLE, "it does not say what its disks are", found->silent,
 				"wait until it does, or end it");
 	if (arguments->remove)
@@ -389,6 +390,5 @@ int verb_disk_layers(struct arguments *arguments)
 	while (found.count)
 		layer_free(&found.layer[--found.count]);
 	free(found.layer);
-	free(found.silent);
 	return code;
 }
