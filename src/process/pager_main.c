@@ -35,6 +35,7 @@
 #include "ipc/early.h"
 #include "ipc/lockdown.h"
 #include "lib/large_map.h"
+#include "lib/missed_pages.h"
 #include "mains.h"
 #include "pager_left.h"
 #include "plan.h"
@@ -462,10 +463,7 @@ static bool is_empty(const struct pager *pager, uint64_t frame)
 
 static void leave(const struct pager *pager, uint64_t frame, uint64_t frames)
 {
-	struct uffdio_range range = { .start = hva_of(pager, frame),
-				      .len = frames * SAVED_PAGE_BYTES };
-
-	ioctl(pager->faults, UFFDIO_UNREGISTER, &range);
+	missed_pages_leave(pager->faults, hva_of(pager, frame), frames * SAVED_PAGE_BYTES);
 }
 
 /* Where the file has nothing the kernel gives zeros by itself, in large pages. */
