@@ -430,6 +430,8 @@ static int take_saved(struct run *run)
 		code = take_host(run);
 	if (!code)
 		read_saved(&plan->machine, &saved, run->grants.fd[GRANT_SAVED]);
+	if (!code && plan->machine.has_bus) /* without one it has no disks, and nobody waits */
+		disk_option_take_places(&plan->disks.place);
 	if (!code && plan->machine.has_bus)
 		code = saved_host_take(run->options.restore, run->grants.fd[GRANT_SAVED],
 				       run->options.name, run->arrival, &run->nets, plan);
@@ -596,7 +598,8 @@ static int make_plan(struct run *run)
 {
 	int code;
 
-	disk_option_take_places(&run->plan->disks.place);
+	if (!run->options.restore)
+		disk_option_take_places(&run->plan->disks.place);
 	run->plan->nets.count = net_options_count(&run->nets);
 	run->plan->machine.statistics = run->options.statistics;
 	run->plan->machine.perf_map = run->options.perf_map;

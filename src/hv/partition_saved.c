@@ -59,12 +59,13 @@ static void registers_archive(struct archive *archive, struct hv_partition *part
 
 static void queue_archive(struct archive *archive, struct hv_queue *queue)
 {
-	uint32_t count = queue->count;
+	uint32_t count = archive->loading ? 0 : queue->count;
 
 	archive_u32(archive, &count);
 	if (!archive_check(archive, count <= QUEUE_MESSAGES))
 		return;
-	if (archive->loading) { /* what lies behind the messages is not touched: each is a page */
+	/* of one that is new nothing is touched that is not needed: each is a page */
+	if (archive->loading && count) {
 		queue->first = 0;
 		queue->count = count;
 	}

@@ -471,7 +471,7 @@ int call_rules_add(struct call_filter *filter, const struct role_call *calls)
 {
 	int error = 0;
 
-	for (; calls->name && !error; calls++)
+	for (; *calls->name && !error; calls++)
 		error = allow(filter, calls);
 	return error;
 }
@@ -481,11 +481,11 @@ struct call_filter *call_rules_make_less(const struct role_call *calls)
 	struct call_filter *filter = call_filter_new(SECCOMP_RET_ALLOW);
 	int error = filter ? 0 : -ENOMEM;
 
-	for (; calls->name && !error; calls++) {
+	for (; *calls->name && !error; calls++) {
 		if (calls->condition != CALL_NEVER)
 			error = allow(filter, calls);
 		/* behind the last row of that call */
-		if (!error && (!calls[1].name || calls[1].number != calls->number))
+		if (!error && (!*calls[1].name || calls[1].number != calls->number))
 			error = call_filter_add(filter, SECCOMP_RET_KILL_PROCESS, calls->number, 0,
 						NULL);
 	}

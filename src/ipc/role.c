@@ -65,7 +65,7 @@ static const struct role_call machine_calls[] = {
 	{ NAMED(exit_group), CALL_ANY, 0 },
 	/* a thread of what was forked may still have to hear that it may not (forker.S) */
 	{ NAMED(getpid), CALL_REFUSED, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -117,7 +117,7 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(arch_prctl), CALL_GS, 0 },
 	{ NAMED(gettid), CALL_ANY, 0 },
 	{ NAMED(timer_create), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -152,7 +152,7 @@ static const struct role_call forked_calls[] = {
 	{ NAMED(arch_prctl), CALL_NEVER, 0 },
 	{ NAMED(gettid), CALL_NEVER, 0 },
 	{ NAMED(timer_create), CALL_NEVER, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -185,7 +185,7 @@ static const struct role_call broker_calls[] = {
 	{ NAMED(gettid), CALL_ANY, 0 },
 	{ NAMED(tgkill), CALL_OWN_PROCESS, 0 },
 	{ NAMED(exit_group), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -225,7 +225,7 @@ static const struct role_call disk_calls[] = {
 	{ NAMED(restart_syscall), CALL_ANY, 0 },
 	{ NAMED(exit), CALL_ANY, 0 },
 	{ NAMED(exit_group), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -295,7 +295,7 @@ static const struct role_call disk_opening_calls[] = {
 	{ NAMED(landlock_restrict_self), CALL_ANY, 0 },
 	{ NAMED(exit), CALL_ANY, 0 },
 	{ NAMED(exit_group), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /* Files beside the disks, which Landlock keeps to their folders: read, written anew, renamed. */
@@ -312,7 +312,7 @@ static const struct role_call keeper_calls[] = {
 	{ NAMED(unlink), CALL_ANY, 0 },
 	CALLS_OF_MEMORY,
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -352,7 +352,7 @@ static const struct role_call net_calls[] = {
 	{ NAMED(gettid), CALL_ANY, 0 },
 	{ NAMED(getpid), CALL_ANY, 0 },
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /* One tap, or one line to a switch: frames to and from it. Its pipes, memory, the end. */
@@ -371,7 +371,7 @@ static const struct role_call line_calls[] = {
 	{ NAMED(gettid), CALL_ANY, 0 },
 	{ NAMED(getpid), CALL_ANY, 0 },
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /* Lines of net processes, which come by its one socket. It opens nothing, and joins nobody. */
@@ -387,7 +387,7 @@ static const struct role_call switch_calls[] = {
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	CALLS_OF_MEMORY,
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -407,7 +407,7 @@ static const struct role_call balancer_calls[] = {
 	{ NAMED(mremap), CALL_ANY, 0 },
 	CALLS_OF_MEMORY,
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -441,7 +441,7 @@ static const struct role_call folder_calls[] = {
 	{ NAMED(rt_sigreturn), CALL_ANY, 0 },
 	{ NAMED(restart_syscall), CALL_ANY, 0 },
 	{ NAMED(exit_group), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -462,7 +462,7 @@ static const struct role_call relay_calls[] = {
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	CALLS_OF_MEMORY,
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -490,7 +490,7 @@ static const struct role_call hub_calls[] = {
 	{ NAMED(munmap), CALL_ANY, 0 },
 	{ NAMED(brk), CALL_ANY, 0 },
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -511,7 +511,7 @@ static const struct role_call pager_calls[] = {
 	CALLS_OF_MEMORY,
 	{ NAMED(futex), CALL_WAIT_OR_WAKE, 0 },
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -601,7 +601,7 @@ static const struct role_call starting_calls[] = {
 	{ NAMED(getsockopt), CALL_ANY, 0 },
 	{ NAMED(setsockopt), CALL_ANY, 0 },
 	{ NAMED(ioctl), CALL_CARDS, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 const struct role_call meeting_calls[] = {
@@ -616,7 +616,7 @@ const struct role_call meeting_calls[] = {
 	{ NAMED(inotify_add_watch), CALL_ANY, 0 },
 	{ NAMED(ftruncate), CALL_ANY, 0 },
 	{ NAMED(dup), CALL_ANY, 0 },
-	{ 0 },
+	{ .name = "" },
 };
 
 /*
@@ -643,7 +643,7 @@ static const struct role_call wire_calls[] = {
 	{ NAMED(madvise), CALL_GIVE_BACK, 0 },
 	{ NAMED(brk), CALL_ANY, 0 },
 	CALLS_OF_THE_END,
-	{ 0 },
+	{ .name = "" },
 };
 
 static const struct role_description roles[ROLES] = {

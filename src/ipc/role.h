@@ -206,8 +206,9 @@ enum call_condition {
 	CALL_CARDS, /* CALL_READABLE_BYTES, or argument 1 is about a tap's frames */
 };
 
+/* Without a pointer: each process of a machine would have to write an address into each row. */
 struct role_call {
-	const char *name;
+	char name[24]; /* none: the end */
 	uint32_t number;
 	enum call_condition condition;
 	grant_set grants;

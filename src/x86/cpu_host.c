@@ -16,14 +16,25 @@ static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 			      registers[3]);
 }
 
-static bool host_has(const struct cpu_feature_info *info)
+/* Features of one leaf follow each other: where this process is a guest itself each CPUID is an
+ * exit of some microseconds. */
+static void find_features(struct cpu_features *ret)
 {
-	uint32_t registers[4];
+	struct cpu_leaf seen = { .leaf = CPU_LEAF_ARCH_CAPABILITIES };
 
-	if (info->leaf == CPU_LEAF_ARCH_CAPABILITIES)
-		return false;
-	host_leaf(info->leaf, info->subleaf, registers);
-	return registers[info->reg] >> info->bit & 1;
+	for (unsigned feature = 0; feature < CPU_FEATURES; feature++) {
+		const struct cpu_feature_info *info = &cpu_feature_info[feature];
+
+		if (info->leaf == CPU_LEAF_ARCH_CAPABILITIES)
+			continue;
+		if (info->leaf != seen.leaf || info->subleaf != seen.subleaf) {
+			seen.leaf = info->leaf;
+			seen.subleaf = info->subleaf;
+			host_leaf(seen.leaf, seen.subleaf, seen.value);
+		}
+		if (seen.value[info->reg] >> info->bit & 1)
+			cpu_add(ret, (enum cpu_feature)feature);
+	}
 }
 
 /* Whether the host's system keeps the AVX registers. */
@@ -43,9 +54,7 @@ void cpu_host_find(struct cpu_host *ret)
 	uint32_t registers[4];
 
 	memset(ret, 0, sizeof(*ret));
-	for (unsigned feature = 0; feature < CPU_FEATURES; feature++)
-		if (host_has(&cpu_feature_info[feature]))
-			cpu_add(&ret->features, (enum cpu_feature)feature);
+	find_features(&ret->features);
 	if (!saves_avx())
 		cpu_remove(&ret->features, CPU_AVX);
 	host_leaf(0, 0, registers);

@@ -308,7 +308,7 @@ static void compare(const char *whom, const struct role_call *calls, uint32_t ot
 /* A number that a row names is that of its name. */
 static void check_numbers(const struct role_call *calls)
 {
-	for (; calls && calls->name; calls++)
+	for (; calls && *calls->name; calls++)
 		expect("another number", calls->name,
 		       seccomp_syscall_resolve_name(calls->name) == (int)calls->number);
 }

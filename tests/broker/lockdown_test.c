@@ -93,7 +93,7 @@ static int try(enum role role, const struct attempt *a)
 
 static const struct role_call *find_call(enum role role, long number)
 {
-	for (const struct role_call *call = role_describe(role)->calls; call->name; call++)
+	for (const struct role_call *call = role_describe(role)->calls; *call->name; call++)
 		if (call->number == number)
 			return call;
 	return NULL;

@@ -192,12 +192,12 @@ static void lists_agree(void)
 {
 	const struct role_description *role = role_describe(ROLE_DISK);
 
-	for (const struct role_call *call = role->calls; call->name; call++) {
+	for (const struct role_call *call = role->calls; *call->name; call++) {
 		const struct role_call *other = role->opening_calls;
 
-		while (other->name && strcmp(other->name, call->name))
+		while (*other->name && strcmp(other->name, call->name))
 			other++;
-		if (!other->name) {
+		if (!*other->name) {
 			printf("FAIL %s is not left while disks are opened\n", call->name);
 			failures++;
 		}

@@ -18,7 +18,6 @@
 #include "engine/soft/translate/translate_encoding.h"
 #include "lib/check.h"
 #include "lib/large_map.h"
-#include "lib/touch.h"
 #include "soft_internal.h"
 
 void *soft_reserve(size_t bytes)
@@ -185,15 +184,6 @@ static int make_nameless_code_cache(struct soft_engine *engine)
 	return 0;
 }
 
-/* What is made until a guest that goes on has come to rest. */
-enum { CODE_MADE_FIRST_BYTES = 4 << 20 };
-
-static void touch_first_code(const struct soft_engine *engine)
-{
-	for (size_t at = 0; at < CODE_MADE_FIRST_BYTES; at += TOUCH_LARGE_BYTES)
-		touch_large(engine->code_write + at);
-}
-
 /* The code cache as two views of the same memory: one is written, the other executed. */
 static int make_code_cache(struct soft_engine *engine)
 {
@@ -216,8 +206,6 @@ static int make_code_cache(struct soft_engine *engine)
 			error = -ENOMEM;
 		else
 			madvise(engine->code_write, engine->code_bytes, MADV_DONTFORK);
-		if (!error && engine->goes_on)
-			touch_first_code(engine);
 	}
 	close(fd);
 	return error;

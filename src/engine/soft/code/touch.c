@@ -8,7 +8,8 @@
  * take megabytes for the few blocks that it still makes.
  *
  * A guest that goes on has all of its code made anew at once: there somebody else asks for the
- * first pages, while a processor makes code in them already.
+ * first pages, large ones, while a processor makes code in them already, or sleeps still. Before it
+ * runs everybody would wait for that.
  */
 #include "code.h"
 #include "lib/touch.h"
@@ -131,6 +132,7 @@ void soft_engine_touch_ahead(struct engine *opaque, size_t from, size_t end)
 {
 	struct soft_engine *engine = (struct soft_engine *)opaque;
 	const size_t start = engine->regions[0].start;
+	uint8_t *large = round_down(engine->code_write + start + from, TOUCH_LARGE_BYTES);
 
 	if (!engine->goes_on)
 		return;
@@ -138,6 +140,10 @@ void soft_engine_touch_ahead(struct engine *opaque, size_t from, size_t end)
 		end = engine->budget.region_bytes;
 	if (from >= end)
 		return;
+	/* with notes its memory does not begin at a large page */
+	for (; large < engine->code_write + start + end && !engine->notes;
+	     large += TOUCH_LARGE_BYTES)
+		touch_large(large);
 	touch_to_write(engine->code_write + start + from, end - from);
 	touch_to_read(engine->code_run + start + from, end - from);
 }
