@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@
 #define UFFD_USER_MODE_ONLY 1
 #endif
 
-enum { PAGE_BYTES = 4096, PAGES = 256, STEP_MOST = 100, TOUCHERS = 2, ROUNDS = 300, WAIT_S = 30 };
+enum { PAGE_BYTES = 4096, PAGES = 256, STEP_MOST = 100, TOUCHERS = 2, ROUNDS = 600 };
+enum { LOOKS = 10000, WAIT_S = 30 };
 
 struct scene {
 	uint8_t *pages;
@@ -40,8 +42,11 @@ static void *touch(void *context)
 	struct scene *scene = toucher->scene;
 
 	for (unsigned round = 1; round <= ROUNDS; round++) {
-		while (atomic_load(&scene->round) < round)
-			__builtin_ia32_pause(); /* who sleeps comes too late */
+		for (unsigned looks = 0; atomic_load(&scene->round) < round; looks++)
+			if (looks < LOOKS) /* who sleeps comes too late */
+				__builtin_ia32_pause();
+			else
+				sched_yield();
 		for (unsigned n = 0; n < PAGES; n += 1 + rand_r(&toucher->seed) % STEP_MOST)
 			(void)*(volatile uint8_t *)(scene->pages + n * PAGE_BYTES);
 		atomic_fetch_add(&scene->done, 1);
