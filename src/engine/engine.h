@@ -93,6 +93,7 @@ enum engine_without {
 	ENGINE_WITHOUT_TRIMS = 1024,     /* an idle machine gives nothing back */
 	ENGINE_WITHOUT_USES = 2048,      /* the oldest code goes, and not what was used least */
 	ENGINE_WITHOUT_SLOTS = 4096,     /* a kernel's jumps to known addresses compare, too */
+	ENGINE_WITHOUT_STRIPS = 8192,    /* each iteration of a loop has its lookups */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

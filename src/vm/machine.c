@@ -124,7 +124,8 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_SHARING == (int)ENGINE_WITHOUT_SHARING &&
 		       (int)MACHINE_WITHOUT_TRIMS == (int)ENGINE_WITHOUT_TRIMS &&
 		       (int)MACHINE_WITHOUT_USES == (int)ENGINE_WITHOUT_USES &&
-		       (int)MACHINE_WITHOUT_SLOTS == (int)ENGINE_WITHOUT_SLOTS,
+		       (int)MACHINE_WITHOUT_SLOTS == (int)ENGINE_WITHOUT_SLOTS &&
+		       (int)MACHINE_WITHOUT_STRIPS == (int)ENGINE_WITHOUT_STRIPS,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)

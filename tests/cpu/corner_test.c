@@ -393,11 +393,12 @@ static const struct block *block_at(uint64_t gpa)
 	return n ? &engine->blocks[n - 1] : NULL;
 }
 
-/* JZ, JNZ, JA of hot code become nothing; of a strip the one behind its counter, R10, is taken. */
+/* JZ, JNZ, JA of hot code become nothing; of a strip the JLE behind what is left, R10, is taken. */
 static bool take_branches_out(const struct past_branch *branch)
 {
-	enum { TWO_BYTES = 0x0f, JZ = 0x84, JNZ = 0x85, JA = 0x87, NOP = 0x90, JMP = 0xe9 };
-	static const uint8_t dec_r10[] = { 0x41, 0xff, 0xca };
+	enum { TWO_BYTES = 0x0f, JZ = 0x84, JNZ = 0x85, JA = 0x87, JLE = 0x8e };
+	enum { NOP = 0x90, JMP = 0xe9 };
+	static const uint8_t add_r10[] = { 0x41, 0x83, 0xc2 };
 	const struct block *b = block_at(CODE);
 	uint8_t *hot = b ? soft()->engine->code_write + b->host_offset : NULL;
 	bool behind_counter = false;
@@ -406,9 +407,10 @@ static bool take_branches_out(const struct past_branch *branch)
 	for (unsigned n = 0; b && n + 6 <= b->hot_bytes; n++) {
 		uint8_t *at = hot + n;
 
-		behind_counter |= !memcmp(at, dec_r10, sizeof(dec_r10));
-		if (at[0] != TWO_BYTES || (at[1] != JZ && at[1] != JNZ && at[1] != JA) ||
-		    (branch->is_strip && (!behind_counter || at[1] != JNZ)))
+		behind_counter |= !memcmp(at, add_r10, sizeof(add_r10));
+		if (at[0] != TWO_BYTES ||
+		    (branch->is_strip ? !behind_counter || at[1] != JLE
+				      : at[1] != JZ && at[1] != JNZ && at[1] != JA))
 			continue;
 		if (branch->is_strip) {
 			at[0] = NOP;

@@ -1,8 +1,9 @@
 /*
- * Random loops, natively and in the engine: loop_test CASES SEED. What strips (translate_strip.c)
- * are about: streams through base and index with strides of both signs, before and behind the
- * change of their registers, unaligned across pages, jumps out of the middle. Registers and memory
- * must be equal afterwards.
+ * Random loops, natively and in the engine: loop_test CASES SEED [without]. What strips
+ * (translate_strip.c) are about: streams through base and index with strides of both signs, of
+ * registers and of 32 bits, before and behind the change of their registers, unaligned across
+ * pages, jumps out of the middle. Registers and memory must be equal afterwards. Then what a strip
+ * must not go on over: an index that passes 4 GiB, another page by INVLPG.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,9 @@ static void make_tables(void)
 
 	put64(TABLES, (TABLES + PAGE) | PRESENT_WRITE);
 	put64(TABLES + PAGE, (TABLES + 2 * PAGE) | PRESENT_WRITE);
+	/* the same 4 GiB below, which is at the upper end of all addresses */
+	put64(TABLES + 8 * (ENTRIES - 1), (TABLES + PAGE) | PRESENT_WRITE);
+	put64(TABLES + PAGE + 8 * (ENTRIES - 4), (TABLES + 2 * PAGE) | PRESENT_WRITE);
 	for (unsigned n = 0; n < RAM_BYTES >> LARGE_SHIFT; n++)
 		put64(TABLES + 2 * PAGE + 8 * ((BASE >> LARGE_SHIFT) + n),
 		      (PAGE_TABLES + n * PAGE) | PRESENT_WRITE);
@@ -61,14 +65,16 @@ static void make_tables(void)
 		put64(PAGE_TABLES + 8 * (DATA / PAGE + n), guest_page(n) | PRESENT_WRITE);
 }
 
-static struct engine *make_engine(struct engine_cpu **ret_cpu)
+static struct engine *make_engine(bool is_without, struct engine_cpu **ret_cpu)
 {
+	struct engine_options options = engine_options;
 	struct engine *engine;
 	struct engine_state state = { .nmi_pending = false };
 	struct x86_state *x86 = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	engine = engine_create(&memory, &engine_options);
+	options.without = is_without ? ENGINE_WITHOUT_STRIPS : 0;
+	engine = engine_create(&memory, &options);
 	*ret_cpu = engine_cpu_create(engine, &ops, NULL);
 	begin_flat_long_mode(x86, TABLES);
 	engine_set(*ret_cpu, ENGINE_SEGMENTS | ENGINE_CONTROL, &state);
@@ -79,6 +85,7 @@ static struct engine *make_engine(struct engine_cpu **ret_cpu)
 
 static uint8_t code[512];
 static unsigned length, exits[16], exit_count;
+static bool rdx_is_far; /* goes by R12, and may be multiplied */
 
 static void put(unsigned count, const uint8_t *bytes)
 {
@@ -89,15 +96,19 @@ static void put(unsigned count, const uint8_t *bytes)
 #define PUT(...)                                                                                   \
 	put(sizeof((const uint8_t[]){ __VA_ARGS__ }), (const uint8_t[]){ __VA_ARGS__ })
 
-/* ModRM and what follows: [rsi + d8], [rdi + d32], [rdi + rdx * scale + d8], [rdx + rbx + d8]. */
+/*
+ * ModRM and what follows: [rsi + d8], [rdi + d32], [rdi + rdx * scale + d8], [rdx + rbx + d8],
+ * [rdi + rbp + d8].
+ */
 static void put_operand(unsigned reg)
 {
 	uint8_t disp = (uint8_t)(next_random(160) - 80);
 	uint8_t scale = (uint8_t)next_random(3);
 
 	reg = reg << 3 & 0x38;
-	switch (next_random(5)) {
+	switch (next_random(6)) {
 	case 0: PUT((uint8_t)(0x40 | reg | RSI), disp); break;
+	case 5: PUT((uint8_t)(0x44 | reg), (uint8_t)(RBP << 3 | RDI), disp); break;
 	case 1: PUT((uint8_t)(0x80 | reg | RDI), disp, (uint8_t)next_random(2), 0, 0); break;
 	case 2:
 	case 3:
@@ -163,7 +174,9 @@ static void put_insn(void)
 	}
 }
 
-/* RSI and RDX go on, by ADD, SUB, LEA or INC; or one stays. */
+/* RSI and RDX go on, by ADD, SUB, LEA or INC, of 64 or 32 bits, or by R12; or one stays. */
+enum { STEPS = 10, ADD_SHORT = 4, ADD_REGISTER = 5, ADD_SHORT_REGISTER = 6 };
+
 static void put_step(unsigned reg, unsigned how, uint8_t by)
 {
 	switch (how) {
@@ -171,8 +184,22 @@ static void put_step(unsigned reg, unsigned how, uint8_t by)
 	case 1: PUT(0x48, 0x83, (uint8_t)(0xe8 | reg), by); break;
 	case 2: PUT(0x48, 0x8d, (uint8_t)(0x40 | reg << 3 | reg), by); break;
 	case 3: PUT(0x48, 0xff, (uint8_t)(0xc0 | reg)); break;
+	case ADD_SHORT: PUT(0x83, (uint8_t)(0xc0 | reg), by & 15); break;
+	case ADD_REGISTER: PUT(0x4c, 0x01, (uint8_t)(0xe0 | reg)); break;
+	case ADD_SHORT_REGISTER: PUT(0x44, 0x01, (uint8_t)(0xe0 | reg)); break;
 	default: break;
 	}
+}
+
+/* RBP is RDX, or of one that is not below zero its lower half, from here on. */
+static void put_copy(unsigned rdx_how)
+{
+	if (rdx_how < ADD_SHORT || next_random(2))
+		PUT(0x48);
+	if (next_random(2))
+		PUT(0x89, 0xd5);
+	else
+		PUT(0x8b, 0xea);
 }
 
 static uint8_t random_step(void)
@@ -187,18 +214,24 @@ static void make_loop(void)
 	unsigned insns = 1 + next_random(12);
 	unsigned rsi_at = next_random(insns);
 	unsigned rdx_at = next_random(insns);
-	unsigned rsi_how = next_random(6);
-	unsigned rdx_how = next_random(6);
+	unsigned copy_at = next_random(2 * insns);
+	unsigned rsi_how = next_random(STEPS);
+	unsigned rdx_how = next_random(STEPS);
 	uint32_t back;
 
 	length = exit_count = 0;
+	rdx_is_far = rdx_how == ADD_REGISTER || rdx_how == ADD_SHORT_REGISTER;
 	if (next_random(2)) {
 		PUT(0x8b);
 		put_operand(RAX);
 	}
-	PUT(0x31, 0xed); /* xor ebp, ebp: no flag is looked at before */
+	PUT(0x85, 0xc9); /* test ecx, ecx: no flag is looked at before */
+	if (next_random(4) == 0)
+		put_copy(rdx_how);
 	for (unsigned n = 0; n < insns; n++) {
 		put_insn();
+		if (n == copy_at)
+			put_copy(rdx_how);
 		if (n == rsi_at)
 			put_step(RSI, rsi_how, random_step());
 		if (n == rdx_at)
@@ -246,19 +279,20 @@ static void natively(const uint64_t *gpr, struct outcome *ret)
 	memcpy(io, gpr, sizeof(io));
 	memcpy(ram + CODE, code, length);
 	ram[CODE + length] = 0xc3;
-	__asm__ volatile("push %%rbp; push %%rbx; mov %1, %%r12; mov %0, %%r13;"
-			 "mov 0(%%r12), %%rax;"
-			 "mov 8(%%r12), %%rcx; mov 16(%%r12), %%rdx; mov 24(%%r12), %%rbx;"
-			 "mov 40(%%r12), %%rbp; mov 48(%%r12), %%rsi; mov 56(%%r12), %%rdi;"
-			 "mov 64(%%r12), %%r8; mov 72(%%r12), %%r9; pxor %%xmm0, %%xmm0;"
-			 "pcmpeqd %%xmm1, %%xmm1; call *%%r13; mov %%rax, 0(%%r12);"
-			 "mov %%rcx, 8(%%r12); mov %%rdx, 16(%%r12); mov %%rbx, 24(%%r12);"
-			 "mov %%rbp, 40(%%r12); mov %%rsi, 48(%%r12); mov %%rdi, 56(%%r12);"
-			 "mov %%r8, 64(%%r12); mov %%r9, 72(%%r12); pop %%rbx; pop %%rbp"
+	__asm__ volatile("push %%rbp; push %%rbx; mov %1, %%r14; mov %0, %%r13;"
+			 "mov 0(%%r14), %%rax;"
+			 "mov 8(%%r14), %%rcx; mov 16(%%r14), %%rdx; mov 24(%%r14), %%rbx;"
+			 "mov 40(%%r14), %%rbp; mov 48(%%r14), %%rsi; mov 56(%%r14), %%rdi;"
+			 "mov 64(%%r14), %%r8; mov 72(%%r14), %%r9; mov 96(%%r14), %%r12;"
+			 "pxor %%xmm0, %%xmm0;"
+			 "pcmpeqd %%xmm1, %%xmm1; call *%%r13; mov %%rax, 0(%%r14);"
+			 "mov %%rcx, 8(%%r14); mov %%rdx, 16(%%r14); mov %%rbx, 24(%%r14);"
+			 "mov %%rbp, 40(%%r14); mov %%rsi, 48(%%r14); mov %%rdi, 56(%%r14);"
+			 "mov %%r8, 64(%%r14); mov %%r9, 72(%%r14); pop %%rbx; pop %%rbp"
 			 :
 			 : "r"((void *)(BASE + CODE)), "r"(io)
 			 : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
-			   "r13", "xmm0", "xmm1", "memory", "cc");
+			   "r13", "r14", "xmm0", "xmm1", "memory", "cc");
 	memcpy(ret->gpr, io, sizeof(io));
 	take_data(ret->data, false);
 }
@@ -301,7 +335,91 @@ static void random_registers(uint64_t *gpr)
 	gpr[RBX] = BASE + DATA + 7 * PAGE + next_random(PAGE);
 	gpr[RSI] = BASE + DATA + 7 * PAGE + next_random(PAGE);
 	gpr[RDI] = BASE + DATA + 7 * PAGE + next_random(PAGE);
+	gpr[RBP] = next_random(64);
 	gpr[R9] = 1 + next_random(280);
+	gpr[R12] = next_random(25);
+	if (!rdx_is_far && next_random(2))
+		gpr[R12] = -gpr[R12];
+	if (next_random(4))
+		return;
+	/* far, and few: what no strip takes as well */
+	gpr[R9] = 1 + next_random(8);
+	gpr[R12] = next_random(rdx_is_far ? 700 : 3000);
+}
+
+/*
+ * mov edx, eax; mov [rcx + rdx], bl; add eax, edi; dec r9d; jnz: EAX passes its end in the middle
+ * of a page, and what follows is 4 GiB below, where the guest has the same page.
+ */
+static bool goes_on_behind_wrap(struct engine *engine, struct engine_cpu *cpu)
+{
+	static const uint8_t wraps[] = { 0x89, 0xc2, 0x88, 0x1c, 0x11, 0x01, 0xf8,
+					 0x41, 0xff, 0xc9, 0x75, 0xf4 };
+	enum { BEFORE = 0x400, AT = 0x800, BY = 4, MARK = 0x5a };
+	uint64_t gpr[REGISTERS] = { 0 };
+	static struct outcome got;
+	bool is_right;
+
+	memcpy(code, wraps, sizeof(wraps));
+	length = sizeof(wraps);
+	memset(ram + guest_page(7), 0, PAGE);
+	gpr[RAX] = (uint32_t)-BEFORE;
+	gpr[RCX] = BASE + DATA + 7 * PAGE + AT - ((uint64_t)UINT32_MAX + 1);
+	gpr[RBX] = MARK;
+	gpr[RDI] = BY;
+	gpr[R9] = 2 * BEFORE / BY;
+	is_right = in_engine(engine, cpu, gpr, &got);
+	for (unsigned n = 0; n < PAGE; n++)
+		is_right &= got.data[7 * PAGE + n] ==
+			    (n >= AT - BEFORE && n < AT + BEFORE && n % BY == 0 ? MARK : 0);
+	if (!is_right)
+		printf("FAIL an index that passes its end goes on behind it\n");
+	return is_right;
+}
+
+/*
+ * A loop over a page, which the guest then maps elsewhere, INVLPG, and the loop again: what the
+ * first one had looked up is nothing to the second. In the end the page is where it was.
+ */
+static bool forgets_at_invlpg(struct engine *engine, struct engine_cpu *cpu)
+{
+	static const uint8_t twice[] = {
+		0x85, 0xc9,             /* test ecx, ecx */
+		0x88, 0x06,             /* mov [rsi], al */
+		0x48, 0xff, 0xc6,       /* inc rsi */
+		0x41, 0xff, 0xc9,       /* dec r9d */
+		0x75, 0xf4,             /* jnz to the begin */
+		0x48, 0x89, 0x3b,       /* mov [rbx], rdi: its entry */
+		0x0f, 0x01, 0x3a,       /* invlpg [rdx] */
+		0x48, 0x89, 0xd6,       /* mov rsi, rdx */
+		0x41, 0xb9, 0, 8, 0, 0, /* mov r9d, 2048 */
+		0xfe, 0xc0,             /* inc al */
+		0x41, 0xff, 0xc8,       /* dec r8d */
+		0x75, 0xde,             /* jnz to the begin */
+	};
+	enum { PRESENT_WRITE = 3, TIMES = 2, BYTES = 2048, MARK = 0x31 };
+	uint64_t entry = PAGE_TABLES + 8 * (DATA / PAGE + 7);
+	uint64_t gpr[REGISTERS] = { 0 };
+	static struct outcome got;
+	bool is_right;
+
+	memcpy(code, twice, sizeof(twice));
+	length = sizeof(twice);
+	memset(ram + guest_page(7), 0, PAGE);
+	memset(ram + guest_page(8), 0, PAGE);
+	gpr[RAX] = MARK;
+	gpr[RSI] = gpr[RDX] = BASE + DATA + 7 * PAGE;
+	gpr[RBX] = BASE + entry;
+	gpr[RDI] = guest_page(8) | PRESENT_WRITE;
+	gpr[R8] = TIMES;
+	gpr[R9] = BYTES;
+	is_right = in_engine(engine, cpu, gpr, &got);
+	for (unsigned n = 0; n < BYTES; n++)
+		is_right &= got.data[7 * PAGE + n] == MARK && got.data[8 * PAGE + n] == MARK + 1;
+	put64(entry, guest_page(7) | PRESENT_WRITE);
+	if (!is_right)
+		printf("FAIL a loop after INVLPG is over another page\n");
+	return is_right;
 }
 
 static bool is_equal(const struct outcome *a, const struct outcome *b)
@@ -341,7 +459,7 @@ int main(int argc, char **argv)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != ram)
 		return 70;
 	make_tables();
-	engine = make_engine(&cpu);
+	engine = make_engine(argc > 3, &cpu);
 	if (engine_prepare_thread(cpu))
 		return 70;
 	for (unsigned n = 0; n < cases && failures < 5; n++) {
@@ -359,6 +477,8 @@ int main(int argc, char **argv)
 		failures++;
 	}
 	printf("loop_test: %u loops, %d differences\n", cases, failures);
+	failures += !goes_on_behind_wrap(engine, cpu);
+	failures += !forgets_at_invlpg(engine, cpu);
 	engine_cpu_destroy(cpu);
 	engine_destroy(engine);
 	return failures != 0;

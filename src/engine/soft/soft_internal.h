@@ -111,7 +111,7 @@ static inline uint32_t soft_jump_index(uint64_t rip)
 
 /* Of loops in strips (translate/translate_strip.c), the last one each. */
 enum { STRIP_HISTORIES = 256 };
-struct strip_history { uint32_t counted, left, patience; };
+struct strip_history { uint32_t skip, shorts, counted, left; };
 
 struct block;
 struct pc_map;
@@ -221,7 +221,7 @@ struct soft_cpu {
 	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
 	uint64_t view_read[VIEWS], view_write[VIEWS]; /* of the current space */
-	struct strip_history strips[STRIP_HISTORIES];
+	_Alignas(8) struct strip_history strips[STRIP_HISTORIES];
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t ymm[16][32];
@@ -330,6 +330,7 @@ struct soft_engine {
 	uint64_t *empty_slots;  /* the stubs */
 	uint32_t slot_count;
 	bool drops_dead_flags; /* translate_find_live_flags() */
+	bool makes_strips;     /* translate/translate_strip.c */
 	bool evicts_by_use;    /* code/eviction.c */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */

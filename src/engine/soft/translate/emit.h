@@ -25,7 +25,8 @@ enum {
 	R15,
 	NO_REG = 0xff
 };
-enum { CC_O = 0, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ, CC_BE, CC_A, CC_S, CC_NS };
+enum { CC_O, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ, CC_BE, CC_A, CC_S, CC_NS };
+enum { CC_L = 12, CC_LE = 14, CC_G };
 
 struct emitter { uint8_t *out; };
 

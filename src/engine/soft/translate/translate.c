@@ -20,7 +20,7 @@
  * check_translation() asserts 4 and what the others build on; check_again() 5. 1 to 3 are what the
  * emission test and the differential test look at.
  */
-#include "translate_internal.h"
+#include "translate_strip.h"
 
 #include <assert.h>
 
@@ -190,11 +190,13 @@ static void check_translation(const struct translation *translation)
 static void emit_block(struct translation *translation)
 {
 	struct block *b = translation->block;
+	struct strip strip;
 
 	translate_find_live_flags(translation);
 	emit_entries(translation);
 	/* where it is going to be, for jumps to itself */
 	b->host_offset = (uint32_t)(translation->base - translation->engine->code_write);
+	translate_begin_strip(translation, &strip);
 	emit_insns(translation);
 	if (translation->mode & BLOCK_ALONE)
 		translate_cold_parts(translation, 0);
@@ -211,8 +213,8 @@ static void begin(struct translation *translation, struct soft_engine *engine, u
 		translation->way_count = 0;
 	translation->r10_end = NULL;
 	translation->ended = translation->next_straddles = translation->word_flags =
-		translation->is_again = translation->grouped = translation->has_strip =
-			translation->in_strip = false;
+		translation->is_again = translation->grouped = translation->in_strip = false;
+	translation->strip = NULL;
 	translation->stack_bytes = 0;
 	translation->host_flags = true;
 	translation->engine = engine;

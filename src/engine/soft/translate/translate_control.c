@@ -230,12 +230,9 @@ void translate_side_exit(struct translation *translation, uint8_t cc, uint64_t t
 
 	if (translate_is_plain_loop(translation, target)) {
 		uint8_t *on = emit_jcc(out(translation), cc ^ 1);
-		bool in_strips = !translation->grouped && !translation->has_strip &&
-				 translate_strip(translation, cc);
 
-		translation->has_strip |= in_strips;
-		if (!in_strips)
-			translate_loop_back(translation);
+		translate_loop_back(translation);
+		translate_end_strip(translation);
 		set_jump(on, out(translation)->out);
 		return;
 	}

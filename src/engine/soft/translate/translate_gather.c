@@ -54,6 +54,25 @@ static bool is_enough(const struct translation *translation, const struct x86_in
 	       (insn->encoding.class == X86_CLASS_JCC && translation->count >= ENOUGH_INSNS);
 }
 
+/*
+ * A jump back into the middle of the block is a loop's: the block ends in front of that, so that
+ * the loop is one that jumps back to its own begin (translate_strip.c) from its first iteration on,
+ * and is there once.
+ */
+static bool ends_before_loop(struct translation *translation)
+{
+	const struct guest_insn *last = &translation->insns[translation->count - 1];
+
+	if (last->insn.encoding.class != X86_CLASS_JCC || !translation->engine->makes_strips)
+		return false;
+	for (unsigned n = 1; n < translation->count; n++)
+		if (translation->insns[n].rip == translate_jump_target(translation, last)) {
+			translation->count = n;
+			return true;
+		}
+	return false;
+}
+
 static bool is_beyond_limit(const struct translation *translation, uint32_t limit, unsigned at)
 {
 	return translation->code_bits != 64 && translation->rip + at > limit;
@@ -96,7 +115,7 @@ int translate_gather(struct translation *translation, const struct code_place *p
 		}
 		append(translation, guest_insn, at);
 		at += guest_insn->insn.length;
-		if (is_enough(translation, &guest_insn->insn))
+		if (ends_before_loop(translation) || is_enough(translation, &guest_insn->insn))
 			break;
 	}
 	return 0;

@@ -7,6 +7,7 @@
  *   translate_inline.c    strings, privileged instructions
  *   translate_register.c  registers of the system
  *   translate_level.c     changes of the privilege level
+ *   translate_stream.c    which accesses of a loop go through the same registers
  *   translate_strip.c     loops with one lookup for many iterations
  *   translate_insn.c      which way an instruction takes
  *   translate_cold.c      slow paths
@@ -105,7 +106,8 @@ struct translation {
 	int group_last;              /* its last instruction */
 	int32_t stack_bytes;         /* how far the guest's RSP is from the host's, in it */
 	struct cold no_cold;         /* what stands for its slow path meanwhile */
-	bool has_strip, in_strip;    /* its loop has been emitted once; is being emitted */
+	struct strip *strip;         /* its loop in strips, in front; NULL: none, or it is done */
+	bool in_strip;               /* that is being emitted */
 	bool flags_set;              /* the instruction's translation has set the next two itself */
 	/* where the guest's flags are now: in the host's, in flags_word, or in both */
 	bool host_flags, word_flags;
@@ -253,7 +255,11 @@ bool translate_sysret(struct translation *translation);
 void translate_enter_view(struct translation *translation, unsigned view);
 
 /* translate_strip.c */
-bool translate_strip(struct translation *translation, uint8_t cc);
+struct strip;
+/* In front of the block, if that is a loop: *strip is what translate_end_strip() needs. */
+void translate_begin_strip(struct translation *translation, struct strip *strip);
+/* At the loop's jump, where that is not taken: exits of the strips. */
+void translate_end_strip(struct translation *translation);
 
 /* translate_insn.c */
 bool translate_is_fpu_off(const struct translation *translation, const struct x86_insn *insn);
