@@ -8,8 +8,10 @@
 #include <time.h>
 
 #include "lib/archive.h"
+#include "lib/calendar.h"
 #include "acpi.h"
 
+enum { HOUR_S = 3600, DAY_S = 86400 };
 enum { UART = 0x3f8, UART_GSI = 4, UART_NOTHING = 1, GPE_GENERATION = 1, FIRST_VERSION = 1 };
 
 void chipset_init(struct chipset *chipset, const struct chipset_host *host)
@@ -143,22 +145,21 @@ static uint8_t bcd(int value) { return (uint8_t)(value / 10 << 4 | value % 10); 
 
 static uint8_t rtc_read(const struct chipset *chipset)
 {
-	time_t now = time(NULL);
-	struct tm tm;
+	const time_t now = time(NULL);
+	const struct calendar_day day = calendar_of_days(now / DAY_S);
 
-	gmtime_r(&now, &tm);
 	switch (chipset->rtc_index) {
-	case 0: return bcd(tm.tm_sec);
-	case 2: return bcd(tm.tm_min);
-	case 4: return bcd(tm.tm_hour);
-	case 6: return bcd(tm.tm_wday + 1);
-	case 7: return bcd(tm.tm_mday);
-	case 8: return bcd(tm.tm_mon + 1);
-	case 9: return bcd(tm.tm_year % 100);
+	case 0: return bcd((int)(now % 60));
+	case 2: return bcd((int)(now / 60 % 60));
+	case 4: return bcd((int)(now / HOUR_S % 24));
+	case 6: return bcd(day.weekday + 1);
+	case 7: return bcd(day.day);
+	case 8: return bcd(day.month);
+	case 9: return bcd(day.year % 100);
 	case 0x0a: return 0x26;
 	case 0x0b: return 0x02;
 	case 0x0d: return 0x80;
-	case 0x32: return bcd((tm.tm_year + 1900) / 100);
+	case 0x32: return bcd(day.year / 100);
 	default: return 0;
 	}
 }

@@ -78,7 +78,7 @@ static void begin(int listener, bool has_rights)
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = program(has_rights);
 	grants.fd[GRANT_CONTROL] = listener;
-	if (!has_rights && role_grants_here() & GRANT(GRANT_ROOT))
+	if (!has_rights && role_was_given(GRANT_ROOT))
 		grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	setsid();
 	dup2(null, STDERR_FILENO);

@@ -169,7 +169,7 @@ int early_take(void)
 	unsigned next = 0;
 	int error;
 
-	if (!(role_grants_here() & GRANT(GRANT_EARLY)))
+	if (!role_was_given(GRANT_EARLY))
 		return 0;
 	error = receive(&gift, fds, &count);
 	for (unsigned n = 0; n < GRANTS && !error; n++)

@@ -862,12 +862,14 @@ int role_find(const char *name, enum role *ret)
 	return -ENOENT;
 }
 
+bool role_was_given(enum grant grant) { return fcntl(grant_fd(grant), F_GETFD) >= 0; }
+
 grant_set role_grants_here(void)
 {
 	grant_set grants = 0;
 
 	for (unsigned n = 0; n < GRANTS; n++)
-		if (fcntl(grant_fd((enum grant)n), F_GETFD) >= 0)
+		if (role_was_given((enum grant)n))
 			grants |= GRANT(n);
 	return grants;
 }

@@ -262,3 +262,5 @@ extern const struct role_call meeting_calls[];
 int role_find(const char *name, enum role *ret);
 /* Which descriptors this process was given; before it opens anything. */
 grant_set role_grants_here(void);
+/* Whether this one is among them. */
+bool role_was_given(enum grant grant);

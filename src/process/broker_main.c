@@ -621,7 +621,7 @@ static int begin_early(struct start *start)
 	struct grants grants;
 	int error;
 
-	if (!(role_grants_here() & GRANT(GRANT_EARLY)))
+	if (!role_was_given(GRANT_EARLY))
 		return 0;
 	grants_of_process(&grants);
 	error = early_begin(ROLE_PAGER, &grants, &start->pager);

@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "assertion.h"
@@ -792,12 +791,8 @@ static void process_tell_end(struct process *process, enum machine_end end)
 /* False: it was not given what it needs. */
 static bool process_begin(struct process *process, struct machine_options *options)
 {
-	struct tm unused;
-	time_t now = 0;
-	int rights_error;
+	const int rights_error = lockdown_before_threads(ROLE_MACHINE, NULL);
 
-	gmtime_r(&now, &unused); /* reads the time zone's file: now or never */
-	rights_error = lockdown_before_threads(ROLE_MACHINE, NULL);
 	if (early_take())
 		return false;
 	*process = (struct process){ .rights_error = rights_error,

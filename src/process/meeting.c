@@ -90,7 +90,7 @@ static int start_locked(const char *path, enum role role, int program_fd)
 	unlink(path);
 	grants_clear(&grants);
 	grants.fd[GRANT_PROGRAM] = program_fd;
-	if (role_grants_here() & GRANT(GRANT_ROOT))
+	if (role_was_given(GRANT_ROOT))
 		grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	grants.fd[GRANT_CONTROL] = listen_at(path);
 	if (grants.fd[GRANT_CONTROL] < 0)

@@ -101,7 +101,7 @@ static int give_up_rights(enum role role)
 
 	if (!error)
 		error = lockdown_before_threads(role, NULL);
-	if (!error && role_grants_here() & GRANT(GRANT_READY)) {
+	if (!error && role_was_given(GRANT_READY)) {
 		if (write(grant_fd(GRANT_READY), "", 1) != 1)
 			error = -errno;
 		close(grant_fd(GRANT_READY));

@@ -625,7 +625,7 @@ static int map_left(struct pager *pager)
 {
 	void *memory;
 
-	if (!(role_grants_here() & GRANT(GRANT_SIDE)))
+	if (!role_was_given(GRANT_SIDE))
 		return 0;
 	memory = mmap(NULL, PAGER_LEFT_MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
 		      grant_fd(GRANT_SIDE), 0);
@@ -676,7 +676,6 @@ int pager_main(void)
 	const int rights_error = lockdown_before_threads(ROLE_PAGER, NULL);
 	const int taken_error = early_take();
 	const struct plan *plan = taken_error ? NULL : plan_of_process();
-	const grant_set here = role_grants_here();
 	int error;
 
 	if (taken_error == -ESRCH) /* there is no machine */
@@ -685,7 +684,7 @@ int pager_main(void)
 		return complain(EXIT_USAGE, "it has no plan", "the pager",
 				"use umbra run: it starts the processes of a machine");
 	pager.source = plan->source;
-	pager.line = here & GRANT(GRANT_PAGES) ? grant_fd(GRANT_PAGES) : -1;
+	pager.line = role_was_given(GRANT_PAGES) ? grant_fd(GRANT_PAGES) : -1;
 	error = rights_error ? rights_error : begin(&pager);
 	if (!error)
 		error = begin_line(&pager);

@@ -20,7 +20,7 @@ static int tell_ready(void)
 {
 	int error = 0;
 
-	if (!(role_grants_here() & GRANT(GRANT_READY)))
+	if (!role_was_given(GRANT_READY))
 		return 0;
 	if (write(grant_fd(GRANT_READY), "", 1) != 1)
 		error = -errno;

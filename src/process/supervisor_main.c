@@ -270,7 +270,7 @@ int supervisor_main(void)
 		return complain(EXIT_USAGE, "it has no plan", "the supervisor",
 				"use umbra run: it starts the processes of a machine");
 	error = give_up_rights(&supervisor);
-	if (role_grants_here() & GRANT(GRANT_ROOT))
+	if (role_was_given(GRANT_ROOT))
 		supervisor.grants.fd[GRANT_ROOT] = grant_fd(GRANT_ROOT);
 	if (error)
 		return complain(EXIT_FAULT, strerror(-error), "the supervisor", "see umbra doctor");
