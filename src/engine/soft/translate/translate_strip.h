@@ -29,7 +29,7 @@ struct strip {
 	struct stream stream[STREAMS];
 	uint8_t used_by[BODY_INSNS]; /* which stream, by instruction */
 	unsigned lookups;            /* of an ordinary iteration */
-	/* what is left of the pages goes by that each iteration: the widest stride, or stride_reg */
+	/* what is left of the pages goes by that each iteration: the widest, or stride_reg */
 	int32_t stride;
 	uint8_t stride_reg;
 	bool stride_is_wide; /* of 64 bits */
