@@ -242,6 +242,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "uses", MACHINE_WITHOUT_USES },
 						{ "slots", MACHINE_WITHOUT_SLOTS },
 						{ "strips", MACHINE_WITHOUT_STRIPS },
+						{ "indexes", MACHINE_WITHOUT_INDEXES },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, sharing, or open=N");
@@ -250,7 +251,8 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 		return error;
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
-			 "say words, shortcuts, pages, victims, flags, trims, uses, slots, strips");
+			 "say words, shortcuts, pages, victims, flags, trims, uses, slots, strips, "
+			 "indexes");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)

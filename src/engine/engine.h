@@ -94,6 +94,7 @@ enum engine_without {
 	ENGINE_WITHOUT_USES = 2048,      /* the oldest code goes, and not what was used least */
 	ENGINE_WITHOUT_SLOTS = 4096,     /* a kernel's jumps to known addresses compare, too */
 	ENGINE_WITHOUT_STRIPS = 8192,    /* each iteration of a loop has its lookups */
+	ENGINE_WITHOUT_INDEXES = 16384,  /* that of a table of 256 is looked up as any other */
 };
 struct engine_options {
 	uint64_t overhead_bytes;

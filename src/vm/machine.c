@@ -125,7 +125,8 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_TRIMS == (int)ENGINE_WITHOUT_TRIMS &&
 		       (int)MACHINE_WITHOUT_USES == (int)ENGINE_WITHOUT_USES &&
 		       (int)MACHINE_WITHOUT_SLOTS == (int)ENGINE_WITHOUT_SLOTS &&
-		       (int)MACHINE_WITHOUT_STRIPS == (int)ENGINE_WITHOUT_STRIPS,
+		       (int)MACHINE_WITHOUT_STRIPS == (int)ENGINE_WITHOUT_STRIPS &&
+		       (int)MACHINE_WITHOUT_INDEXES == (int)ENGINE_WITHOUT_INDEXES,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)

@@ -73,7 +73,7 @@ static struct engine *make_engine(bool is_without, struct engine_cpu **ret_cpu)
 	struct x86_state *x86 = &state.x86;
 
 	guest_memory_init(&memory, ram, RAM_BYTES, RAM_BYTES);
-	options.without = is_without ? ENGINE_WITHOUT_STRIPS : 0;
+	options.without = is_without ? ENGINE_WITHOUT_STRIPS | ENGINE_WITHOUT_INDEXES : 0;
 	engine = engine_create(&memory, &options);
 	*ret_cpu = engine_cpu_create(engine, &ops, NULL);
 	begin_flat_long_mode(x86, TABLES);
@@ -130,11 +130,28 @@ static void put_exit(void)
 	exits[exit_count++] = length;
 }
 
+/* movzx eax, al or cl, and perhaps others; then an operand [rdi + rax * 2 or 4 + d8]. */
+static void put_table(void)
+{
+	static const uint8_t opcodes[] = { 0x03, 0x8b, 0x2b, 0x33, 0x3b, 0x13, 0x85 };
+
+	PUT(0x0f, 0xb6, (uint8_t)(0xc0 | next_random(2)));
+	if (next_random(2))
+		PUT(0x01, 0xc1); /* add ecx, eax */
+	if (next_random(2))
+		PUT(0x44, 0x8d, 0x41, 3); /* lea r8d, [rcx + 3] */
+	if (next_random(3) == 0)
+		PUT(0x48);
+	PUT(opcodes[next_random(sizeof(opcodes))], (uint8_t)(0x44 | data_register() << 3),
+	    (uint8_t)((1 + next_random(2)) << 6 | RAX << 3 | RDI), (uint8_t)next_random(256));
+}
+
 static void put_insn(void)
 {
 	static const uint8_t opcodes[] = { 0x01, 0x03, 0x8b, 0x89, 0x2b, 0x31, 0x33, 0x3b, 0x85 };
 
-	switch (next_random(12)) {
+	switch (next_random(13)) {
+	case 12: put_table(); break;
 	case 0:
 	case 1:
 	case 2:

@@ -384,6 +384,7 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->keeps_victims = !(options->without & ENGINE_WITHOUT_VICTIMS);
 	engine->uses_slots = !(options->without & ENGINE_WITHOUT_SLOTS);
 	engine->makes_strips = !(options->without & ENGINE_WITHOUT_STRIPS);
+	engine->looks_up_tables = !(options->without & ENGINE_WITHOUT_INDEXES);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
 	engine->evicts_by_use = !(options->without & ENGINE_WITHOUT_USES);
 	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;

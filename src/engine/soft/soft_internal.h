@@ -331,6 +331,7 @@ struct soft_engine {
 	uint32_t slot_count;
 	bool drops_dead_flags; /* translate_find_live_flags() */
 	bool makes_strips;     /* translate/translate_strip.c */
+	bool looks_up_tables;  /* whose index is a byte: translate/translate_group.c */
 	bool evicts_by_use;    /* code/eviction.c */
 	uint32_t tables_left_open; /* of a space */
 	/* since it holds code: at WRITES_UNTIL_DATA its code is given up */

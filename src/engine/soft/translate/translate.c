@@ -213,7 +213,8 @@ static void begin(struct translation *translation, struct soft_engine *engine, u
 		translation->way_count = 0;
 	translation->r10_end = NULL;
 	translation->ended = translation->next_straddles = translation->word_flags =
-		translation->is_again = translation->grouped = translation->in_strip = false;
+		translation->is_again = translation->grouped = translation->in_table =
+			translation->in_strip = false;
 	translation->strip = NULL;
 	translation->stack_bytes = 0;
 	translation->host_flags = true;

@@ -297,6 +297,21 @@ void translate_copy_at(struct translation *translation, struct host_mem access)
 		assert(!"what translate_strip() takes");
 }
 
+/* r11 is the delta of all that the index may lead to. */
+static void copy_from_table(struct translation *translation)
+{
+	const struct x86_insn *insn = &translation->at->insn;
+
+	emit_lea(out(translation), R10, (struct host_mem){ .base = insn->base, .index = R11 });
+	translate_want_flags(translation);
+	translation->in_strip = true;
+	translate_copy_at(translation, (struct host_mem){ .base = R10,
+							  .index = insn->index,
+							  .scale_log2 = insn->scale_log2,
+							  .disp = insn->disp });
+	translation->in_strip = false;
+}
+
 void translate_copy_memory(struct translation *translation)
 {
 	const struct x86_insn *insn = &translation->at->insn;
@@ -315,6 +330,10 @@ void translate_copy_memory(struct translation *translation)
 	}
 	if (insn->encoding.class == X86_CLASS_BIT_STRING) {
 		copy_bit_string(translation, encoding);
+		return;
+	}
+	if (translation->in_table) {
+		copy_from_table(translation);
 		return;
 	}
 	simple = translate_simple_address(translation, insn, encoding.memory_bytes);

@@ -184,6 +184,60 @@ static uint8_t group_base(const struct translation *translation, const struct x8
 	return insn->base;
 }
 
+/* MOVZX of a byte to the register. */
+static bool extends_byte(const struct x86_insn *insn, uint8_t reg)
+{
+	enum { MOVZX_BYTE = 0xb6 };
+
+	return !insn->kind && insn->map == 1 && insn->opcode == MOVZX_BYTE && insn->reg == reg &&
+	       insn->operand_bytes >= 4;
+}
+
+/* Whether the register is a byte at instruction n, by what the block has done before. */
+static bool is_byte(const struct translation *translation, unsigned n, uint8_t reg)
+{
+	while (n-- > 0) {
+		const struct x86_insn *insn = &translation->insns[n].insn;
+
+		if (insn->encoding.class != X86_CLASS_LEA &&
+		    (insn->encoding.class != X86_CLASS_DATA || !is_plain(insn)))
+			return false;
+		if (translate_changes(insn, reg))
+			return extends_byte(insn, reg);
+	}
+	return false;
+}
+
+/*
+ * A read whose index is a byte: all that it may lead to, if that is not much, is looked up by the
+ * base, so that who waits for what is read there does not wait for the lookup as well.
+ */
+static struct group find_table(struct translation *translation, unsigned n)
+{
+	enum { TABLE_MOST = 1024 + 32, INDEX_MOST = 0xff };
+	const struct x86_insn *insn = &translation->insns[n].insn;
+	struct group table = { .base = insn->base, .insns = 1, .accesses = 1, .read = true };
+	struct host_encoding encoding;
+
+	if (!translation->engine->looks_up_tables ||
+	    insn->encoding.class != X86_CLASS_DATA || !is_plain(insn) ||
+	    !x86_insn_has_memory(insn) || !insn->scale_log2 || insn->base >= 16 ||
+	    insn->index >= 16 || x86_insn_is(insn, X86_ENC_MEM_WRITE) ||
+	    !x86_insn_is(insn, X86_ENC_MEM_READ) || x86_insn_is_masked(insn) ||
+	    translate_is_fpu_off(translation, insn) || displaced_operands(insn) ||
+	    !soft_host_encoding(insn, &encoding))
+		return (struct group){ 0 };
+	table.low = insn->disp;
+	table.high = insn->disp + (INDEX_MOST << insn->scale_log2) + encoding.memory_bytes;
+	table.is_table = true;
+	if (insn->disp > GROUP_REACH || insn->disp < -GROUP_REACH ||
+	    table.high - table.low > TABLE_MOST ||
+	    !translate_indexed_address(translation, insn, encoding.memory_bytes) ||
+	    !is_byte(translation, n, insn->index))
+		return (struct group){ 0 };
+	return table;
+}
+
 /* The group that begins with instruction n; one of fewer than two accesses is none. */
 struct group translate_find_group(struct translation *translation, unsigned n)
 {
@@ -193,6 +247,9 @@ struct group translate_find_group(struct translation *translation, unsigned n)
 	if (group.base == NO_REG || translation->code_bits != 64 ||
 	    translation->mode & (BLOCK_ALONE | MODE_ALIGNED) ||
 	    translation->cold_count + 3 * MAX_INSNS > MAX_COLD)
+		return good;
+	good = find_table(translation, n);
+	if (good.insns)
 		return good;
 	while (n + group.insns < translation->count && !group.closed) {
 		unsigned before = group.accesses;
@@ -220,6 +277,7 @@ struct cold *translate_open_group(struct translation *translation, const struct 
 	cold->host_flags = translation->host_flags;
 	cold->word_flags = translation->word_flags;
 	translation->grouped = true;
+	translation->in_table = group->is_table;
 	translation->group_base = group->base;
 	translation->group_last =
 		(int)(translation->at - translation->insns) + (int)group->insns - 1;
@@ -228,7 +286,7 @@ struct cold *translate_open_group(struct translation *translation, const struct 
 
 void translate_close_group(struct translation *translation, struct cold *cold)
 {
-	translation->grouped = false;
+	translation->grouped = translation->in_table = false;
 	cold->after = out(translation)->out;
 	cold->end_host_flags = translation->host_flags;
 	cold->end_word_flags = translation->word_flags;

@@ -102,6 +102,7 @@ struct translation {
 	bool is_again;               /* into scratch: nobody hears of its copies */
 	unsigned r10_ahead;          /* where the last lookup left r10: struct emitted_copy */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
+	bool in_table;               /* that is one in a table: of all that its index may lead to */
 	uint8_t group_base;          /* of the group */
 	int group_last;              /* its last instruction */
 	int32_t stack_bytes;         /* how far the guest's RSP is from the host's, in it */
@@ -136,6 +137,7 @@ struct group {
 	bool read, write;
 	int32_t low, high, offset;
 	bool closed;
+	bool is_table; /* one access, whose index is a byte */
 };
 
 /*
