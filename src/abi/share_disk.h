@@ -19,6 +19,8 @@
  *     earlier rounds when it answers a hello, and passes over requests of another round than the
  *     last. A hello may come twice, with one round: it is answered each time.
  *   - A write is durable once a later flush is answered.
+ *   - A read or write is of at most SHARE_DISK_MAX_BYTES, in pages that follow each other; before
+ *     version 1.3 of SHARE_DISK_1_2_MAX_BYTES.
  *   - The window may be taken away at any time. A server keeps the window's word (abi/share.h) of
  *     when a hello came, and what it finds in the window is that round's only while the word is the
  *     same, and not 0. So it copies what is to be written, looks at the word, and then writes; it
@@ -40,9 +42,11 @@ enum {
 	SHARE_DISK_1_0 = 0x10000, /* without the window's word; nobody speaks it any more */
 	SHARE_DISK_1_1 = 0x10001,
 	SHARE_DISK_1_2 = 0x10002,
+	SHARE_DISK_1_3 = 0x10003,
 	SHARE_DISK_SPAN = 64,
-	SHARE_DISK_REQUESTS = 4,       /* at once */
-	SHARE_DISK_MAX_BYTES = 262144, /* of a read or write */
+	SHARE_DISK_REQUESTS = 4, /* at once */
+	SHARE_DISK_MAX_BYTES = 1048576,
+	SHARE_DISK_1_2_MAX_BYTES = 262144,
 };
 
 enum share_disk_kind {

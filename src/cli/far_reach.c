@@ -206,17 +206,21 @@ static struct asked *find_asked(struct reach *reach, uint64_t number)
 static bool is_in_window(const struct share_disk_request *request)
 {
 	return request->act > SHARE_DISK_WRITE ||
-	       (request->first < SHARE_WINDOW_PAGES && request->bytes <= SHARE_DISK_MAX_BYTES &&
+	       (request->first < SHARE_WINDOW_PAGES && request->bytes <= FAR_DATA_MAX_BYTES &&
 		request->bytes <= (uint64_t)(SHARE_WINDOW_PAGES - request->first) * PAGE_BYTES);
 }
 
 static void take_hello(struct reach *reach, const struct share_disk_hello *hello)
 {
+	struct share_disk_hello to_far = *hello;
+
 	reach->round = hello->round;
 	reach->window_of_round = reach->window_number;
 	reach->version = 0;
 	memset(reach->asked, 0, sizeof(reach->asked));
-	if (!put_frame(reach, hello, sizeof(*hello), 0))
+	if (to_far.most > FAR_DISK_MOST)
+		to_far.most = FAR_DISK_MOST;
+	if (!put_frame(reach, &to_far, sizeof(to_far), 0))
 		open_again(reach);
 }
 
@@ -299,6 +303,8 @@ static bool take_frame(struct reach *reach, const struct far_head *head, const u
 		return true;
 	if (message.kind == SHARE_DISK_DONE)
 		return take_done(reach, &message.done, data, head->data_bytes);
+	if (message.welcome.version > FAR_DISK_MOST)
+		return false;
 	if (message.welcome.round != reach->round)
 		return true;
 	reach->version = message.welcome.version;

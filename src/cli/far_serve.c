@@ -75,8 +75,8 @@ static struct share_disk_welcome greet(struct connection *connection)
 					   .sector_bytes = server->is.sector_bytes,
 					   .physical_bytes = server->is.physical_bytes };
 
-	if (hello->least <= SHARE_DISK_1_2 && hello->most >= SHARE_DISK_1_1)
-		said.version = hello->most < SHARE_DISK_1_2 ? hello->most : SHARE_DISK_1_2;
+	if (hello->least <= FAR_DISK_MOST && hello->most >= SHARE_DISK_1_1)
+		said.version = hello->most < FAR_DISK_MOST ? hello->most : FAR_DISK_MOST;
 	if (server->choice->read_only)
 		said.flags = SHARE_DISK_READ_ONLY;
 	memcpy(said.id, server->is.id, sizeof(said.id));

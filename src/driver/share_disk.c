@@ -224,7 +224,7 @@ static void take_hello(struct server *server, const struct share_disk_hello *hel
 		.sector_bytes = SECTOR_BYTES, .physical_bytes = PHYSICAL_BYTES,
 	};
 
-	const uint32_t most = server->channel.read_only ? SHARE_DISK_1_2 : SHARE_DISK_1_1;
+	const uint32_t most = server->channel.read_only ? SHARE_DISK_1_3 : SHARE_DISK_1_1;
 
 	if (hello->least <= most && hello->most >= SHARE_DISK_1_1)
 		welcome.version = hello->most < most ? hello->most : most;

@@ -43,7 +43,7 @@ static bool request_is_sound(const struct share_disk_request *request, uint32_t 
 	if (request->act > SHARE_DISK_FLUSH || !request->number ||
 	    request->offset > INT64_MAX || request->bytes > INT64_MAX - request->offset)
 		return false;
-	if (has_data && request->bytes > SHARE_DISK_MAX_BYTES)
+	if (has_data && request->bytes > FAR_DATA_MAX_BYTES)
 		return false;
 	return data_bytes == (request->act == SHARE_DISK_WRITE ? request->bytes : 0);
 }

@@ -21,7 +21,9 @@
 
 #include "abi/share_disk.h"
 
-enum { FAR_HEAD_BYTES = 16, FAR_DATA_MAX_BYTES = SHARE_DISK_MAX_BYTES };
+enum { FAR_HEAD_BYTES = 16, FAR_DATA_MAX_BYTES = SHARE_DISK_1_2_MAX_BYTES };
+/* Whose requests a frame holds. */
+enum { FAR_DISK_MOST = SHARE_DISK_1_2 };
 enum far_side { FAR_ASKS, FAR_ANSWERS };
 
 union far_message {

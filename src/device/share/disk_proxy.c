@@ -94,15 +94,34 @@ static void ring(const struct disk_proxy *proxy)
 
 /* ---- to the server ---- */
 
+static uint64_t first_number(const struct pending *pending)
+{
+	return pending->number - (disk_proxy_is_long(&pending->request) ? SLOTS : 0);
+}
+
 /* The smallest number that is not answered; the next one where all are. */
 static uint64_t oldest_number(const struct disk_proxy *proxy)
 {
 	uint64_t oldest = proxy->last_number + 1;
 
 	for (unsigned n = 0; n < SLOTS; n++)
-		if (proxy->pending[n].is_there && proxy->pending[n].number < oldest)
-			oldest = proxy->pending[n].number;
+		if (proxy->pending[n].is_there && first_number(&proxy->pending[n]) < oldest)
+			oldest = first_number(&proxy->pending[n]);
 	return oldest;
+}
+
+/* As the server that there is is asked for it; 1: as a whole. */
+static unsigned pieces_of(const struct disk_proxy *proxy, const struct pending *pending)
+{
+	if (proxy->disk.version >= SHARE_DISK_1_3 || !disk_proxy_is_long(&pending->request))
+		return 1;
+	return (unsigned)((pending->request.bytes + SLOT_BYTES - 1) / SLOT_BYTES);
+}
+
+static uint64_t number_of(const struct disk_proxy *proxy, const struct pending *pending,
+			  unsigned piece)
+{
+	return pieces_of(proxy, pending) == 1 ? pending->number : first_number(pending) + piece;
 }
 
 /* Of a write, for who does not know where it is. */
@@ -116,26 +135,40 @@ static void show_written(const struct disk_proxy *proxy, unsigned slot)
 		memcpy((uint8_t *)proxy->block->data + at, proxy->written + at, request->bytes);
 }
 
-static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldest)
+static void send_piece(struct disk_proxy *proxy, unsigned slot, unsigned piece, uint64_t oldest)
 {
 	struct pending *pending = &proxy->pending[slot];
-	const struct share_disk_request message = { .kind = SHARE_DISK_REQUEST,
-						    .round = proxy->round,
-						    .act = pending->request.kind,
-						    .first = slot * SLOT_PAGES,
-						    .number = pending->number,
-						    .oldest = oldest,
-						    .offset = pending->request.offset,
-						    .bytes = pending->request.bytes };
+	const uint64_t at = piece * (uint64_t)SLOT_BYTES;
+	struct share_disk_request message = { .kind = SHARE_DISK_REQUEST,
+					      .round = proxy->round,
+					      .act = pending->request.kind,
+					      .first = (slot + piece) * SLOT_PAGES,
+					      .number = number_of(proxy, pending, piece),
+					      .oldest = oldest,
+					      .offset = pending->request.offset + at,
+					      .bytes = pending->request.bytes - at };
 
-	show_written(proxy, slot);
-	pending->is_sent = send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message));
+	if (piece + 1 < pieces_of(proxy, pending))
+		message.bytes = SLOT_BYTES;
+	if (send_packet(proxy, SHARE_PACKET_DATA, &message, sizeof(message)))
+		pending->sent |= (uint8_t)(1u << piece);
+}
+
+static void send_request(struct disk_proxy *proxy, unsigned slot, uint64_t oldest)
+{
+	const struct pending *pending = &proxy->pending[slot];
+
+	if (!pending->sent)
+		show_written(proxy, slot);
+	for (unsigned piece = 0; piece < pieces_of(proxy, pending); piece++)
+		if (!(pending->sent >> piece & 1))
+			send_piece(proxy, slot, piece, oldest);
 }
 
 /* Of a hub or server's machine of an earlier version there is no window that is only read. */
 static uint32_t most_version(const struct disk_proxy *proxy)
 {
-	return proxy->window->is_all_shared ? SHARE_DISK_1_2 : SHARE_DISK_1_1;
+	return proxy->window->is_all_shared ? SHARE_DISK_1_3 : SHARE_DISK_1_1;
 }
 
 static void greet(struct disk_proxy *proxy)
@@ -178,8 +211,7 @@ static void end_old_session(struct disk_proxy *proxy)
 static bool may_be_sent(const struct disk_proxy *proxy, const struct pending *pending,
 			uint64_t oldest)
 {
-	return pending->is_there && !pending->is_sent &&
-	       pending->number - oldest < SHARE_DISK_SPAN &&
+	return pending->is_there && pending->number - oldest < SHARE_DISK_SPAN &&
 	       (!proxy->is_old || pending->number <= proxy->last_old);
 }
 
@@ -213,8 +245,11 @@ static void ask_whether_still(struct disk_proxy *proxy)
 static void begin_with_server(struct disk_proxy *proxy)
 {
 	for (unsigned n = 0; n < SLOTS; n++) {
-		proxy->counters.again += proxy->pending[n].is_there && proxy->pending[n].is_sent;
-		proxy->pending[n].is_sent = false;
+		struct pending *pending = &proxy->pending[n];
+
+		proxy->counters.again += pending->is_there && pending->sent;
+		pending->sent = pending->done = 0;
+		pending->result = 0;
 	}
 	proxy->state = NOBODY;
 	proxy->again_ms = now_ms() + AGAIN_MS;
@@ -230,6 +265,7 @@ static void take_waiting(struct disk_proxy *proxy)
 	int got;
 
 	while ((got = slot_take(&proxy->disk_server, &request)) > 0) {
+		proxy->last_number += disk_proxy_is_long(&request) ? SLOTS : 0;
 		proxy->pending[request.slot] = (struct pending){ .is_there = true,
 								 .number = ++proxy->last_number,
 								 .request = request };
@@ -329,6 +365,31 @@ static bool is_slot_lost(const struct disk_proxy *proxy, unsigned slot)
 	return __atomic_load_n(&proxy->window->is_lost, __ATOMIC_ACQUIRE);
 }
 
+/* Which of those that were asked for has this number; as many as there are: none. */
+static unsigned find_piece(const struct disk_proxy *proxy, const struct pending *pending,
+			   uint64_t number)
+{
+	unsigned piece = 0;
+
+	while (piece < pieces_of(proxy, pending) &&
+	       (!(pending->sent >> piece & 1) || number_of(proxy, pending, piece) != number))
+		piece++;
+	return piece;
+}
+
+/* Once no piece is with the server any more, whose answers were all of this round. */
+static void take_piece(struct disk_proxy *proxy, unsigned slot, unsigned piece, uint32_t status)
+{
+	struct pending *pending = &proxy->pending[slot];
+	const unsigned all = (1u << pieces_of(proxy, pending)) - 1;
+
+	pending->done |= (uint8_t)(1u << piece);
+	if (status)
+		pending->result = error_of(status);
+	if (pending->done == all)
+		answer(proxy, slot, is_slot_lost(proxy, slot) ? -EIO : pending->result);
+}
+
 static void take_done(struct disk_proxy *proxy, const uint8_t *bytes)
 {
 	struct share_disk_done said;
@@ -340,10 +401,14 @@ static void take_done(struct disk_proxy *proxy, const uint8_t *bytes)
 	}
 	for (unsigned n = 0; n < SLOTS; n++) {
 		const struct pending *pending = &proxy->pending[n];
+		unsigned piece;
 
-		if (!pending->is_there || pending->number != said.number)
+		if (!pending->is_there)
 			continue;
-		answer(proxy, n, is_slot_lost(proxy, n) ? -EIO : error_of(said.status));
+		piece = find_piece(proxy, pending, said.number);
+		if (piece == pieces_of(proxy, pending))
+			continue;
+		take_piece(proxy, n, piece, said.status);
 		return;
 	}
 }
@@ -688,7 +753,8 @@ static bool make_controller(struct disk_proxy *proxy, struct bus *bus)
 						   .kicked = disk_kicked, .context = proxy };
 	proxy->disk_server = (struct slot_server){ .queue = &proxy->block->queue, .slots = SLOTS };
 	proxy->storage = storage_create_served(bus, proxy->number, proxy->block, proxy->written,
-					       &proxy->disk_client, SLOT_BYTES);
+					       &proxy->disk_client, SLOT_BYTES,
+					       SHARE_DISK_MAX_BYTES);
 	return proxy->storage;
 }
 

@@ -19,11 +19,12 @@
  *     the first is as good as none. While there is none, no data of the guest's come into the
  *     window (storage_serve()).
  *     The slots are this machine's own memory unless the window is shared.
- *  3. A request has one number as long as it is pending, and its bytes are in its slot, whatever
- *     becomes of the window. An answer counts only in the round in which it was asked last, which
- *     ends when the window is exchanged: what was put into another window is nowhere. The server
- *     answers it again (abi/share_disk.h, invariants 1 and 4). Where the window was gone before the
- *     slots were out of it their bytes are, too: what is pending fails (-EIO).
+ *  3. A request has one number as long as it is pending (and, where it is long, others for its
+ *     pieces, by which servers before version 1.3 are asked), and its bytes are in its slots,
+ *     whatever becomes of the window. An answer counts only in the round in which it was asked
+ *     last, which ends when the window is exchanged: what was put into another window is nowhere.
+ *     The server answers it again (abi/share_disk.h, invariants 1 and 4). Where the window was
+ *     gone before the slots were out of it their bytes are, too: what is pending fails (-EIO).
  *  4. While nobody serves though somebody is there, something is tried again each second: what was
  *     said to the hub or the server may have been lost with either.
  *  5. Hub and server are hostile: what they say is copied, then checked; an answer to what is not

@@ -9,12 +9,14 @@
 
 enum {
 	SLOTS = SHARE_DISK_REQUESTS,
-	SLOT_BYTES = SHARE_DISK_MAX_BYTES,
+	SLOT_BYTES = SHARE_DISK_1_2_MAX_BYTES,
 	SLOT_PAGES = SLOT_BYTES / SLOT_PAGE_BYTES,
 	AGAIN_MS = 1000,
 	SECTOR_LEAST_BYTES = 512,
 };
-_Static_assert((int)SLOT_BYTES <= (int)BLOCK_SLOT_BYTES, "a controller takes such slots");
+_Static_assert((int)SHARE_DISK_MAX_BYTES <= (int)BLOCK_SLOT_BYTES &&
+		       (int)SHARE_DISK_MAX_BYTES == SLOTS * SLOT_BYTES,
+	       "a controller takes such commands, and the longest has all slots");
 _Static_assert((int)SHARE_DISK_READ == (int)BLOCK_READ && (int)SHARE_DISK_FLUSH == (int)BLOCK_FLUSH,
 	       "a request says what the controller says");
 _Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a window has them");
@@ -22,8 +24,15 @@ _Static_assert(SLOTS * SLOT_PAGES <= (int)SHARE_WINDOW_PAGES, "the half of a win
 /* Refused: the hub is asked again later. Stranger: not before another one comes. */
 enum server_state { NOBODY, STRANGER, ASKING, REFUSED, GREETING, SERVING };
 
+/*
+ * Of more bytes than a slot has it has as many slots behind its own as it needs. A server before
+ * version 1.3 is asked for each of them by itself: its pieces, which have the SLOTS numbers before
+ * its own.
+ */
 struct pending {
-	bool is_there, is_sent;
+	bool is_there;
+	uint8_t sent, done; /* a bit for each piece; in this round */
+	int result;
 	uint64_t number;
 	struct slot_request request;
 };
@@ -84,6 +93,11 @@ bool disk_proxy_is_disk(const struct share_disk_welcome *said);
 struct block_disk disk_proxy_block_disk(const struct disk_proxy *proxy);
 /* Whether something is pending that was before the last time it stood. */
 bool disk_proxy_has_old(const struct disk_proxy *proxy);
+/* Whether its bytes need more than one slot. */
+static inline bool disk_proxy_is_long(const struct slot_request *request)
+{
+	return request->kind <= BLOCK_WRITE && request->bytes > SLOT_BYTES;
+}
 void disk_proxy_fail_pending(struct disk_proxy *proxy);
 /* Nobody is at the port, or nobody who goes on with what was: the disk is gone. */
 void disk_proxy_leave(struct disk_proxy *proxy);

@@ -28,7 +28,7 @@ static void disk_archive(struct archive *archive, struct disk_proxy *proxy)
 	archive_u32(archive, &disk->sector_bytes);
 	archive_u32(archive, &disk->physical_bytes);
 	archive_bytes(archive, disk->id, sizeof(disk->id));
-	archive_check(archive, disk->version >= SHARE_DISK_1_1 && disk->version <= SHARE_DISK_1_2 &&
+	archive_check(archive, disk->version >= SHARE_DISK_1_1 && disk->version <= SHARE_DISK_1_3 &&
 				       disk_proxy_is_disk(disk));
 }
 
@@ -40,8 +40,9 @@ static bool is_sound(const struct disk_proxy *proxy, const struct pending *pendi
 	for (unsigned n = 0; n < request->slot; n++)
 		if (proxy->pending[n].is_there && proxy->pending[n].number == pending->number)
 			return false;
-	return pending->number && pending->number <= proxy->last_number &&
-	       request->kind <= BLOCK_FLUSH && (!moves || request->bytes <= SLOT_BYTES) &&
+	return pending->number > (disk_proxy_is_long(request) ? SLOTS : 0) &&
+	       pending->number <= proxy->last_number && request->kind <= BLOCK_FLUSH &&
+	       (!moves || request->bytes <= (SLOTS - request->slot) * (uint64_t)SLOT_BYTES) &&
 	       request->offset <= proxy->disk.size_bytes &&
 	       request->bytes <= proxy->disk.size_bytes - request->offset;
 }
@@ -66,7 +67,8 @@ static void pending_archive(struct archive *archive, struct disk_proxy *proxy, u
 	if (!pending.is_there || archive->error)
 		return;
 	pending.request.slot = (uint16_t)slot;
-	pending.is_sent = false;
+	pending.sent = pending.done = 0;
+	pending.result = 0;
 	archive_u64(archive, &pending.number);
 	archive_u16(archive, &pending.request.kind);
 	archive_u64(archive, &pending.request.offset);
@@ -80,6 +82,16 @@ static void pending_archive(struct archive *archive, struct disk_proxy *proxy, u
 		return;
 	proxy->pending[slot] = pending;
 	take_again(proxy, &pending.request);
+}
+
+/* Those behind its own, in the controller. */
+static void claim_slots(struct archive *archive, struct disk_proxy *proxy, unsigned slot)
+{
+	const struct pending *pending = &proxy->pending[slot];
+
+	if (pending->is_there && disk_proxy_is_long(&pending->request))
+		archive_check(archive, storage_served_claim(proxy->storage, slot,
+							    pending->request.bytes));
 }
 
 static uint32_t slots_pending(const struct disk_proxy *proxy)
@@ -115,6 +127,8 @@ void disk_proxy_archive(struct archive *archive, struct disk_proxy *proxy)
 	storage_served_archive(archive, proxy->storage);
 	archive_check(archive,
 		      slots_pending(proxy) == storage_slots_under_way(proxy->storage));
+	for (unsigned n = 0; n < SLOTS && archive->loading && !archive->error; n++)
+		claim_slots(archive, proxy, n);
 }
 
 void disk_proxy_restored(struct disk_proxy *proxy)

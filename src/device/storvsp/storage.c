@@ -71,10 +71,12 @@ bool storage_is_drained(const struct storage *storage)
 
 static void request_release(struct storage *storage, struct request *request)
 {
-	assert(request->state != REQUEST_FREE);
+	assert(request->state != REQUEST_FREE && request->state != REQUEST_PART);
 	storage->waiting -= request->state == REQUEST_WAITS;
-	request->state = REQUEST_FREE;
-	storage->free++;
+	for (unsigned n = 0; n <= request->parts; n++)
+		request[n].state = REQUEST_FREE;
+	storage->free += 1 + request->parts;
+	request->parts = 0;
 }
 
 static void deliver(struct storage *storage, struct request *request)
@@ -163,6 +165,69 @@ static struct scsi_sense take_attention(struct storage *storage, unsigned disk)
 
 	*attention &= (uint8_t)~(is_medium ? ATTENTION_MEDIUM : ATTENTION_CAPACITY);
 	return is_medium ? SCSI_SENSE_MEDIUM_CHANGED : SCSI_SENSE_CAPACITY_CHANGED;
+}
+
+/* ---- slots ---- */
+
+static unsigned slots_for(const struct storage *storage, uint64_t bytes)
+{
+	return bytes <= storage->slot_bytes
+		       ? 1
+		       : (unsigned)((bytes + storage->slot_bytes - 1) / storage->slot_bytes);
+}
+
+/* Whether so many from one on are nobody's, or this request's. */
+static bool are_free(const struct storage *storage, const struct request *request, unsigned first,
+		     unsigned slots)
+{
+	if (first + slots > storage->client->slots)
+		return false;
+	for (unsigned n = first; n < first + slots; n++)
+		if (&storage->request[n] != request && storage->request[n].state != REQUEST_FREE)
+			return false;
+	return true;
+}
+
+static void claim(struct storage *storage, struct request *request, unsigned slots)
+{
+	request->parts = slots - 1;
+	for (unsigned n = 1; n < slots; n++)
+		request[n].state = REQUEST_PART;
+	storage->free -= request->parts;
+}
+
+bool storage_served_claim(struct storage *storage, unsigned slot, uint64_t bytes)
+{
+	struct request *request = &storage->request[slot];
+
+	if (bytes > storage->most_bytes ||
+	    !are_free(storage, request, slot, slots_for(storage, bytes)))
+		return false;
+	claim(storage, request, slots_for(storage, bytes));
+	return true;
+}
+
+/*
+ * To where the slots behind it are free, too, of which nothing was begun yet: it is there then.
+ * NULL: that is nowhere.
+ */
+static struct request *spread(struct storage *storage, struct request *request, unsigned slots)
+{
+	struct request *to;
+	unsigned first = 0;
+
+	while (first < storage->client->slots && !are_free(storage, request, first, slots))
+		first++;
+	if (first == storage->client->slots)
+		return NULL;
+	to = &storage->request[first];
+	if (to != request) {
+		*to = *request;
+		to->range.gfn = to->gfn;
+		request->state = REQUEST_FREE;
+	}
+	claim(storage, to, slots);
+	return to;
 }
 
 /* ---- requests to the disk ---- */
@@ -364,6 +429,20 @@ static void execute_absent(struct storage *storage, struct request *request)
 	give(storage, request, request->command.reply, request->command.reply_bytes);
 }
 
+/* Where its data have room: else it waits for that. */
+static void place(struct storage *storage, struct request *request)
+{
+	const struct scsi_command *command = &request->command;
+	const bool moves = command->act == SCSI_READ || command->act == SCSI_WRITE;
+	const unsigned slots = moves ? slots_for(storage, command->bytes) : 1;
+	struct request *placed = slots > 1 ? spread(storage, request, slots) : request;
+
+	if (placed)
+		execute(storage, placed);
+	else
+		storage->held = request;
+}
+
 static void execute_srb(struct storage *storage, struct request *request)
 {
 	struct vstor_srb *srb = &request->packet.body.srb;
@@ -373,7 +452,6 @@ static void execute_srb(struct storage *storage, struct request *request)
 		answer(storage, request, VSTOR_INVALID_STATE);
 		return;
 	}
-	storage->commands++;
 	if (srb->path || srb->target || srb->lun >= BLOCK_DISKS ||
 	    !(storage->luns >> srb->lun & 1)) {
 		execute_absent(storage, request);
@@ -390,7 +468,7 @@ static void execute_srb(struct storage *storage, struct request *request)
 		return;
 	}
 	scsi_decode(&storage->disk[request->disk], storage->luns, cdb, &request->command);
-	execute(storage, request);
+	place(storage, request);
 }
 
 bool storage_is_version(uint32_t version)
@@ -417,7 +495,7 @@ static void query_properties(struct storage *storage, struct request *request)
 	request->packet.body.properties = (struct vstor_properties){
 		.sub_channels = subs,
 		.flags = subs ? VSTOR_SEVERAL_CHANNELS : 0,
-		.transfer_bytes = storage->slot_bytes,
+		.transfer_bytes = storage->most_bytes,
 	};
 	answer(storage, request, storage->version ? 0 : VSTOR_INVALID_STATE);
 }
@@ -468,6 +546,7 @@ static void dispatch(struct storage *storage, struct request *request)
 		break;
 	case VSTOR_CREATE_SUB_CHANNELS: create_subs(storage, request); break;
 	case VSTOR_EXECUTE:
+		storage->commands++;
 		if (storage->awaited || storage->away)
 			storage->held = request;
 		else
@@ -527,6 +606,19 @@ static int packet(void *context, const struct bus_packet *received)
 	return 0;
 }
 
+/* What was held, if that may go now. */
+static void go_on(struct storage *storage)
+{
+	struct request *held = storage->held;
+
+	if (!held || storage->awaited || storage->away)
+		return;
+	guest_memory_begin();
+	storage->held = NULL;
+	execute_srb(storage, held);
+	kick(storage);
+}
+
 static void opened(void *context)
 {
 	const struct storage_queue *queue = context;
@@ -557,6 +649,7 @@ static void closed(void *context)
 		else if (request->state == REQUEST_WAITS)
 			request_release(storage, request);
 	}
+	go_on(storage);
 }
 
 static void room(void *context)
@@ -568,6 +661,7 @@ static void room(void *context)
 		if (storage->request[n].state == REQUEST_WAITS &&
 		    storage->request[n].queue == queue->number)
 			deliver(storage, &storage->request[n]);
+	go_on(storage);
 	tell_guest(storage);
 }
 
@@ -623,6 +717,7 @@ int storage_collect(struct storage *storage)
 		}
 	}
 	kick(storage);
+	go_on(storage);
 	let_go(storage);
 	CHECK(check_storage(storage));
 	pthread_cond_broadcast(&storage->drained);
@@ -643,7 +738,7 @@ static void describe(const struct storage *storage, const struct block_disk *fro
 	*to = (struct scsi_disk){ .sectors = from->size_bytes / sector_bytes,
 				  .sector_bytes = sector_bytes,
 				  .physical_bytes = from->physical_bytes,
-				  .transfer_bytes = storage->slot_bytes,
+				  .transfer_bytes = storage->most_bytes,
 				  .read_only = from->read_only || from->is_dvd,
 				  .is_optical = from->is_dvd };
 	memcpy(to->id, from->id, sizeof(to->id));
@@ -677,7 +772,7 @@ static void queue_make(struct storage *storage, unsigned number, struct guid ins
 }
 
 static struct storage *create(struct bus *bus, struct guid instance, struct block_memory *memory,
-			      struct slot_client *client, uint32_t slot_bytes)
+			      struct slot_client *client, uint32_t slot_bytes, uint32_t most_bytes)
 {
 	struct storage *storage = calloc(1, sizeof(*storage));
 
@@ -685,10 +780,12 @@ static struct storage *create(struct bus *bus, struct guid instance, struct bloc
 		return NULL;
 	pthread_cond_init(&storage->drained, NULL);
 	assert(client->slots && client->slots <= BLOCK_SLOTS);
-	assert(slot_bytes <= BLOCK_SLOT_BYTES && slot_bytes % GUEST_PAGE_BYTES == 0);
+	assert(slot_bytes % GUEST_PAGE_BYTES == 0 && most_bytes <= BLOCK_SLOT_BYTES &&
+	       most_bytes <= client->slots * (uint64_t)slot_bytes);
 	storage->memory = memory;
 	storage->written = (uint8_t *)memory->data;
 	storage->slot_bytes = slot_bytes;
+	storage->most_bytes = most_bytes;
 	storage->client = client;
 	storage->free = client->slots;
 	storage->disks = memory->disks;
@@ -708,36 +805,25 @@ static struct storage *create(struct bus *bus, struct guid instance, struct bloc
 struct storage *storage_create(struct bus *bus, struct block_memory *memory,
 			       struct slot_client *client)
 {
-	return create(bus, (struct guid)STORAGE_INSTANCE, memory, client, BLOCK_SLOT_BYTES);
+	return create(bus, (struct guid)STORAGE_INSTANCE, memory, client, BLOCK_SLOT_BYTES,
+		      BLOCK_SLOT_BYTES);
 }
 
 struct storage *storage_create_served(struct bus *bus, unsigned number,
 				      struct block_memory *memory, uint8_t *written,
-				      struct slot_client *client, uint32_t slot_bytes)
+				      struct slot_client *client, uint32_t slot_bytes,
+				      uint32_t most_bytes)
 {
 	struct guid instance = STORAGE_INSTANCE;
 	struct storage *storage;
 
 	instance.byte[sizeof(instance.byte) - 1] = (uint8_t)(SERVED_FIRST + number);
-	storage = create(bus, instance, memory, client, slot_bytes);
+	storage = create(bus, instance, memory, client, slot_bytes, most_bytes);
 	if (!storage)
 		return NULL;
 	storage->written = written;
 	storage->awaited = true;
 	return storage;
-}
-
-/* What was held, if that may go now. */
-static void go_on(struct storage *storage)
-{
-	struct request *held = storage->held;
-
-	if (!held || storage->awaited || storage->away)
-		return;
-	guest_memory_begin();
-	storage->held = NULL;
-	execute_srb(storage, held);
-	kick(storage);
 }
 
 /* With the lock. */

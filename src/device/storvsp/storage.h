@@ -41,11 +41,13 @@ struct storage *storage_create(struct bus *bus, struct block_memory *memory,
  * The number-th with a single disk, of which nothing is known yet: what its guest asks of it waits
  * until storage_arrive() has said what it is: once, and once more after each storage_lose(). Its
  * slots follow each other in memory->data, those of what is written in `written`, each of
- * slot_bytes: whole pages, at most BLOCK_SLOT_BYTES.
+ * slot_bytes: whole pages. A command of more bytes, at most most_bytes (BLOCK_SLOT_BYTES), has as
+ * many of them behind one another as it needs; its request names the first.
  */
 struct storage *storage_create_served(struct bus *bus, unsigned number,
 				      struct block_memory *memory, uint8_t *written,
-				      struct slot_client *client, uint32_t slot_bytes);
+				      struct slot_client *client, uint32_t slot_bytes,
+				      uint32_t most_bytes);
 void storage_arrive(struct storage *storage, const struct block_disk *disk);
 /* Of one that is loaded: what it is, while nobody serves it; before storage_served_archive(). */
 void storage_know(struct storage *storage, const struct block_disk *disk);
@@ -104,6 +106,11 @@ void storage_archive(struct archive *archive, struct storage *storage);
  */
 void storage_served_archive(struct archive *archive, struct storage *storage);
 uint32_t storage_slots_under_way(const struct storage *storage);
+/*
+ * Of one that was loaded so: its request of this slot has so many bytes. False: the slots that it
+ * needs are not its.
+ */
+bool storage_served_claim(struct storage *storage, unsigned slot, uint64_t bytes);
 /* Invariant 1. With the channel's lock, or while nothing runs. */
 void check_storage(const struct storage *storage);
 size_t storage_statistics(const struct storage *storage, char *text, size_t bytes);

@@ -7,10 +7,10 @@
 
 /*
  * Free: nobody's. Waits: for room in the guest's ring. Orphan: its channel was closed while it was
- * under way.
+ * under way. Part: no request, whose slot has data of one before it.
  */
 enum request_state {
-	REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_STATES
+	REQUEST_FREE, REQUEST_UNDER_WAY, REQUEST_WAITS, REQUEST_ORPHAN, REQUEST_PART, REQUEST_STATES
 };
 
 enum { GFNS = BLOCK_SLOT_BYTES / GUEST_PAGE_BYTES + 1 };
@@ -33,6 +33,7 @@ struct request {
 	int unmaps, unmapped;
 	bool flush_follows; /* it was written, and has to be durable */
 	bool is_bulk;       /* counted in `bulk` until it is answered */
+	unsigned parts;     /* so many slots behind its own are its, too */
 	uint64_t gfn[GFNS]; /* so many of them are set as range has pages */
 };
 
@@ -49,7 +50,7 @@ struct storage {
 	struct bus_channel *channel;
 	struct block_memory *memory;
 	struct slot_client *client;
-	uint32_t slot_bytes; /* what one command transfers at most */
+	uint32_t slot_bytes, most_bytes; /* most_bytes: what one command transfers at most */
 	uint8_t *written;    /* slots of what the guest gives; else they are memory->data */
 	struct scsi_disk disk[BLOCK_DISKS];
 	uint8_t attention[BLOCK_DISKS];
@@ -64,7 +65,8 @@ struct storage {
 	bool begun, submitted, paused;
 	/*
 	 * Nobody knows its disk yet; whoever serves it is away. What is asked of it then waits, its
-	 * data in the guest's memory, and nothing more is taken.
+	 * data in the guest's memory, and nothing more is taken. So it is where it needs more slots
+	 * than are free behind one another.
 	 */
 	bool awaited, away;
 	struct request *held;

@@ -177,10 +177,10 @@ static void unmap_archive(struct archive *archive, const struct storage *storage
 static void request_archive(struct archive *archive, struct storage *storage,
 			    struct request *request, bool is_held)
 {
-	uint8_t state = (uint8_t)request->state;
+	uint8_t state = request->state == REQUEST_PART ? REQUEST_FREE : (uint8_t)request->state;
 
 	archive_u8(archive, &state);
-	if (!archive_check(archive, state < REQUEST_STATES &&
+	if (!archive_check(archive, state < REQUEST_PART &&
 					    (!is_held || state == REQUEST_UNDER_WAY)))
 		return;
 	if (archive->loading && state != REQUEST_FREE) {
