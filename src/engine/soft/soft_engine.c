@@ -413,7 +413,7 @@ static bool keep_jumps_own(struct soft_cpu *cpu)
 {
 	const uintptr_t whole = ~(uintptr_t)PAGE_OFFSET_MASK;
 	const uintptr_t begin = ((uintptr_t)cpu->jump_cache + PAGE_OFFSET_MASK) & whole;
-	const uintptr_t end = (uintptr_t)(cpu->jump_cache + JUMP_CACHE_ENTRIES) & whole;
+	const uintptr_t end = (uintptr_t)(cpu->jump_sites + JUMP_SITES) & whole;
 
 	return keep_own((void *)begin, end - begin);
 }
@@ -453,6 +453,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 		cpu->thunk_floating = first->thunk_floating;
 		cpu->thunk_way_out = first->thunk_way_out;
 		cpu->thunk_slot = first->thunk_slot;
+		cpu->thunk_site = first->thunk_site;
 	} else if (!soft->enter) {
 		soft_make_thunks(soft, cpu);
 		soft_note_thunks(soft);

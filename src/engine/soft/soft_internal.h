@@ -92,6 +92,9 @@ struct made_key { uint64_t meaning, key; };
 /* Behind it: entries that others have displaced, by their sum. */
 enum { JUMP_VICTIM_BITS = 11, JUMP_VICTIMS = 1 << JUMP_VICTIM_BITS };
 
+/* Beside it: an entry for each of so many jumps of code that floats (code/jump_site.c). */
+enum { JUMP_SITE_BITS = 16, JUMP_SITES = 1 << JUMP_SITE_BITS };
+
 /*
  * What a page with code is, found by its address and key as jumps are, and while they are: behind a
  * jump that is not known no walk is needed.
@@ -198,6 +201,7 @@ struct soft_cpu {
 	struct engine_cpu base;
 	/* so near that a displacement of one byte reaches it (translate_control.c) */
 	_Alignas(CACHE_LINE_BYTES) struct jump_entry jump_cache[JUMP_CACHE_ENTRIES];
+	struct jump_entry jump_sites[JUMP_SITES];
 	struct x86_state state; /* as soft_state.c says */
 	uint64_t flags_word;    /* byte 0: OF, byte 1: LAHF */
 	uint64_t temp[4];
@@ -216,7 +220,7 @@ struct soft_cpu {
 	const uint64_t *slot_base; /* of jumps backwards: slots[], after a kick empty_slots[] */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
-		*thunk_indirect, *thunk_floating, *thunk_way_out, *thunk_slot;
+		*thunk_indirect, *thunk_floating, *thunk_way_out, *thunk_slot, *thunk_site;
 	/* at a way out of hot code (code/late.c): the host's flags, as flags_word; r10, r11 */
 	uint64_t way_flags, way_rax, way_scratch[2];
 	uint64_t code_page; /* of the running block, where that floats (code/code.h) */
@@ -329,6 +333,7 @@ struct soft_engine {
 	uint16_t *slot_buckets; /* number + 1, by name */
 	uint64_t *empty_slots;  /* the stubs */
 	uint32_t slot_count;
+	uint32_t sites; /* how many numbers code/jump_site.c has given */
 	bool drops_dead_flags; /* translate_find_live_flags() */
 	bool makes_strips;     /* translate/translate_strip.c */
 	bool looks_up_tables;  /* whose index is a byte: translate/translate_group.c */

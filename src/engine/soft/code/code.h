@@ -67,7 +67,10 @@ struct block {
 		uint64_t parent_times_reused; /* of a part: its block's region's */
 	};
 	uint32_t next_in_hash, next_in_page, next_straddler; /* indices + 1 */
-	uint32_t second_gfn;  /* of a block that straddles: its second page */
+	union {
+		uint32_t second_gfn; /* of a block that straddles: its second page */
+		uint32_t first_site; /* of one that floats: jump_site.c */
+	};
 	uint32_t host_offset; /* in the code cache: the indirect entry */
 	uint32_t map_first;   /* index of the first pc_map */
 	uint32_t kept_first;  /* its bytes, then a struct way_out for each stub */
@@ -373,6 +376,18 @@ void *soft_slot_miss(struct soft_cpu *cpu, uint64_t unused, uint64_t slot);
 /* While nobody else executes. */
 void check_jump_slots(const struct soft_cpu *cpu);
 
+/* jump_site.c */
+/* What a jump at this offset in its page says where its site, of this number, misses. */
+static inline uint32_t soft_site_name(uint32_t site, uint64_t offset)
+{
+	return site % JUMP_SITES * PAGE_BYTES | (uint32_t)(offset & PAGE_OFFSET_MASK);
+}
+/* The thunk of misses: r10 is that name, r11 sum, and thunk_floating what is behind it. */
+struct emitter;
+void soft_emit_site_thunk(struct emitter *emitter);
+/* None leads to the block, which is dead, any more. */
+void soft_forget_sites(struct soft_cpu *cpu, const struct block *b);
+
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
@@ -409,8 +424,8 @@ void *soft_go_on(struct soft_cpu *cpu);
  * canonical faults.
  */
 void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from);
-/* The same of every jump out of a block that floats, at this offset in its page. */
-void *soft_floating_miss(struct soft_cpu *cpu, uint64_t offset);
+/* The same of every jump out of a block that floats; of its name the offset in its page. */
+void *soft_floating_miss(struct soft_cpu *cpu, uint64_t name);
 /*
  * The same behind a jump of this block within its page, which from now on leads there itself.
  * in_word: where flags are there. link, home: addresses in code_run, of its rel32 and of where it

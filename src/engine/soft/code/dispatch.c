@@ -355,9 +355,9 @@ void *soft_indirect_miss(struct soft_cpu *cpu, uint64_t from)
 	return soft_raise(cpu, &fault);
 }
 
-void *soft_floating_miss(struct soft_cpu *cpu, uint64_t offset)
+void *soft_floating_miss(struct soft_cpu *cpu, uint64_t name)
 {
-	return soft_indirect_miss(cpu, cpu->code_page + offset);
+	return soft_indirect_miss(cpu, cpu->code_page + (name & PAGE_OFFSET_MASK));
 }
 
 /* Whether a jump from the one may become one to the other, which begins at rip. */

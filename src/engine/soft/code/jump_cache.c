@@ -234,6 +234,7 @@ void soft_forget_code(struct soft_cpu *cpu, uint32_t begin, uint32_t end)
 
 	forget_among(cpu->jump_cache, JUMP_CACHE_ENTRIES, first, end - begin);
 	forget_among(cpu->jump_victims, JUMP_VICTIMS, first, end - begin);
+	forget_among(cpu->jump_sites, JUMP_SITES, first, end - begin);
 	soft_empty_slots_to(cpu, first, end - begin);
 }
 
@@ -257,5 +258,6 @@ void check_jump_cache(const struct soft_cpu *cpu)
 {
 	check_entries(cpu, cpu->jump_cache, JUMP_CACHE_ENTRIES);
 	check_entries(cpu, cpu->jump_victims, JUMP_VICTIMS);
+	check_entries(cpu, cpu->jump_sites, JUMP_SITES);
 	check_jump_slots(cpu);
 }

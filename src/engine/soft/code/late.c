@@ -204,7 +204,9 @@ void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 			cpu->state.rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK);
 		if (x86_code_bits(&cpu->state) != 64)
 			cpu->state.rip = (uint32_t)cpu->state.rip;
-		if (engine->uses_slots && !soft_floats(b->mode))
+		if (engine->uses_slots && soft_floats(b->mode))
+			soft_forget_sites(cpu, b);
+		else if (engine->uses_slots)
 			soft_empty_slots_at(cpu, cpu->state.rip, b->mode & MODE_BITS);
 		return soft_dispatch(cpu);
 	}

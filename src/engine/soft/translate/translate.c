@@ -192,6 +192,8 @@ static void emit_block(struct translation *translation)
 	struct block *b = translation->block;
 	struct strip strip;
 
+	translation->next_site = soft_floats(translation->mode) ? b->first_site
+							    : translation->engine->sites;
 	translate_find_live_flags(translation);
 	emit_entries(translation);
 	/* where it is going to be, for jumps to itself */
@@ -271,7 +273,10 @@ struct block *soft_translate(struct soft_engine *engine, const struct code_place
 	if ((place->gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
 	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
+	if (soft_floats(translation->mode))
+		b->first_site = engine->sites;
 	emit_block(translation);
+	engine->sites = translation->next_site;
 	CHECK(check_translation(translation));
 	keep(translation, b);
 	return b;
@@ -338,6 +343,7 @@ static void emit_part(struct translation *translation, struct block *b, struct c
 	translation->is_again = false;
 	translation->block = b;
 	translation->map_count = 0;
+	translation->next_site = engine->sites;
 	translation->base = out(translation)->out =
 		engine->code_write + soft_open_region(engine)->used;
 	part->form = BLOCK_PART;
@@ -349,6 +355,7 @@ static void emit_part(struct translation *translation, struct block *b, struct c
 	translate_cold_parts(translation, cold_count);
 	part->hot_bytes = part->host_bytes = (uint16_t)(out(translation)->out - translation->base);
 	part->maps = (uint16_t)translation->map_count;
+	engine->sites = translation->next_site;
 	memcpy(engine->maps + part->map_first, translation->maps,
 	       translation->map_count * sizeof(*translation->maps));
 	soft_take_block(engine, part, (size_t)(out(translation)->out - engine->code_write), 0);

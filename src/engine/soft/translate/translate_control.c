@@ -49,6 +49,25 @@ void translate_miss(struct translation *translation)
 	}
 }
 
+/* To a target known now, of a block that floats; the target does, too. */
+static void exit_by_site(struct translation *translation, uint64_t target)
+{
+	const uint32_t site = translation->next_site++ % JUMP_SITES;
+	const size_t entry = offsetof(struct soft_cpu, jump_sites[site]);
+	uint8_t *miss;
+
+	emit_rip(translation, R11, target);
+	emit_store(out(translation), R11, CPU(state.rip));
+	emit_rm(out(translation), OP64(0x03), R11, jump_key(true));
+	emit_rm(out(translation), OP64(0x3b), R11,
+		cpu_mem(entry + offsetof(struct jump_entry, sum)));
+	miss = emit_short_jcc(out(translation), CC_NZ);
+	emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
+	set_short_jump(miss, out(translation)->out);
+	emit_constant(out(translation), R10, soft_site_name(site, translation->at->rip));
+	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_site));
+}
+
 /*
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
  * A block that does not float leads to others that do, which look at RIP: a straddler of user code.
@@ -60,6 +79,10 @@ void translate_exit_constant(struct translation *translation, uint64_t target)
 	bool target_floats = soft_floats(soft_jump_mode(translation->mode));
 	uint8_t *miss;
 
+	if (soft_floats(translation->mode) && translation->engine->uses_slots) {
+		exit_by_site(translation, target);
+		return;
+	}
 	if (soft_floats(translation->mode)) {
 		emit_rip(translation, R11, target);
 		miss = exit_by_hash(translation, translation->mode & MODE_USER);

@@ -99,6 +99,7 @@ struct translation {
 	unsigned map_count;
 	struct way ways[MAX_WAYS];
 	unsigned way_count;
+	uint32_t next_site;          /* of jumps to other pages: code/jump_site.c */
 	bool is_again;               /* into scratch: nobody hears of its copies */
 	unsigned r10_ahead;          /* where the last lookup left r10: struct emitted_copy */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
