@@ -20,8 +20,8 @@
 
 /* Ticks of the TSC, which has one to five in a nanosecond. */
 enum {
-	BRIEF_WAIT_TICKS = 500000,      /* such a wait is short */
-	BRIEF_WAIT_FAR_TICKS = 1500000, /* and this one of who waits for several others: is_far */
+	BRIEF_WAIT_TICKS = 1500000,     /* such a wait is short */
+	BRIEF_WAIT_FAR_TICKS = 3000000, /* and this one of who waits for several others: is_far */
 	BRIEF_WAIT_YIELD_TICKS = 300000, /* somebody else has had the processor */
 	BRIEF_WAIT_FAR_YIELD_TICKS = 1200000, /* it may have been one of those others */
 	BRIEF_WAIT_IN_A_ROW = 4,        /* so many short ones before it looks */
