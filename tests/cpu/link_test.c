@@ -55,12 +55,7 @@ static uint8_t run(struct engine_cpu *cpu, uint64_t rip, uint64_t rdi, uint64_t 
 {
 	struct engine_state state = { .nmi_pending = false };
 
-	begin_flat_long_mode(&state.x86, TABLES);
-	state.x86.segment[X86_CS].selector = 0x1b;
-	state.x86.segment[X86_CS].attributes = 0xa0fb;
-	state.x86.segment[X86_SS].selector = 0x23;
-	state.x86.segment[X86_SS].attributes = 0xc0f3;
-	state.x86.cpl = 3;
+	begin_user_long_mode(&state.x86, TABLES);
 	state.x86.rip = rip;
 	state.x86.rflags = 2;
 	state.x86.gpr[2] = AFTER;

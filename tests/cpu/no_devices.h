@@ -106,3 +106,14 @@ static inline void begin_flat_long_mode(struct x86_state *ret, uint64_t cr3)
 	ret->segment[X86_SS] =
 		(struct x86_segment_state){ .selector = 16, .attributes = 0xc093, .limit = ~0u };
 }
+
+/* The same at level 3. */
+static inline void begin_user_long_mode(struct x86_state *ret, uint64_t cr3)
+{
+	begin_flat_long_mode(ret, cr3);
+	ret->segment[X86_CS].selector = 0x1b;
+	ret->segment[X86_CS].attributes = 0xa0fb;
+	ret->segment[X86_SS].selector = 0x23;
+	ret->segment[X86_SS].attributes = 0xc0f3;
+	ret->cpl = 3;
+}

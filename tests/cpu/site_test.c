@@ -14,16 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bare_guest.h"
+#include "rounds.h"
 
 enum {
 	RAM_BYTES = 8 << 20,
 	LARGE_BYTES = 2 << 20,
 	FIRST = 0x100010,
 	LAST = 0x180000,
-	SECOND = 0x200000, /* in a large page of its own */
-	ADDED = SECOND + 3,
-	ADDITION_BYTES = 4,
 	OTHER = 0x400000,
 	MANY = 0x600000, /* jumps from page to page */
 	MANY_BYTES = 1 << 20,
@@ -38,35 +35,6 @@ enum {
 	STOP_NS = 20000000
 };
 
-static void put_rel32(uint8_t *at, uint64_t from, uint64_t to)
-{
-	int32_t rel = (int32_t)(to - (from + sizeof(rel)));
-
-	memcpy(at, &rel, sizeof(rel));
-}
-
-/* rbx = rbx + rdx << log2 */
-static void put_addition(uint64_t gpa, unsigned log2)
-{
-	const uint8_t lea[ADDITION_BYTES] = { 0x48, 0x8d, 0x1c, (uint8_t)(0x13 | log2 << 6) };
-
-	memcpy(ram + gpa, lea, sizeof(lea));
-}
-
-/* The second part, at SECOND when it is executed. */
-static void put_second(uint64_t gpa, unsigned log2)
-{
-	static const uint8_t code[] = { 0x0f, 0x94, 0xc2,                    /* setz dl */
-					0, 0, 0, 0,                          /* lea */
-					0xff, 0xc9, 0x0f, 0x85, 0, 0, 0, 0, /* dec ecx; jnz */
-					HLT };
-	enum { JNZ_REL = 11 };
-
-	memcpy(ram + gpa, code, sizeof(code));
-	put_addition(gpa + ADDED - SECOND, log2);
-	put_rel32(ram + gpa + JNZ_REL, SECOND + JNZ_REL, FIRST);
-}
-
 static void put_code(void)
 {
 	static const uint8_t round[] = { 0xe8, 0, 0, 0, 0, 0x39, 0xc0, 0xe9, 0, 0, 0, 0 };
@@ -76,8 +44,8 @@ static void put_code(void)
 	put_rel32(ram + FIRST + CALL_REL, FIRST + CALL_REL, LAST);
 	put_rel32(ram + FIRST + JMP_REL, FIRST + JMP_REL, SECOND);
 	ram[LAST] = RET;
-	put_second(SECOND, 0);
-	put_second(OTHER, 2);
+	put_second(SECOND, 0, FIRST);
+	put_second(OTHER, 2, FIRST);
 }
 
 /* Forgets all that was looked up. */
@@ -85,12 +53,7 @@ static void set(struct engine_cpu *cpu, uint64_t rip)
 {
 	struct engine_state state = { .nmi_pending = false };
 
-	begin_flat_long_mode(&state.x86, TABLES);
-	state.x86.segment[X86_CS].selector = 0x1b;
-	state.x86.segment[X86_CS].attributes = 0xa0fb;
-	state.x86.segment[X86_SS].selector = 0x23;
-	state.x86.segment[X86_SS].attributes = 0xc0f3;
-	state.x86.cpl = 3;
+	begin_user_long_mode(&state.x86, TABLES);
 	state.x86.rip = rip;
 	state.x86.rflags = 2;
 	state.x86.gpr[RSP] = STACK;

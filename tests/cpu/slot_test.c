@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "bare_guest.h"
+#include "rounds.h"
 
 enum {
 	RAM_BYTES = 8 << 20,
@@ -21,9 +21,6 @@ enum {
 	FIRST = 0x100000,
 	ROUND = FIRST + 0x10,
 	LAST = 0x180000,
-	SECOND = 0x200000, /* in a large page of its own */
-	ADDED = SECOND + 3,
-	ADDITION_BYTES = 4,
 	OTHER = 0x400000,
 	PLAIN = 0x600000, /* no code */
 	STACK = 0x1f0000,
@@ -38,35 +35,6 @@ enum {
 	STOP_NS = 20000000
 };
 
-static void put_rel32(uint8_t *at, uint64_t from, uint64_t to)
-{
-	int32_t rel = (int32_t)(to - (from + sizeof(rel)));
-
-	memcpy(at, &rel, sizeof(rel));
-}
-
-/* rbx = rbx + rdx << log2 */
-static void put_addition(uint64_t gpa, unsigned log2)
-{
-	const uint8_t lea[ADDITION_BYTES] = { 0x48, 0x8d, 0x1c, (uint8_t)(0x13 | log2 << 6) };
-
-	memcpy(ram + gpa, lea, sizeof(lea));
-}
-
-/* The second part, at SECOND when it is executed. */
-static void put_second(uint64_t gpa, unsigned log2)
-{
-	static const uint8_t code[] = { 0x0f, 0x94, 0xc2,                    /* setz dl */
-					0, 0, 0, 0,                          /* lea */
-					0xff, 0xc9, 0x0f, 0x85, 0, 0, 0, 0, /* dec ecx; jnz */
-					HLT };
-	enum { JNZ_REL = 11 };
-
-	memcpy(ram + gpa, code, sizeof(code));
-	put_addition(gpa + ADDED - SECOND, log2);
-	put_rel32(ram + gpa + JNZ_REL, SECOND + JNZ_REL, ROUND);
-}
-
 static void put_code(void)
 {
 	static const uint8_t begin[] = { 0x0f, 0x01, 0x3e, 0xeb, ROUND - FIRST - 5 };
@@ -78,8 +46,8 @@ static void put_code(void)
 	put_rel32(ram + ROUND + CALL_REL, ROUND + CALL_REL, LAST);
 	put_rel32(ram + ROUND + JMP_REL, ROUND + JMP_REL, SECOND);
 	ram[LAST] = RET;
-	put_second(SECOND, 0);
-	put_second(OTHER, 2);
+	put_second(SECOND, 0, ROUND);
+	put_second(OTHER, 2, ROUND);
 }
 
 static void set(struct engine_cpu *cpu, uint32_t rounds)

@@ -69,16 +69,6 @@ bool storage_is_drained(const struct storage *storage)
 	return true;
 }
 
-static void request_release(struct storage *storage, struct request *request)
-{
-	assert(request->state != REQUEST_FREE && request->state != REQUEST_PART);
-	storage->waiting -= request->state == REQUEST_WAITS;
-	for (unsigned n = 0; n <= request->parts; n++)
-		request[n].state = REQUEST_FREE;
-	storage->free += 1 + request->parts;
-	request->parts = 0;
-}
-
 static void deliver(struct storage *storage, struct request *request)
 {
 	struct bus_channel *to = bus_channel_sub(storage->channel, request->queue);
@@ -89,7 +79,7 @@ static void deliver(struct storage *storage, struct request *request)
 					 &request->packet, sizeof(request->packet));
 
 	if (error != -EAGAIN) {
-		request_release(storage, request);
+		storage_slots_release(storage, request);
 	} else if (request->state != REQUEST_WAITS) {
 		request->state = REQUEST_WAITS;
 		storage->waiting++;
@@ -165,69 +155,6 @@ static struct scsi_sense take_attention(struct storage *storage, unsigned disk)
 
 	*attention &= (uint8_t)~(is_medium ? ATTENTION_MEDIUM : ATTENTION_CAPACITY);
 	return is_medium ? SCSI_SENSE_MEDIUM_CHANGED : SCSI_SENSE_CAPACITY_CHANGED;
-}
-
-/* ---- slots ---- */
-
-static unsigned slots_for(const struct storage *storage, uint64_t bytes)
-{
-	return bytes <= storage->slot_bytes
-		       ? 1
-		       : (unsigned)((bytes + storage->slot_bytes - 1) / storage->slot_bytes);
-}
-
-/* Whether so many from one on are nobody's, or this request's. */
-static bool are_free(const struct storage *storage, const struct request *request, unsigned first,
-		     unsigned slots)
-{
-	if (first + slots > storage->client->slots)
-		return false;
-	for (unsigned n = first; n < first + slots; n++)
-		if (&storage->request[n] != request && storage->request[n].state != REQUEST_FREE)
-			return false;
-	return true;
-}
-
-static void claim(struct storage *storage, struct request *request, unsigned slots)
-{
-	request->parts = slots - 1;
-	for (unsigned n = 1; n < slots; n++)
-		request[n].state = REQUEST_PART;
-	storage->free -= request->parts;
-}
-
-bool storage_served_claim(struct storage *storage, unsigned slot, uint64_t bytes)
-{
-	struct request *request = &storage->request[slot];
-
-	if (bytes > storage->most_bytes ||
-	    !are_free(storage, request, slot, slots_for(storage, bytes)))
-		return false;
-	claim(storage, request, slots_for(storage, bytes));
-	return true;
-}
-
-/*
- * To where the slots behind it are free, too, of which nothing was begun yet: it is there then.
- * NULL: that is nowhere.
- */
-static struct request *spread(struct storage *storage, struct request *request, unsigned slots)
-{
-	struct request *to;
-	unsigned first = 0;
-
-	while (first < storage->client->slots && !are_free(storage, request, first, slots))
-		first++;
-	if (first == storage->client->slots)
-		return NULL;
-	to = &storage->request[first];
-	if (to != request) {
-		*to = *request;
-		to->range.gfn = to->gfn;
-		request->state = REQUEST_FREE;
-	}
-	claim(storage, to, slots);
-	return to;
 }
 
 /* ---- requests to the disk ---- */
@@ -434,8 +361,9 @@ static void place(struct storage *storage, struct request *request)
 {
 	const struct scsi_command *command = &request->command;
 	const bool moves = command->act == SCSI_READ || command->act == SCSI_WRITE;
-	const unsigned slots = moves ? slots_for(storage, command->bytes) : 1;
-	struct request *placed = slots > 1 ? spread(storage, request, slots) : request;
+	const unsigned slots = moves ? storage_slots_for(storage, command->bytes) : 1;
+	struct request *placed =
+		slots > 1 ? storage_slots_spread(storage, request, slots) : request;
 
 	if (placed)
 		execute(storage, placed);
@@ -636,7 +564,7 @@ static void closed(void *context)
 	struct storage *storage = queue->storage;
 
 	if (storage->held && storage->held->queue == queue->number) {
-		request_release(storage, storage->held);
+		storage_slots_release(storage, storage->held);
 		storage->held = NULL;
 	}
 	for (unsigned n = 0; n < BLOCK_SLOTS; n++) {
@@ -647,7 +575,7 @@ static void closed(void *context)
 		if (request->state == REQUEST_UNDER_WAY)
 			request->state = REQUEST_ORPHAN;
 		else if (request->state == REQUEST_WAITS)
-			request_release(storage, request);
+			storage_slots_release(storage, request);
 	}
 	go_on(storage);
 }
@@ -706,7 +634,7 @@ int storage_collect(struct storage *storage)
 		if (request->state == REQUEST_UNDER_WAY)
 			disk_replied(storage, request, reply.result);
 		else if (request->state == REQUEST_ORPHAN)
-			request_release(storage, request);
+			storage_slots_release(storage, request);
 		else
 			got = -EBADMSG;
 		if (got < 0)

@@ -82,3 +82,16 @@ struct storage {
 /* The disk process has none of the requests. */
 bool storage_is_drained(const struct storage *storage);
 bool storage_is_version(uint32_t version);
+
+/* ---- storage_slots.c ---- */
+
+/* How many slots so many bytes need; at least 1. */
+unsigned storage_slots_for(const struct storage *storage, uint64_t bytes);
+/*
+ * Gives a request of which nothing was begun yet so many slots, where they are free behind one
+ * another: it is there then, and what is returned. NULL: that is nowhere.
+ */
+struct request *storage_slots_spread(struct storage *storage, struct request *request,
+				     unsigned slots);
+/* The request is nobody's any more, and the slots behind its own that were its. */
+void storage_slots_release(struct storage *storage, struct request *request);
