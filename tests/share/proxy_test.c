@@ -11,8 +11,9 @@
 #include "../bus/fake_guest.h"
 
 #include "abi/share_disk.h"
-#include "device/share/disk_proxy.h"
+#include "device/share/disk_proxy_internal.h"
 #include "device/share/lender.h"
+#include "lib/archive.h"
 
 enum {
 	RELID = FAKE_CHANNELS + 1,
@@ -421,6 +422,30 @@ static void no_slots(void)
 	check("and the server", comes(&bench.hello));
 }
 
+/* What is saved with this number as its last one, loaded again: 0 or -EBADMSG. */
+static int load_last_number(uint64_t number)
+{
+	static uint8_t saved[16 << 20];
+	struct archive archive = archive_save_to(saved, sizeof(saved));
+
+	disk_proxy_stand(bench.proxy);
+	bench.proxy->last_number = number;
+	disk_proxy_archive(&archive, bench.proxy);
+	if (archive.error)
+		return archive.error;
+	archive = archive_load_from(saved, archive.used);
+	disk_proxy_archive(&archive, bench.proxy);
+	return archive.error;
+}
+
+/* Of a saved machine that lies: the numbers of its next requests would be small ones. */
+static void numbers_come_round(void)
+{
+	check("a last number is loaded", !load_last_number(INT64_MAX));
+	check("one behind which numbers come round is not",
+	      load_last_number(UINT64_MAX - 1) == -EBADMSG);
+}
+
 int main(void)
 {
 	make_bench();
@@ -432,6 +457,7 @@ int main(void)
 	taken_under_way(WRITE_10);
 	hello_is_lost();
 	no_slots();
+	numbers_come_round();
 	fake_destroy(&bench.fake);
 	disk_proxy_destroy(bench.proxy);
 	lender_destroy(bench.lender);

@@ -113,7 +113,8 @@ void disk_proxy_archive(struct archive *archive, struct disk_proxy *proxy)
 	archive_u64(archive, &proxy->last_number);
 	archive_u64(archive, &last_old);
 	archive_bool(archive, &proxy->stood_lost);
-	archive_check(archive, last_old <= proxy->last_number);
+	/* numbers that are given from here on do not come round */
+	archive_check(archive, last_old <= proxy->last_number && proxy->last_number <= INT64_MAX);
 	if (archive->loading && !archive->error) {
 		const struct block_disk disk = disk_proxy_block_disk(proxy);
 
