@@ -216,44 +216,162 @@ static int list_file(const char *path, const char *offset)
 	return 0;
 }
 
-/* What a sweep counts: an instruction of the host's that there is one of in each. */
-static const struct { const char *name, *text; } counted[] = {
-	{ "lookups", "bextr " },
-	{ "flags saved", "lahf" },
-	{ "flags brought back", "sahf" },
-	{ "jumps by hash", "imul r10d, r11d, 0x9E37" },
-	{ "no-ops", "nop " },
-	{ "moves of RSP", "lea rsp, " },
+/* What a byte of hot code is for. */
+enum cause {
+	OWN, /* the guest's own instruction, renamed */
+	ADDRESS,
+	INDEX,
+	ENTRY,
+	TEST,
+	BRANCH,
+	SECRET,
+	FLAGS,
+	REGISTERS,
+	PAGE,
+	STACK,
+	JUMPS,
+	KICK,
+	BEGIN,
+	CAUSES
 };
-enum { COUNTED = sizeof(counted) / sizeof(*counted) };
+static const char *const cause_names[CAUSES] = {
+	[OWN] = "the guest's own",
+	[ADDRESS] = "lookup: address",
+	[INDEX] = "lookup: index",
+	[ENTRY] = "lookup: entry",
+	[TEST] = "lookup: test",
+	[BRANCH] = "lookup: branch",
+	[SECRET] = "lookup: secret",
+	[FLAGS] = "flags",
+	[REGISTERS] = "displaced registers",
+	[PAGE] = "page of floating code",
+	[STACK] = "moves of RSP",
+	[JUMPS] = "jumps out of the page",
+	[KICK] = "polls",
+	[BEGIN] = "entries",
+};
 
-struct sweep { uint64_t blocks, guest, host, host_bytes, counts[COUNTED]; };
+struct sweep {
+	uint64_t blocks, guest, host, host_bytes, all_bytes;
+	uint64_t insns[CAUSES], bytes[CAUSES];
+};
 
-static void count_part(const struct emission_block *block, unsigned begin, unsigned end,
-		       struct sweep *sweep)
+/* An instruction of the host's. */
+struct piece { char text[LINE_BYTES]; unsigned bytes; enum cause cause; };
+
+enum { MOST_PIECES = 4096 };
+
+static bool begins(const char *text, const char *with)
 {
-	char text[LINE_BYTES];
+	return !strncmp(text, with, strlen(with));
+}
 
-	for (unsigned at = begin; at < end;) {
-		unsigned bytes = format(block->host + at, end - at, 0, text);
+/* What the instruction says by itself, but for the processor's structure. */
+static const struct { const char *begin; enum cause cause; } said[] = {
+	{ "bextr ", INDEX },
+	{ "mov r11, [r15+r11*8+0x34]", ENTRY },
+	{ "mov r11, [r14+r11*8+0x34]", ENTRY },
+	{ "and r10d, r11d", TEST },
+	{ "test r10d, 0x", TEST },
+	{ "test r11d, r11d", TEST },
+	{ "test r11b, 0x01", TEST },
+	{ "xor r11, [r15+0x04]", SECRET },
+	{ "mov r10, rax", FLAGS },
+	{ "mov rax, r10", FLAGS },
+	{ "lahf", FLAGS },
+	{ "seto al", FLAGS },
+	{ "sahf", FLAGS },
+	{ "add al, 0x7F", FLAGS },
+	{ "lea rsp, [rsp", STACK },
+	{ "imul r10d, r11d, 0x9E37", JUMPS },
+	{ "add r10, r11", JUMPS },
+	{ "shr r10d, ", JUMPS },
+	{ "shl r10d, ", JUMPS },
+};
 
-		sweep->host += bytes != 0;
-		for (unsigned k = 0; bytes && k < COUNTED; k++)
-			sweep->counts[k] +=
-				!strncmp(text, counted[k].text, strlen(counted[k].text));
-		at = bytes ? at + bytes : end;
+static enum cause cause_by_field(enum emission_field field)
+{
+	switch (field) {
+	case FIELD_REGISTER: return REGISTERS;
+	case FIELD_FLAGS: return FLAGS;
+	case FIELD_PAGE: return PAGE;
+	case FIELD_JUMP: return JUMPS;
+	case FIELD_KICK: return KICK;
+	default: return OWN;
 	}
+}
+
+static enum cause cause_by_itself(const char *text)
+{
+	const char *gs = strstr(text, "gs:[0x");
+
+	if (strstr(text, "gs:[r10+0x"))
+		return JUMPS;
+	if (gs)
+		return cause_by_field(
+			emission_field((int32_t)strtoul(gs + strlen("gs:["), NULL, 16)));
+	for (unsigned n = 0; n < sizeof(said) / sizeof(*said); n++)
+		if (begins(text, said[n].begin))
+			return said[n].cause;
+	return OWN;
+}
+
+/* What only its neighbours say. */
+static void look_beside(struct piece *piece, unsigned n, unsigned count)
+{
+	struct piece *at = &piece[n];
+	const enum cause before = n ? piece[n - 1].cause : OWN;
+	const enum cause behind = n + 1 < count ? piece[n + 1].cause : OWN;
+
+	if (at->cause != OWN)
+		return;
+	if (behind == INDEX && (begins(at->text, "lea r10, ") || begins(at->text, "lea r11, ")))
+		at->cause = ADDRESS;
+	else if (before == TEST && begins(at->text, "jz "))
+		at->cause = BRANCH;
+	else if (before == PAGE && begins(at->text, "lea r1"))
+		at->cause = PAGE;
+	else if (before == KICK || (before == JUMPS && begins(at->text, "jnz ")))
+		at->cause = before;
+	else if (behind == JUMPS && (begins(at->text, "mov r10d, 0x") ||
+				     begins(at->text, "lea r11, ")))
+		at->cause = JUMPS;
+}
+
+static unsigned cut(const struct emission_block *block, struct piece *piece)
+{
+	unsigned count = 0;
+	unsigned at = 0;
+
+	for (unsigned n = 0; n <= block->marks; n++)
+		for (unsigned end = n ? part_end(block, n - 1) : block->mark[0].host;
+		     at < end && count < MOST_PIECES; at += piece[count++].bytes) {
+			struct piece *next = &piece[count];
+			unsigned bytes = format(block->host + at, end - at, 0, next->text);
+
+			next->bytes = bytes ? bytes : end - at;
+			next->cause = n ? cause_by_itself(next->text) : BEGIN;
+		}
+	return count;
 }
 
 static void sweep_block(const uint8_t *code, const struct emission_block *block,
 			struct sweep *sweep)
 {
+	static struct piece piece[MOST_PIECES];
+	const unsigned count = cut(block, piece);
+
 	sweep->blocks++;
 	sweep->guest += count_guest(code, block);
 	sweep->host_bytes += block->host_bytes;
-	count_part(block, 0, block->mark[0].host, sweep);
-	for (unsigned n = 0; n < block->marks; n++)
-		count_part(block, block->mark[n].host, part_end(block, n), sweep);
+	sweep->all_bytes += block->all_bytes;
+	sweep->host += count;
+	for (unsigned n = 0; n < count; n++)
+		look_beside(piece, n, count);
+	for (unsigned n = 0; n < count; n++) {
+		sweep->insns[piece[n].cause]++;
+		sweep->bytes[piece[n].cause] += piece[n].bytes;
+	}
 }
 
 /* The page of code at `at`, and what follows. */
@@ -296,12 +414,14 @@ static int sweep_file(char **words, bool user)
 		return 1;
 	}
 	printf("%s: %lu blocks, %lu guest instructions; host: %.3f instructions, %.2f bytes "
-	       "each\n",
+	       "each, %.2f with stubs\n",
 	       words[0], sweep.blocks, sweep.guest, (double)sweep.host / (double)sweep.guest,
-	       (double)sweep.host_bytes / (double)sweep.guest);
-	for (unsigned k = 0; k < COUNTED; k++)
-		printf("  %-18s %.4f\n", counted[k].name,
-		       (double)sweep.counts[k] / (double)sweep.guest);
+	       (double)sweep.host_bytes / (double)sweep.guest,
+	       (double)sweep.all_bytes / (double)sweep.guest);
+	for (unsigned k = 0; k < CAUSES; k++)
+		printf("  %-22s %6.3f instructions, %6.2f bytes\n", cause_names[k],
+		       (double)sweep.insns[k] / (double)sweep.guest,
+		       (double)sweep.bytes[k] / (double)sweep.guest);
 	return 0;
 }
 

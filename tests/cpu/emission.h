@@ -32,6 +32,7 @@ enum { EMISSION_MARKS = 256 };
 struct emission_block {
 	const uint8_t *host;
 	unsigned host_bytes, guest_bytes, marks;
+	unsigned all_bytes; /* with polls and stubs behind the hot code */
 	struct { uint16_t host, guest; } mark[EMISSION_MARKS];
 };
 /* Of the code at `bytes`, of a user's or a kernel's; false: there is none. */
@@ -41,3 +42,13 @@ bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
 			    struct emission_block *ret);
 /* Displacement from GS of a displaced register's slot. */
 int32_t emission_slot(unsigned reg);
+/* What lies at a displacement from GS. */
+enum emission_field {
+	FIELD_OTHER,
+	FIELD_REGISTER, /* of the guest's, displaced */
+	FIELD_FLAGS,    /* the word, and where RAX is meanwhile */
+	FIELD_PAGE,     /* of code that floats */
+	FIELD_JUMP,     /* RIP, keys, sites, the jump cache, slots, thunks */
+	FIELD_KICK,
+};
+enum emission_field emission_field(int32_t displacement);

@@ -150,6 +150,7 @@ static void describe(const struct block *b, struct emission_block *ret)
 
 	ret->host = engine->code_write + b->host_offset;
 	ret->host_bytes = b->hot_bytes;
+	ret->all_bytes = b->host_bytes;
 	ret->guest_bytes = b->guest_bytes;
 	ret->marks = 0;
 	for (unsigned n = 0; n < b->maps && n < EMISSION_MARKS; n++, ret->marks++) {
@@ -191,3 +192,31 @@ bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
 }
 
 int32_t emission_slot(unsigned reg) { return slot((uint8_t)reg).disp; }
+
+static bool lies_in(int32_t displacement, size_t field, size_t bytes)
+{
+	return (size_t)displacement - field < bytes;
+}
+#define LIES_IN(displacement, field)                                                               \
+	lies_in(displacement, offsetof(struct soft_cpu, field),                                    \
+		sizeof(((struct soft_cpu *)0)->field))
+
+enum emission_field emission_field(int32_t displacement)
+{
+	const size_t thunks = offsetof(struct soft_cpu, thunk_memory);
+
+	if (LIES_IN(displacement, state.gpr))
+		return FIELD_REGISTER;
+	if (LIES_IN(displacement, flags_word) || LIES_IN(displacement, temp[3]))
+		return FIELD_FLAGS;
+	if (LIES_IN(displacement, code_page))
+		return FIELD_PAGE;
+	if (LIES_IN(displacement, kick))
+		return FIELD_KICK;
+	if (LIES_IN(displacement, state.rip) || LIES_IN(displacement, jump_key) ||
+	    LIES_IN(displacement, jump_sites) || LIES_IN(displacement, jump_cache) ||
+	    LIES_IN(displacement, slots) || LIES_IN(displacement, slot_base) ||
+	    lies_in(displacement, thunks, offsetof(struct soft_cpu, way_flags) - thunks))
+		return FIELD_JUMP;
+	return FIELD_OTHER;
+}

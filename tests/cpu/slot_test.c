@@ -136,7 +136,7 @@ static bool is_led_away(const struct soft_engine *engine, const struct block *b)
 	enum { JMP = 0xe9 };
 	const uint8_t *entry = engine->code_write + b->host_offset;
 
-	return entry[soft_entry_jump(b->mode)] == JMP && entry[b->direct] == JMP;
+	return entry[0] == JMP && entry[b->direct] == JMP;
 }
 
 /* How many slots lead to blocks whose entries are as they were made, or lead away. */

@@ -345,7 +345,7 @@ struct soft_engine {
 	struct soft_lock lock;
 	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t poison;          /* of table entries */
-	void *leave, *enter, *signal, *refresh, *reload;
+	void *leave, *enter, *signal, *refresh, *reload, *dead_floating;
 	uint64_t resume_jumps[16];
 	unsigned resume_jump_count;
 	struct soft_cpu *cpus[MAX_CPUS], *owner;

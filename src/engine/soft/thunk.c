@@ -139,6 +139,8 @@ void soft_make_thunks(struct soft_engine *engine, struct soft_cpu *cpu)
 	cpu->thunk_miss = emit_thunk(engine, &emitter, (void *)miss_thunk, THUNK_PLAIN);
 	cpu->thunk_indirect = emit_thunk(engine, &emitter, (void *)soft_indirect_miss, THUNK_PLAIN);
 	cpu->thunk_floating = emit_thunk(engine, &emitter, (void *)soft_floating_miss, THUNK_PLAIN);
+	engine->dead_floating =
+		emit_thunk(engine, &emitter, (void *)soft_dead_floating, THUNK_PLAIN);
 	cpu->thunk_way_out = emit_thunk(engine, &emitter, (void *)soft_way_out, THUNK_FLAGS);
 	cpu->thunk_site = engine->code_run + (emitter.out - engine->code_write);
 	soft_emit_site_thunk(&emitter);

@@ -98,7 +98,7 @@ enum { MAP_FLAGS_IN_WORD = 0x8000, MAP_GUEST = 0x7fff };
 
 /* A stub's name, as it comes to C: block << STUB_BITS | stub. */
 enum { STUB_BITS = 10, STUB_BYTES = 8 };
-/* The first two are where the entries of a dead block lead. */
+/* The first are where the entries of a dead block lead: soft_entry_stubs(). */
 enum { STUB_DEAD_DIRECT, STUB_DEAD_INDIRECT, STUBS_OF_ENTRIES };
 
 /* What C does at a stub. LATE: the cold part is made. KICKED: only the dispatcher has to look. */
@@ -134,8 +134,8 @@ static inline uint32_t soft_key_mode(const struct block *b)
 
 /*
  * Whether code of this mode is the same at every address that its frame has: user code of 64 bits.
- * soft_cpu.code_page has the page; the indirect entry takes it from state.rip, which whoever leads
- * there has stored.
+ * soft_cpu.code_page has the page; the indirect entry takes it from RIP, which whoever leads there
+ * has in r11.
  */
 static inline bool soft_floats(uint32_t mode)
 {
@@ -151,14 +151,14 @@ static inline uint32_t soft_jump_mode(uint32_t mode)
 }
 
 /*
- * Of a block that floats: how much of the indirect entry sets code_page, and where in it is the
- * instruction that can become a jump.
+ * Of a block that floats: how much of the indirect entry sets code_page. The instruction at the
+ * entry of any can become a jump.
  */
-enum { FLOATING_ENTRY_BYTES = 25, FLOATING_ENTRY_JUMP = 9 };
-/* Of any: where that instruction is, from host_offset on. */
-static inline unsigned soft_entry_jump(uint32_t mode)
+enum { FLOATING_ENTRY_BYTES = 16 };
+/* How many stubs are of entries: where it floats the indirect one leads to soft_dead_floating(). */
+static inline unsigned soft_entry_stubs(uint32_t mode)
 {
-	return soft_floats(mode) ? FLOATING_ENTRY_JUMP : 0;
+	return soft_floats(mode) ? STUB_DEAD_INDIRECT : STUBS_OF_ENTRIES;
 }
 
 /* Where the flags come in flags_word, within a page. */
@@ -382,11 +382,14 @@ static inline uint32_t soft_site_name(uint32_t site, uint64_t offset)
 {
 	return site % JUMP_SITES * PAGE_BYTES | (uint32_t)(offset & PAGE_OFFSET_MASK);
 }
-/* The thunk of misses: r10 is that name, r11 sum, and thunk_floating what is behind it. */
+/* The thunk of misses: r10 is that name, r11 RIP, and thunk_floating what is behind it. */
 struct emitter;
 void soft_emit_site_thunk(struct emitter *emitter);
-/* None leads to the block, which is dead, any more. */
-void soft_forget_sites(struct soft_cpu *cpu, const struct block *b);
+/*
+ * The thunk of indirect entries of what floats and is dead: what to go on with at rip. No site
+ * leads there any more.
+ */
+void *soft_dead_floating(struct soft_cpu *cpu, uint64_t unused, uint64_t rip);
 
 /* invalidate.c */
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);

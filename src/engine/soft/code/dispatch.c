@@ -73,6 +73,16 @@ static bool is_quiet(const struct soft_cpu *cpu)
 }
 
 /*
+ * Where a block begins at state.rip, as who comes from C gets there: by r11, which each thunk keeps
+ * in a place of its own.
+ */
+static void *enter_at(struct soft_cpu *cpu, void *host)
+{
+	cpu->temp[1] = cpu->way_scratch[1] = cpu->signal_scratch[1] = cpu->state.rip;
+	return host;
+}
+
+/*
  * As soft_dispatch(), for the usual case that nothing is pending, and the jump cache knows the way
  * or the page and the block are known; NULL if not so.
  */
@@ -96,7 +106,7 @@ static void *dispatch_quickly(struct soft_cpu *cpu)
 		return NULL;
 	soft_select_view(cpu);
 	soft_enter_mode(cpu, mode);
-	return host;
+	return enter_at(cpu, host);
 }
 
 void *soft_go_on(struct soft_cpu *cpu)
@@ -289,7 +299,7 @@ static void *dispatch(struct soft_cpu *cpu, bool remembers)
 			soft_remember_jump(cpu, b, to.linear, to.is_recalled ? NULL : &to.found);
 		soft_enter_mode(cpu, to.mode);
 	}
-	return cpu->engine->code_run + b->host_offset;
+	return enter_at(cpu, cpu->engine->code_run + b->host_offset);
 }
 
 void *soft_dispatch(struct soft_cpu *cpu) { return dispatch(cpu, true); }
@@ -398,7 +408,7 @@ static void *go_on_in_page(struct soft_cpu *cpu, const struct block *from)
 	if (!is_quiet(cpu) || from->mode & other || from->dead)
 		return soft_go_on(cpu);
 	b = find_in_page(cpu, from);
-	return b ? cpu->engine->code_run + b->host_offset : dispatch(cpu, false);
+	return b ? enter_at(cpu, cpu->engine->code_run + b->host_offset) : dispatch(cpu, false);
 }
 
 void *soft_chain(struct soft_cpu *cpu, struct block *from, bool in_word, const uint8_t *home,

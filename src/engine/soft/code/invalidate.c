@@ -23,13 +23,20 @@ void soft_replace_by_jump(uint8_t *at, const uint8_t *target)
 	__atomic_store_n((uint64_t *)(void *)(at - from), word, __ATOMIC_SEQ_CST);
 }
 
+/* What is executed at this address. */
+static uint8_t *in_write_view(const struct soft_engine *engine, const void *run)
+{
+	return engine->code_write + ((const uint8_t *)run - engine->code_run);
+}
+
 void soft_lead_away(struct soft_engine *engine, const struct block *b)
 {
 	uint8_t *entry = engine->code_write + b->host_offset;
 	uint8_t *stubs = entry + b->stubs;
 
-	soft_replace_by_jump(entry + soft_entry_jump(b->mode),
-			     stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
+	soft_replace_by_jump(entry, soft_floats(b->mode)
+					    ? in_write_view(engine, engine->dead_floating)
+					    : stubs + soft_stub_offset(STUB_DEAD_INDIRECT));
 	soft_replace_by_jump(entry + b->direct, stubs + soft_stub_offset(STUB_DEAD_DIRECT));
 }
 

@@ -4,7 +4,8 @@
  * jump cache: the same sum of address and key, so that one that matches leads where the jump cache
  * would lead, whoever has filled it. Neighbours in time share cache lines, and nothing is hashed.
  *
- *   site   compares the sum in its entry; where that is another one, r10 is its name, r11 the sum
+ *   site   compares the sum in its entry; r11 is the address, and where that is another one r10 the
+ *          site's name
  *   thunk  looks into the jump cache, and what that has is the site's from now on; else C is next
  *
  *   - An entry of a site is what one of its processor's jump cache was, or leads to a block that
@@ -40,11 +41,14 @@ void soft_emit_site_thunk(struct emitter *emitter)
 	const size_t host = offsetof(struct jump_entry, host);
 	uint8_t *miss;
 
+	emit_store(emitter, R11, CPU(state.rip));
 	emit_store(emitter, RAX, CPU(way_rax));
-	emit_rm(emitter, OP32(0x69), RAX, CPU(state.rip)); /* imul, as soft_jump_index() */
+	emit_rr(emitter, OP32(0x69), RAX, R11); /* imul, as soft_jump_index() */
 	emit32(emitter, JUMP_HASH_FACTOR);
 	shift(emitter, SHR, RAX, 32 - JUMP_CACHE_BITS);
 	shift(emitter, SHL, RAX, ENTRY_LOG2);
+	emit_rm(emitter, OP64(0x03), R11,
+		cpu_mem(offsetof(struct soft_cpu, jump_key) + sizeof(uint64_t))); /* of user mode */
 	emit_rm(emitter, OP64(0x3b), R11, entry_at(RAX, cache, sum));
 	miss = emit_short_jcc(emitter, CC_NZ);
 	emit_load(emitter, RAX, entry_at(RAX, cache, host));
@@ -53,20 +57,37 @@ void soft_emit_site_thunk(struct emitter *emitter)
 	emit_store(emitter, RAX, entry_at(R10, sites, host));
 	emit_store(emitter, R11, entry_at(R10, sites, sum));
 	emit_load(emitter, RAX, CPU(way_rax));
+	emit_load(emitter, R11, CPU(state.rip));
 	emit_rm(emitter, OP32(0xff), 4, entry_at(R10, sites, host));
 	set_short_jump(miss, emitter->out);
 	emit_load(emitter, RAX, CPU(way_rax));
 	emit_jmp_cpu(emitter, offsetof(struct soft_cpu, thunk_floating));
 }
 
-void soft_forget_sites(struct soft_cpu *cpu, const struct block *b)
+/* Whether that is what led there. */
+static bool jump_cache_leads(struct soft_cpu *cpu, uint64_t sum)
 {
-	const uint64_t host = (uint64_t)(cpu->engine->code_run + b->host_offset);
+	const struct jump_entry *entry = soft_jump_entry(cpu, cpu->state.rip);
 
-	/* where the jump cache has it still, that is who led there */
-	if (soft_jump_entry(cpu, cpu->state.rip)->host == host)
+	return entry->sum == sum && soft_block_at(cpu->engine, (const void *)entry->host)->dead;
+}
+
+static void forget_sites(struct soft_cpu *cpu)
+{
+	const uint64_t sum = cpu->state.rip + soft_jump_key(cpu, soft_mode(cpu));
+
+	if (jump_cache_leads(cpu, sum))
 		return;
 	for (uint32_t n = 0; n < JUMP_SITES; n++)
-		if (cpu->jump_sites[n].host == host)
+		if (cpu->jump_sites[n].sum == sum)
 			__atomic_store_n(&cpu->jump_sites[n].sum, 0, __ATOMIC_RELAXED);
+}
+
+void *soft_dead_floating(struct soft_cpu *cpu, uint64_t unused, uint64_t rip)
+{
+	(void)unused;
+	cpu->state.rip = rip;
+	if (cpu->engine->uses_slots)
+		forget_sites(cpu);
+	return soft_dispatch(cpu);
 }

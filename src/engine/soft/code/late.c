@@ -103,7 +103,7 @@ void soft_leave_part(struct soft_engine *engine, const struct block *part)
 	if (engine->regions[part->parent / engine->budget.region_blocks].times_reused !=
 	    part->parent_times_reused)
 		return;
-	for (unsigned n = STUBS_OF_ENTRIES; (stub = stub_of(engine, b, n)); n++)
+	for (unsigned n = soft_entry_stubs(b->mode); (stub = stub_of(engine, b, n)); n++)
 		if (jumps_to(engine, stub) - part->host_offset < part->host_bytes)
 			lead_home(stub, part->parent << STUB_BITS | n);
 	soft_drop_links(engine, b, part->host_offset, part->host_offset + part->host_bytes);
@@ -122,8 +122,8 @@ static bool leads_on(const struct soft_engine *engine, const struct block *b, un
 
 unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n)
 {
-	if (n < STUBS_OF_ENTRIES)
-		n = STUBS_OF_ENTRIES - 1;
+	if (n < soft_entry_stubs(b->mode))
+		n = soft_entry_stubs(b->mode) - 1;
 	while (stub_of(engine, b, ++n))
 		if (leads_on(engine, b, n, way_of(engine, b, n)))
 			return n;
@@ -150,7 +150,7 @@ void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n
 {
 	struct way_out way;
 
-	if (n < STUBS_OF_ENTRIES || !stub_of(engine, b, n))
+	if (n < soft_entry_stubs(b->mode) || !stub_of(engine, b, n))
 		return;
 	way = way_of(engine, b, n);
 	if (leads_on(engine, b, n, way))
@@ -165,7 +165,7 @@ static void check_stubs_of(const struct soft_engine *engine, const struct block 
 {
 	const uint8_t *stub;
 
-	for (unsigned n = STUBS_OF_ENTRIES; (stub = stub_of(engine, b, n)); n++) {
+	for (unsigned n = soft_entry_stubs(b->mode); (stub = stub_of(engine, b, n)); n++) {
 		const uint32_t to = jumps_to(engine, stub);
 
 		assert(!to || (soft_block_of(engine, (uint64_t)(engine->code_run + to)) == b &&
@@ -196,17 +196,13 @@ void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name)
 	void *part;
 
 	(void)unused;
-	if (stub < STUBS_OF_ENTRIES) {
+	if (stub < soft_entry_stubs(b->mode)) {
 		if (stub == STUB_DEAD_DIRECT)
 			cpu->flags_word = cpu->way_flags;
-		/* at the indirect entry of one that floats it is that already, and code_page old */
-		if (stub == STUB_DEAD_DIRECT || !soft_floats(b->mode))
-			cpu->state.rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK);
+		cpu->state.rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK);
 		if (x86_code_bits(&cpu->state) != 64)
 			cpu->state.rip = (uint32_t)cpu->state.rip;
-		if (engine->uses_slots && soft_floats(b->mode))
-			soft_forget_sites(cpu, b);
-		else if (engine->uses_slots)
+		if (engine->uses_slots && !soft_floats(b->mode))
 			soft_empty_slots_at(cpu, cpu->state.rip, b->mode & MODE_BITS);
 		return soft_dispatch(cpu);
 	}

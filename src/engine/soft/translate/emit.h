@@ -28,6 +28,9 @@ enum {
 enum { CC_O, CC_NO, CC_C, CC_NC, CC_Z, CC_NZ, CC_BE, CC_A, CC_S, CC_NS };
 enum { CC_L = 12, CC_LE = 14, CC_G };
 
+/* A prefix that means nothing, in 64-bit code. */
+enum { CS_SEGMENT = 0x2e };
+
 struct emitter { uint8_t *out; };
 
 struct host_mem { uint8_t base, index, scale_log2; bool gs; int32_t disp; };
@@ -222,6 +225,12 @@ static inline void set_jump(uint8_t *rel32, const uint8_t *target)
 static inline uint8_t *emit_short_jcc(struct emitter *emitter, uint8_t cc)
 {
 	emit8(emitter, 0x70 | cc);
+	emit8(emitter, 0);
+	return emitter->out - 1;
+}
+static inline uint8_t *emit_short_jmp(struct emitter *emitter)
+{
+	emit8(emitter, 0xeb);
 	emit8(emitter, 0);
 	return emitter->out - 1;
 }

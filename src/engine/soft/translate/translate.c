@@ -28,12 +28,11 @@
 
 size_t soft_translation_bytes(void) { return sizeof(struct translation); }
 
-/* state.rip is that of the block. One length, and a first instruction of at least five bytes. */
+/* r11 is RIP. One length, and a first instruction of at least five bytes. */
 static void emit_set_page(struct translation *translation)
 {
 	struct emitter *emitter = out(translation);
 
-	emit_load(emitter, R11, CPU(state.rip));
 	emit_prefixes(emitter, OP64(0), false, R11, NO_REG, R11);
 	emit8(emitter, 0x8d);
 	emit8(emitter, 0x80 | (R11 & 7) << 3 | (R11 & 7));
@@ -99,34 +98,44 @@ static void begin_entries(struct translation *translation)
 
 /*
  * Of a block that begins with the flags in flags_word, where the indirect entry has them, the
- * direct one saves them.
+ * direct one saves them: its first instruction, a move of three bytes, has prefixes that mean
+ * nothing.
  */
 static void emit_entries(struct translation *translation)
 {
+	enum { MOVE_BYTES = 3 };
 	struct emitter *emitter = out(translation);
 	bool in_word = begins_in_word(translation);
+	bool floats = soft_floats(translation->mode);
 	uint8_t *over = NULL;
 
 	begin_entries(translation);
 	emit32(emitter,
 	       (uint32_t)(translation->block - translation->engine->blocks)); /* block_at() */
 	translation->base = emitter->out;
-	if (soft_floats(translation->mode))
+	if (floats)
 		emit_set_page(translation);
 	if (in_word)
-		over = emit_jmp(emitter);
+		over = floats ? emit_short_jmp(emitter) : emit_jmp(emitter);
 	else if (translation->insns[0].live_in)
-		emit_restore_flags(emitter);
-	else if (!soft_floats(translation->mode))
+		translation->restores = emit_jmp(emitter);
+	else if (!floats)
 		emit_nop(emitter, JUMP_BYTES);
 	if (!soft_holds_jump(emitter->out))
 		emit_nop(emitter, -(unsigned)(uintptr_t)emitter->out & 7);
 	translation->block->direct = (uint8_t)(emitter->out - translation->base);
-	emit_nop(emitter, JUMP_BYTES); /* soft_replace_by_jump() */
-	if (!in_word)
+	/* soft_replace_by_jump() */
+	if (!in_word) {
+		emit_nop(emitter, JUMP_BYTES);
 		return;
+	}
+	for (unsigned n = MOVE_BYTES; n < JUMP_BYTES; n++)
+		emit8(emitter, CS_SEGMENT);
 	emit_save_flags(emitter, true);
-	set_jump(over, emitter->out);
+	if (floats)
+		set_short_jump(over, emitter->out);
+	else
+		set_jump(over, emitter->out);
 	translation->host_flags = false;
 	translation->word_flags = true;
 }
@@ -213,10 +222,11 @@ static void begin(struct translation *translation, struct soft_engine *engine, u
 	memset(translation, 0, offsetof(struct translation, insns));
 	translation->count = translation->cold_count = translation->have = translation->map_count =
 		translation->way_count = 0;
-	translation->r10_end = NULL;
+	translation->r10_end = translation->return_end = translation->restores =
+		translation->missed = NULL;
 	translation->ended = translation->next_straddles = translation->word_flags =
 		translation->is_again = translation->grouped = translation->in_table =
-			translation->in_strip = false;
+			translation->in_strip = translation->is_part = false;
 	translation->strip = NULL;
 	translation->stack_bytes = 0;
 	translation->host_flags = true;
@@ -343,6 +353,7 @@ static void emit_part(struct translation *translation, struct block *b, struct c
 	translation->is_again = false;
 	translation->block = b;
 	translation->map_count = 0;
+	translation->is_part = true;
 	translation->next_site = engine->sites;
 	translation->base = out(translation)->out =
 		engine->code_write + soft_open_region(engine)->used;
@@ -375,7 +386,7 @@ void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned 
 	cold = &translation->cold[index];
 	begin = engine->code_write + soft_open_region(engine)->used;
 	emit_part(translation, b, cold);
-	for (unsigned n = STUBS_OF_ENTRIES; n < translation->way_count; n++)
+	for (unsigned n = soft_entry_stubs(b->mode); n < translation->way_count; n++)
 		if (translation->ways[n].cold == index)
 			soft_replace_by_jump(first + soft_stub_offset(n),
 					     translation->ways[n].crossing ? begin : cold->slow);

@@ -291,6 +291,13 @@ void emit_entry(struct translation *translation, uint8_t address, bool write)
 
 static void branch_if_absent(struct translation *translation, struct cold *cold)
 {
+	emit_rr(out(translation), OP32(0x85), R11, R11); /* test */
+	cold->from[1] = emit_jcc(out(translation), CC_Z);
+}
+
+/* The same behind emit_drop_entry(), which leaves other bits. */
+static void branch_if_dropped(struct translation *translation, struct cold *cold)
+{
 	emit_rr(out(translation), OP32(0xf6), 0, R11);
 	emit8(out(translation), 1);
 	cold->from[1] = emit_jcc(out(translation), CC_Z);
@@ -319,7 +326,7 @@ static void branch_once(struct translation *translation, struct cold *cold, uint
 		emit_rr(out(translation), OP32(0xf7), 0, R10);
 		emit32(out(translation), mask);
 		emit_drop_entry(translation, CC_Z);
-		branch_if_absent(translation, cold);
+		branch_if_dropped(translation, cold);
 	} else {
 		emit_rr(out(translation), OP32(0x21), R11, R10);
 		emit_rr(out(translation), OP32(0xf7), 0, R10);

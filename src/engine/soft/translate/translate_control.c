@@ -11,7 +11,10 @@ static struct host_mem jump_key(bool user)
 	return cpu_mem(offsetof(struct soft_cpu, jump_key) + user * sizeof(uint64_t));
 }
 
-/* To the address in r11; returns the jump of a miss. soft_jump_index() is what it computes. */
+/*
+ * To the address in r11, where code of user mode finds it again; returns the jump of a miss.
+ * soft_jump_index() is what it computes.
+ */
 static uint8_t *exit_by_hash(struct translation *translation, bool user)
 {
 	const size_t cache = offsetof(struct soft_cpu, jump_cache);
@@ -30,6 +33,8 @@ static uint8_t *exit_by_hash(struct translation *translation, bool user)
 	emit_rm(out(translation), OP64(0x03), R11, jump_key(user));
 	emit_rm(out(translation), OP64(0x3b), R11, entry);
 	miss = emit_short_jcc(out(translation), CC_NZ);
+	if (user)
+		emit_load(out(translation), R11, CPU(state.rip));
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
 	emit_rm(out(translation), OP32(0xff), 4, entry);
 	return miss;
@@ -49,28 +54,52 @@ void translate_miss(struct translation *translation)
 	}
 }
 
-/* To a target known now, of a block that floats; the target does, too. */
+/* r11 = that; r10 may hold the address behind a call, which is pushed. */
+static void emit_site_target(struct translation *translation, uint64_t target)
+{
+	if (translation->return_end == out(translation)->out)
+		emit_lea(out(translation), R11,
+			 mem(R10, (int32_t)(target - translate_after_insn(translation))));
+	else
+		emit_rip(translation, R11, target);
+}
+
+void translate_miss_site(struct translation *translation, uint32_t site)
+{
+	emit_constant(out(translation), R10, soft_site_name(site, translation->at->rip));
+	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_site));
+}
+
+/*
+ * To a target known now, of a block that floats; the target does, too. What ends a block misses
+ * behind its hot code, so there is one of these in that.
+ */
 static void exit_by_site(struct translation *translation, uint64_t target)
 {
 	const uint32_t site = translation->next_site++ % JUMP_SITES;
 	const size_t entry = offsetof(struct soft_cpu, jump_sites[site]);
 	uint8_t *miss;
 
-	emit_rip(translation, R11, target);
-	emit_store(out(translation), R11, CPU(state.rip));
-	emit_rm(out(translation), OP64(0x03), R11, jump_key(true));
-	emit_rm(out(translation), OP64(0x3b), R11,
+	emit_site_target(translation, target);
+	emit_load(out(translation), R10, jump_key(true));
+	emit_rr(out(translation), OP64(0x01), R11, R10); /* add */
+	emit_rm(out(translation), OP64(0x3b), R10,
 		cpu_mem(entry + offsetof(struct jump_entry, sum)));
+	if (!translation->is_part) {
+		translation->missed = emit_jcc(out(translation), CC_NZ);
+		translation->missed_site = site;
+		emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
+		return;
+	}
 	miss = emit_short_jcc(out(translation), CC_NZ);
 	emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
 	set_short_jump(miss, out(translation)->out);
-	emit_constant(out(translation), R10, soft_site_name(site, translation->at->rip));
-	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_site));
+	translate_miss_site(translation, site);
 }
 
 /*
  * To a target known now, through the jump cache (it lies in another page). Flags are in flags_word.
- * A block that does not float leads to others that do, which look at RIP: a straddler of user code.
+ * A block that does not float leads to others that do, which want RIP: a straddler of user code.
  */
 void translate_exit_constant(struct translation *translation, uint64_t target)
 {
@@ -97,6 +126,8 @@ void translate_exit_constant(struct translation *translation, uint64_t target)
 	emit_rm(out(translation), OP64(0x3b), R11,
 		cpu_mem(entry + offsetof(struct jump_entry, sum)));
 	miss = emit_short_jcc(out(translation), CC_NZ);
+	if (target_floats)
+		emit_load(out(translation), R11, CPU(state.rip));
 	emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
 	set_short_jump(miss, out(translation)->out);
 	if (!target_floats) {
@@ -164,8 +195,6 @@ bool translate_same_page(const struct translation *translation, uint64_t target)
 /* The jump that follows is longer by prefixes that mean nothing, so that its rel32 is aligned. */
 void translate_align_rel32(struct translation *translation, unsigned opcode_bytes)
 {
-	enum { CS_SEGMENT = 0x2e };
-
 	while (((uintptr_t)out(translation)->out + opcode_bytes) & 3)
 		emit8(out(translation), CS_SEGMENT);
 }
@@ -420,6 +449,7 @@ void translate_push_return(struct translation *translation)
 	emit_store(out(translation), R10, stack_word(translation, -8));
 	translate_end_access(translation, cold);
 	move_stack(translation, -8);
+	translation->return_end = out(translation)->out;
 }
 
 void translate_pop_register(struct translation *translation, uint8_t reg)

@@ -91,6 +91,12 @@ struct translation {
 	bool ended, next_straddles;
 	uint8_t *r10_end;            /* code that ends here leaves the value of r10_guest in r10 */
 	uint8_t r10_guest;
+	/* rel32s that are told what is behind the hot code: translate_ways() */
+	uint8_t *restores;           /* of the indirect entry, which brings flags back */
+	uint8_t *missed;             /* of a jump to another page, by a site of that number */
+	uint32_t missed_site;
+	bool is_part;                /* a cold part is emitted, by itself */
+	uint8_t *return_end;         /* the same of the address behind a call */
 	/* the guest's bytes, each read once; source: the rest of its page */
 	const uint8_t *source;
 	unsigned source_bytes, have;
@@ -195,6 +201,8 @@ void translate_copy_registers(struct translation *translation);
 
 /* translate_control.c */
 void translate_miss(struct translation *translation);
+/* Behind a jump by that site, at t->at, that does not know the way. */
+void translate_miss_site(struct translation *translation, uint32_t site);
 void translate_exit_constant(struct translation *translation, uint64_t target);
 /*
  * From t->at to a target in another page, of a kernel's 64-bit code, by a slot; in_word: where the

@@ -139,19 +139,41 @@ static void emit_stub(struct translation *translation, const uint8_t *first, uns
 	       first + soft_stub_offset(n) + STUB_BYTES * (1 + (n == last)));
 }
 
+/* The indirect entry of a block that begins with flags in the host's: they are in the word. */
+static void emit_entry_with_flags(struct translation *translation)
+{
+	if (!translation->restores)
+		return;
+	set_jump(translation->restores, out(translation)->out);
+	emit_restore_flags(out(translation));
+	set_jump(emit_jmp(out(translation)), translation->base + translation->block->direct);
+}
+
+/* Where the jump to another page that ends the block misses. */
+static void emit_missed_site(struct translation *translation)
+{
+	if (!translation->missed)
+		return;
+	set_jump(translation->missed, out(translation)->out);
+	translate_miss_site(translation, translation->missed_site);
+}
+
 void translate_ways(struct translation *translation)
 {
+	const unsigned of_entries = soft_entry_stubs(translation->mode);
 	const uint8_t *first;
 
-	translation->way_count = STUBS_OF_ENTRIES;
-	memset(translation->ways, 0, STUBS_OF_ENTRIES * sizeof(*translation->ways));
+	emit_entry_with_flags(translation);
+	emit_missed_site(translation);
+	translation->way_count = of_entries;
+	memset(translation->ways, 0, of_entries * sizeof(*translation->ways));
 	for (unsigned n = 0; !(translation->mode & BLOCK_ALONE) && n < translation->cold_count; n++)
 		add_ways_of(translation, &translation->cold[n]);
 	translate_align_data(translation);
 	first = out(translation)->out;
 	translation->block->stubs = (uint16_t)(first - translation->base);
 	for (unsigned n = 0; n < translation->way_count; n++) {
-		if (n >= STUBS_OF_ENTRIES)
+		if (n >= of_entries)
 			lead_here(translation, &translation->ways[n]);
 		emit_stub(translation, first, n);
 	}
