@@ -654,20 +654,11 @@ static _Noreturn void serve(struct process *process)
 	_exit(EXIT_FAULT);
 }
 
-/*
- * It lets the one that it was forked from go on at once: it needs nothing of that but memory. Its
- * other threads wait in the page for ever.
- */
+/* Its other threads wait in the page for ever. */
 static _Noreturn void go_on_serving(struct process *process)
 {
 	struct record_serves serves = { 0 };
-	const uint8_t byte = 1;
 
-	machine_leave_code(process->machine);
-	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
-		_exit(EXIT_FAULT);
-	close(grant_fd(GRANT_CODE));
-	close(grant_fd(GRANT_READY));
 	if (lockdown_load(&process->calls))
 		_exit(EXIT_FAULT);
 	serves.error = machine_serve(process->machine, &serves.bytes, &serves.parts_at);
@@ -678,14 +669,8 @@ static _Noreturn void go_on_serving(struct process *process)
 /* Others are forked of it: it has code that nobody changes, and stands until its broker is gone. */
 static _Noreturn void go_on_standing(struct process *process)
 {
-	const uint8_t byte = 1;
 	uint64_t count;
 
-	if (machine_take_code(process->machine, grant_fd(GRANT_CODE)) ||
-	    write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
-		_exit(EXIT_FAULT);
-	close(grant_fd(GRANT_CODE));
-	close(grant_fd(GRANT_READY));
 	if (lockdown_load(&process->calls))
 		_exit(EXIT_FAULT);
 	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
@@ -701,13 +686,28 @@ static bool is_told(void)
 }
 
 /*
- * The way of a forked machine. Who forked it stands still until the byte in GRANT_READY: from then
- * on nothing of it is looked at.
+ * Who forked it stands still until the byte in GRANT_READY, as its code is its own, which it
+ * changes when it goes on. All else is this process's already.
  */
+static bool part_from_parent(struct process *process, uint32_t as)
+{
+	const uint8_t byte = 1;
+
+	if (as == FORKED_TO_SERVE)
+		machine_leave_code(process->machine);
+	else if (machine_take_code(process->machine, grant_fd(GRANT_CODE)))
+		return false;
+	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
+		return false;
+	close(grant_fd(GRANT_CODE));
+	close(grant_fd(GRANT_READY));
+	return true;
+}
+
+/* The way of a forked machine. */
 static bool go_on_forked(struct process *process)
 {
 	const grant_set of_devices = grants_of_devices(process);
-	const uint8_t byte = 1;
 	uint32_t as;
 
 	forker_keep(GRANT(GRANT_RINGS) | GRANT(GRANT_TO_BROKER) | GRANT(GRANT_TO_MACHINE) |
@@ -716,7 +716,8 @@ static bool go_on_forked(struct process *process)
 	if (!process_take_rings(process))
 		return false;
 	as = process->rings->forked_as;
-	if (as <= FORKED_TO_RUN_WHEN_TOLD && machine_forked(process->machine))
+	if (!part_from_parent(process, as) ||
+	    (as <= FORKED_TO_RUN_WHEN_TOLD && machine_forked(process->machine)))
 		return false;
 	if (!process_take_devices(process, of_devices) || !process_take_other_ports(process))
 		return false;
@@ -724,17 +725,10 @@ static bool go_on_forked(struct process *process)
 		go_on_serving(process);
 	if (as == FORKED_TO_STAND)
 		go_on_standing(process);
-	if (machine_take_code(process->machine, grant_fd(GRANT_CODE)))
-		return false;
-	close(grant_fd(GRANT_CODE));
 	if (machine_forked_whole(process->machine) || lockdown_load(&process->calls) ||
 	    (as == FORKED_TO_RUN_WHEN_TOLD && !is_told()))
 		return false;
 	machine_fork_go(process->machine);
-	/* who goes on by that byte wants the processors that this machine has come to life on */
-	if (write(grant_fd(GRANT_READY), &byte, sizeof(byte)) != sizeof(byte))
-		return false;
-	close(grant_fd(GRANT_READY));
 	tell(process, RECORD_STARTED, NULL, 0);
 	fork_place_revive(&process->listener_place);
 	fork_place_revive(&process->main_place);

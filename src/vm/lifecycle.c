@@ -64,6 +64,9 @@ void check_lifecycle(const struct machine *machine)
 		assert(!machine->standing);
 }
 
+/* Who stands still has nothing to do in another life in which it stands. */
+static bool concerns_processors(enum life to) { return to < LIFE_PAUSED || to == LIFE_ENDED; }
+
 bool machine_move(struct machine *machine, enum life to)
 {
 	enum life from = life_of(machine);
@@ -72,7 +75,7 @@ bool machine_move(struct machine *machine, enum life to)
 		return false;
 	assert(may_become[from] & TO(to));
 	__atomic_store_n(&machine->life, to, __ATOMIC_RELEASE);
-	for (unsigned n = 0; n < machine->options.cpus; n++) {
+	for (unsigned n = 0; n < machine->options.cpus && concerns_processors(to); n++) {
 		if (to == LIFE_PAUSING || to == LIFE_ENDED)
 			engine_stop(machine->vcpus[n].cpu,
 				    to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);

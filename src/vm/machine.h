@@ -363,14 +363,14 @@ void machine_resume(struct machine *machine);
  */
 int machine_fork_begin(struct machine *machine);
 /*
- * In what was forked meanwhile, on its only thread; machine_forked() before anything else is
- * mapped; machine_take_code(): code_fd: empty memory for translated code. Then it needs nothing of
- * who it was forked from. After machine_forked_whole() rights can be taken away; machine_fork_go():
- * the guest goes on. machine_wait() as before. Without machine_forked() it stands as it is, and can
- * be forked again. 0 or -errno.
+ * In what was forked meanwhile, on its only thread. machine_take_code(): code_fd: empty memory for
+ * translated code. Then it needs nothing of who it was forked from. machine_forked() before
+ * anything else is mapped that has no place yet. After machine_forked_whole() rights can be taken
+ * away; machine_fork_go(): the guest goes on. machine_wait() as before. Without machine_forked() it
+ * stands as it is, and can be forked again. 0 or -errno.
  */
-int machine_forked(struct machine *machine);
 int machine_take_code(struct machine *machine, int code_fd);
+int machine_forked(struct machine *machine);
 int machine_forked_whole(struct machine *machine);
 void machine_fork_go(struct machine *machine);
 /*

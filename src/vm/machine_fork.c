@@ -4,8 +4,8 @@
  *
  *   in the machine                         in what was forked
  *   machine_fork_begin()
- *   ... the process is forked ...          machine_forked()        locks, processors that stand
- *   machine_resume()                       machine_take_code()
+ *   ... the process is forked ...          machine_take_code()
+ *   machine_resume()                       machine_forked()        locks, processors that stand
  *                                          machine_forked_whole()  units, another generation id
  *                                          machine_fork_go()       processors go on, then units
  *
@@ -42,6 +42,12 @@ int machine_fork_begin(struct machine *machine)
 	return error;
 }
 
+int machine_take_code(struct machine *machine, int code_fd)
+{
+	assert(machine->life == LIFE_FORKING);
+	return engine_forked(machine->engine, code_fd);
+}
+
 static void locks_make(struct machine *machine)
 {
 	pthread_mutex_init(&machine->lock, NULL);
@@ -71,12 +77,6 @@ int machine_forked(struct machine *machine)
 	if (!error)
 		processors_revive(machine);
 	return error;
-}
-
-int machine_take_code(struct machine *machine, int code_fd)
-{
-	assert(machine->life == LIFE_FORKING);
-	return engine_forked(machine->engine, code_fd);
 }
 
 /* Who stands still has made all the calls that only a thread at its begin makes. */

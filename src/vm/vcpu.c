@@ -373,7 +373,8 @@ static void stand_still(struct vcpu *vcpu)
 	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
 	assert(machine->standing < machine->options.cpus);
 	machine->standing++;
-	pthread_cond_signal(&machine->changed);
+	if (machine->standing == machine->options.cpus)
+		pthread_cond_signal(&machine->changed);
 	while (machine_is_still(machine)) {
 		look_take(vcpu);
 		pthread_cond_wait(&vcpu->wake, &machine->lock);
