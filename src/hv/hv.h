@@ -106,6 +106,8 @@ extern const struct unit_ops hv_unit;
 /* NULL: no memory. The host's fields stay as they are while the partition lives. */
 struct hv_partition *hv_partition_create(const struct hv_host *host);
 void hv_partition_destroy(struct hv_partition *partition);
+/* How many overlay pages, from the first on, one of so many processors may have. */
+unsigned hv_overlays(unsigned cpus);
 struct hv_cpu *hv_partition_cpu(struct hv_partition *partition, uint32_t index);
 
 const char *hv_feature_name(enum hv_feature feature);

@@ -9,6 +9,8 @@
 
 #include <assert.h>
 
+unsigned hv_overlays(unsigned cpus) { return OVERLAY_CPU + OVERLAYS_OF_CPU * cpus; }
+
 uint8_t *hv_overlay(struct hv_partition *partition, unsigned n)
 {
 	assert(n < OVERLAY_CPU + OVERLAYS_OF_CPU * X86_MAX_PROCESSORS || n == OVERLAY_INFO);

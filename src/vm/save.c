@@ -93,7 +93,7 @@ static bool is_wanted_ram(const struct saver *saver, uint64_t frame)
 static void put_used(struct saver *saver)
 {
 	engine_find_used(saver->machine->engine, saver->wanted, USED_PAGES_MOST);
-	saver_put_pages(saver, is_wanted_ram);
+	saver_put_pages(saver, 0, is_wanted_ram);
 	saver_forget_wanted(saver);
 }
 
@@ -112,7 +112,7 @@ static void put_all(struct saver *saver)
 
 	engine_take_dirty(engine, saver->wanted);
 	engine_find_written(engine, saver->wanted);
-	saver_put_pages(saver, is_written_and_used);
+	saver_put_pages(saver, 0, is_written_and_used);
 	saver_forget_wanted(saver);
 }
 
@@ -135,14 +135,14 @@ static void put_while_running(struct saver *saver)
 			put_used(saver);
 			/* what was written meanwhile: the machine stands while the rest is */
 			engine_take_dirty(machine->engine, saver->wanted);
-			saver_put_pages(saver, is_wanted_ram);
+			saver_put_pages(saver, 0, is_wanted_ram);
 			saver_forget_wanted(saver);
 			return;
 		}
 		if (count > before / 2)
 			return;
 		before = count;
-		saver_put_pages(saver, is_wanted_ram);
+		saver_put_pages(saver, 0, is_wanted_ram);
 		saver_forget_wanted(saver);
 	}
 }
@@ -179,9 +179,9 @@ static void put_rest(struct saver *saver)
 		const uint64_t bit = 1ull << n % BITS_PER_WORD;
 
 		saver->wanted[n / BITS_PER_WORD] &= ~bit;
-		saver->wanted[n / BITS_PER_WORD] |= saver_is_used(saver, n) ? bit : 0;
+		saver->wanted[n / BITS_PER_WORD] |= saver_is_used_overlay(saver, n) ? bit : 0;
 	}
-	saver_put_pages(saver, saver_is_wanted);
+	saver_put_pages(saver, 0, saver_is_wanted);
 }
 
 /* ---- the whole ---- */

@@ -152,13 +152,20 @@ bool saver_is_used(const struct saver *saver, uint64_t frame)
 	return !is_zero(saver->machine->memory.ram + frame * GUEST_PAGE_BYTES);
 }
 
-/* The frames that is_wanted() has, in runs. */
-void saver_put_pages(struct saver *saver,
+bool saver_is_used_overlay(const struct saver *saver, uint64_t frame)
+{
+	const struct machine *machine = saver->machine;
+	const uint64_t first = machine->memory.ram_bytes / GUEST_PAGE_BYTES;
+
+	return frame >= first && frame - first < hv_overlays(machine->options.cpus) &&
+	       saver_is_used(saver, frame);
+}
+
+void saver_put_pages(struct saver *saver, uint64_t first,
 		     bool (*is_wanted)(const struct saver *saver, uint64_t frame))
 {
 	const uint64_t most = saver->lays_out ? SAVER_LAID_OUT_PAGES : SAVER_RUN_PAGES;
 	uint64_t frames = saved_frames(saver->machine);
-	uint64_t first = 0;
 
 	while (first < frames && !saver->error) {
 		uint64_t end = first;

@@ -45,11 +45,15 @@ void saver_forget_wanted(struct saver *saver);
 /* Of this machine nothing can be saved: -EOPNOTSUPP. 0 */
 int saver_check(const struct machine *machine);
 void saver_put_head(struct saver *saver);
-/* The frames that is_wanted() has, in runs. */
-void saver_put_pages(struct saver *saver,
+/* The frames that is_wanted() has, from this one on, in runs. */
+void saver_put_pages(struct saver *saver, uint64_t first,
 		     bool (*is_wanted)(const struct saver *saver, uint64_t frame));
-/* For saver_put_pages(): those that hold something; those of `wanted`. */
+/*
+ * For saver_put_pages(): those that hold something; overlays that do, of processors that there are:
+ * who looks at another's has the host make it; those of `wanted`.
+ */
 bool saver_is_used(const struct saver *saver, uint64_t frame);
+bool saver_is_used_overlay(const struct saver *saver, uint64_t frame);
 bool saver_is_wanted(const struct saver *saver, uint64_t frame);
 /* Everything that is no memory, while the machine stands still. */
 void saver_put_parts(struct saver *saver);

@@ -58,24 +58,20 @@ static bool is_served(const struct saver *saver, uint64_t frame)
 						   : saver_is_used(saver, frame));
 }
 
-static bool is_used_overlay(const struct saver *saver, uint64_t frame)
-{
-	return !is_of_ram(saver, frame) && saver_is_used(saver, frame);
-}
-
 static int lay_out(struct served *served)
 {
 	struct saver *saver = &served->saver;
+	const uint64_t overlays = saver->machine->memory.ram_bytes / GUEST_PAGE_BYTES;
 
 	engine_find_written(saver->machine->engine, saver->wanted);
 	saver_put_head(saver);
 	saver->lays_out = true;
-	saver_put_pages(saver, is_served);
+	saver_put_pages(saver, 0, is_served);
 	saver->lays_out = false;
 	if (saver->has_no_index)
 		return -ENOMEM;
 	saver_put_parts(saver);
-	saver_put_pages(saver, is_used_overlay);
+	saver_put_pages(saver, overlays, saver_is_used_overlay);
 	saver_put_end(saver);
 	return saver->error;
 }
