@@ -79,8 +79,7 @@ void forker_set_place(struct fork_place *place)
 	__atomic_store_n(&forker_place, place, __ATOMIC_SEQ_CST);
 }
 
-/* The first one says so in memory that it shares. */
-static int wait_for_start(void)
+int forker_wait(void)
 {
 	const struct timespec pause = { .tv_nsec = 100000 };
 
@@ -106,7 +105,7 @@ int forker_start(const struct sock_fprog *calls)
 		close(self);
 	}
 	forker = error ? error : forker_clone(calls);
-	error = forker < 0 ? (int)forker : wait_for_start();
+	error = forker < 0 ? (int)forker : 0;
 	close(FORKER_ASK_FD);
 	close(FORKER_KIT_FD);
 	close(FORKER_SELF_FD);

@@ -57,9 +57,15 @@ void fork_place_revive(struct fork_place *place);
 
 /*
  * Starts the forker of this process, which has given up its rights but the list of calls, and has
- * no other thread. calls: of ROLE_FORKER. 0 or -errno; FORK_ASK and FORK_KIT are closed then.
+ * no other thread. calls: of ROLE_FORKER; they stay where they are until it is there. 0 or -errno;
+ * FORK_ASK and FORK_KIT are closed then.
  */
 int forker_start(const struct sock_fprog *calls);
+/*
+ * Once it was started, before there is another thread: it is there, and has its own list of calls,
+ * as it says in the memory that it shares. 0 or -ETIMEDOUT.
+ */
+int forker_wait(void);
 /* Where the one page is that the forker executes: 4096 bytes. */
 uintptr_t forker_page(void);
 /* What is forked from now on goes on there. */

@@ -42,6 +42,7 @@ struct start {
 	int line[SHARE_PORTS]; /* of each port that is joined, who joins it */
 	/* of a broker that was begun early: these were, too; line -1: they were not */
 	struct early machine, pager;
+	int pager_line, pager_side, pager_ending[2]; /* the pager's, until it has them */
 };
 
 static int fd_if(grant_set grants, enum grant grant)
@@ -428,38 +429,45 @@ static int forker_sockets(struct grants *grants)
 		       : 0;
 }
 
+/* Of a machine that goes on from a file: the ends of who brings its pages. */
+static int pager_make(struct broker *broker, struct start *start)
+{
+	int line[2];
+
+	if (!start->plan->restores)
+		return 0;
+	if (pipe2(start->pager_ending, O_CLOEXEC) ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
+		return -errno;
+	start->pager_line = line[0];
+	start->grants.fd[GRANT_PAGER] = line[1];
+	start->pager_side = spawn_share("umbra-left", PAGER_LEFT_MEMORY_BYTES);
+	return start->pager_side < 0 ? start->pager_side
+				     : broker_watch_pager(broker, start->pager_side);
+}
+
 /*
- * Of a machine that goes on from a file: who brings its pages. Nobody waits for it: it has given up
- * its rights before it does anything, and the machine process waits for its word.
+ * Nobody waits for it: it has given up its rights before it does anything, and the machine process,
+ * which has more to do until then and so begins before it, waits for its word.
  */
 static int pager_start(struct broker *broker, struct start *start)
 {
 	struct grants grants = start->grants;
 	struct spawned pager;
-	int ending[2];
-	int line[2];
 	int error;
 
 	if (!start->plan->restores)
 		return 0;
-	if (pipe2(ending, O_CLOEXEC) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, line))
-		return -errno;
-	grants.fd[GRANT_END] = ending[0];
-	grants.fd[GRANT_PAGER] = line[0]; /* GRANT_PAGES is the user's, if there is one */
-	grants.fd[GRANT_SIDE] = spawn_share("umbra-left", PAGER_LEFT_MEMORY_BYTES);
-	if (grants.fd[GRANT_SIDE] < 0)
-		return grants.fd[GRANT_SIDE];
-	error = broker_watch_pager(broker, grants.fd[GRANT_SIDE]);
-	if (error)
-		return error;
-	start->grants.fd[GRANT_PAGER] = line[1];
+	grants.fd[GRANT_END] = start->pager_ending[0];
+	grants.fd[GRANT_PAGER] = start->pager_line; /* GRANT_PAGES is the user's, if there is one */
+	grants.fd[GRANT_SIDE] = start->pager_side;
 	error = role_start(ROLE_PAGER, start->plan, &grants, -1, &start->pager, &pager);
-	close(grants.fd[GRANT_SIDE]);
-	close(ending[0]);
-	close(line[0]);
+	close(start->pager_side);
+	close(start->pager_ending[0]);
+	close(start->pager_line);
 	if (error)
 		return error;
-	error = broker_add_helper(broker, ROLE_PAGER, &pager, ending[1]);
+	error = broker_add_helper(broker, ROLE_PAGER, &pager, start->pager_ending[1]);
 	close(pager.pidfd);
 	return error;
 }
@@ -603,9 +611,11 @@ static int processes_start(struct broker *broker, struct start *start, struct br
 	if (!error)
 		error = joiners_start(broker, start, end);
 	if (!error)
-		error = pager_start(broker, start);
+		error = pager_make(broker, start);
 	if (!error)
 		error = machine_start(broker, start);
+	if (!error)
+		error = pager_start(broker, start);
 	grants_leave(&start->grants);
 	if (error)
 		return error;

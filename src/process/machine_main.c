@@ -568,17 +568,24 @@ static int limit_memory(const struct machine_options *options)
 
 /* ---- forks ---- */
 
-/* Of a machine that its broker may have forked, while there is one thread. 0 or -errno. */
+static bool is_forked(const struct process *process)
+{
+	return !SANITIZED && process->plan->machine.forks;
+}
+
+/*
+ * Of a machine that its broker may have forked, while there is one thread. Its forker begins while
+ * the machine is made. 0 or -errno.
+ */
 static int prepare_forks(struct process *process)
 {
-	struct sock_fprog forkers_calls;
 	int error;
 
-	if (SANITIZED || !process->plan->machine.forks)
+	if (!is_forked(process))
 		return 0;
 	error = lockdown_compile_forked(ROLE_MACHINE, &process->calls);
 	if (!error)
-		error = lockdown_compile(ROLE_FORKER, &forkers_calls);
+		error = lockdown_compile(ROLE_FORKER, &process->forkers_calls);
 	if (error)
 		return error;
 	prctl(PR_SET_TIMERSLACK, FORKED_TIMER_SLACK_NS); /* for who cannot say so later */
@@ -588,7 +595,7 @@ static int prepare_forks(struct process *process)
 		error = fork_place_enlist(&process->main_place);
 	if (error)
 		return error;
-	return forker_start(&forkers_calls);
+	return forker_start(&process->forkers_calls);
 }
 
 static void locks_make(struct process *process)
@@ -755,7 +762,9 @@ static bool process_make_machine(struct process *process, const struct machine_o
 		error = prepare_forks(process);
 	if (!error)
 		process->machine = machine_create(options, &error, &reason);
-	if (!process->machine ||
+	if (process->machine && is_forked(process))
+		error = forker_wait();
+	if (!process->machine || error ||
 	    pthread_create(&process->listener, NULL, listen_to_broker, process) ||
 	    pthread_create(&process->saver, NULL, save_when_wanted, process)) {
 		tell_refusal(process, error, reason);

@@ -27,6 +27,7 @@ struct process {
 	/* where threads go on in what is forked */
 	struct fork_place main_place, listener_place, saver_place;
 	struct sock_fprog calls; /* with its forker's the list of a machine process */
+	struct sock_fprog forkers_calls;
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;

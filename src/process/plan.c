@@ -34,19 +34,23 @@ static_assert((int)ROLES < 32, "each has its bit");
 /*
  * A machine process learns neither names of files nor of itself, the others nothing of the
  * machine; of disks and networks know those who serve them, and the pager how its file is called.
- * The broker has all of it.
+ * The broker has all of it. count_at: where it says how many there are: of none, which is most of
+ * a plan, nothing is written, and somebody waits for that.
  */
-static const struct kept { size_t at, bytes; uint32_t roles; } kept_parts[] = {
+static const struct kept { size_t at, bytes; uint32_t roles; size_t count_at; } kept_parts[] = {
 #define MEMBER(member) offsetof(struct plan, member), sizeof(((struct plan *)NULL)->member)
-	{ 0, offsetof(struct plan, machine), UINT32_MAX },
-	{ MEMBER(machine), ROLE(ROLE_MACHINE) },
-	{ MEMBER(disks), ROLE(ROLE_DISK) | ROLE(ROLE_KEEPER) },
-	{ MEMBER(nets), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_NET) | ROLE(ROLE_LINE) },
-	{ MEMBER(relay), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_RELAY) },
-	{ MEMBER(shares), ROLE(ROLE_JOINER) },
+#define COUNT(member) offsetof(struct plan, member.count)
+	{ 0, offsetof(struct plan, machine), UINT32_MAX, 0 },
+	{ MEMBER(machine), ROLE(ROLE_MACHINE), 0 },
+	{ MEMBER(disks), ROLE(ROLE_DISK) | ROLE(ROLE_KEEPER), COUNT(disks) },
+	{ MEMBER(nets), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_NET) | ROLE(ROLE_LINE), COUNT(nets) },
+	{ MEMBER(relay), ROLE(ROLE_SUPERVISOR) | ROLE(ROLE_RELAY), 0 },
+	{ MEMBER(shares), ROLE(ROLE_JOINER), COUNT(shares) },
 	{ offsetof(struct plan, console),
-	  offsetof(struct plan, source) - offsetof(struct plan, console), UINT32_MAX },
-	{ MEMBER(source), ROLE(ROLE_PAGER) },
+	  offsetof(struct plan, source) - offsetof(struct plan, console), UINT32_MAX, 0 },
+	{ MEMBER(source), ROLE(ROLE_PAGER), 0 },
+	{ MEMBER(description), 0, 0 },
+#undef COUNT
 #undef MEMBER
 };
 enum { KEPT_PARTS = sizeof(kept_parts) / sizeof(kept_parts[0]) };
@@ -60,16 +64,23 @@ unsigned plan_ports(const struct plan *plan)
 	return count;
 }
 
+static bool is_kept(const struct plan *plan, const struct kept *kept, enum role role)
+{
+	const uint8_t *count = (const uint8_t *)plan + kept->count_at;
+
+	if (role != ROLE_BROKER && !(kept->roles & ROLE(role)))
+		return false;
+	return !kept->count_at || *(const uint32_t *)(const void *)count;
+}
+
 int plan_seal(const struct plan *plan, enum role role)
 {
 	struct spawn_part parts[KEPT_PARTS];
 	unsigned count = 0;
 
 	assert(plan_is_sound(plan));
-	if (role == ROLE_BROKER)
-		return spawn_seal("umbra-plan", plan, sizeof(*plan));
 	for (const struct kept *kept = kept_parts; kept < kept_parts + KEPT_PARTS; kept++)
-		if (kept->roles & ROLE(role))
+		if (is_kept(plan, kept, role))
 			parts[count++] = (struct spawn_part){
 				.data = (const uint8_t *)plan + kept->at,
 				.at = kept->at,

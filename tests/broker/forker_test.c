@@ -85,7 +85,7 @@ static void machine(void (*lost)(void))
 	if (lockdown_before_threads(ROLE_MACHINE, NULL) || lockdown_compile(ROLE_FORKER, &calls))
 		_exit(99);
 	forker_set_place(&place);
-	if (forker_start(&calls) || lockdown(ROLE_MACHINE))
+	if (forker_start(&calls) || forker_wait() || lockdown(ROLE_MACHINE))
 		_exit(98);
 	if (fork_place_take(&place))
 		go_on_forked();
