@@ -62,8 +62,10 @@ struct arrival {
 	struct arrival_grains grains; /* of the machine */
 	int pager;       /* its line; -1 */
 	bool pager_asks; /* it has said that it is there */
-	pid_t child;     /* who starts the machine */
+	pid_t child;     /* who starts the machine, and what tells of his end */
 	int child_fd;
+	int word; /* to him: it may begin; from him: it runs. -1: all is said */
+	int pages; /* the pager's line, until the machine begins */
 	FILE *output;
 	struct spare spare; /* who is there for it */
 	uint64_t lost_s; /* since when there is no connection, or only its end is waited for */
@@ -324,7 +326,7 @@ static void take_connection(struct arrival *arrival)
 /* ---- it goes on ---- */
 
 /* What the arrival holds open is nobody's business who it starts, and ends with the arrival. */
-static void run_machine(struct arrival *arrival, int pages)
+static int run_machine(struct arrival *arrival, int pages)
 {
 	const struct saved_arrival how = {
 		.landing = arrival->has_landing ? &arrival->landing : NULL,
@@ -337,40 +339,74 @@ static void run_machine(struct arrival *arrival, int pages)
 	dup2(fileno(arrival->output), STDOUT_FILENO);
 	dup2(pages, PAGES_FD);
 	close(pages);
-	close(arrival->pager);
+	close(arrival->pages);
 	if (arrival->has_landing)
 		close(arrival->landing.line);
-	_exit(spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD, &how,
-			    arrival->place->ports));
+	return spare_restore(&arrival->spare, path, arrival->head.name, PAGES_FD, &how,
+			     arrival->place->ports);
+}
+
+/* Nobody waits for its end, of which it would otherwise be heard that the machine runs. */
+static _Noreturn void start_when_told(struct arrival *arrival, int pages, int word)
+{
+	uint8_t byte;
+	int code = EXIT_FAULT;
+
+	close(arrival->word);
+	if (read(word, &byte, 1) == 1)
+		code = run_machine(arrival, pages);
+	if (!code && write(word, &byte, 1) != 1)
+		code = EXIT_FAULT;
+	_exit(code);
+}
+
+/* Who starts the machine is there before he can: what it begins with is on its way. */
+static int begin_starter(struct arrival *arrival)
+{
+	int pages[2];
+	int words[2];
+
+	arrival->output = tmpfile();
+	if (!arrival->output || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pages))
+		return -errno;
+	arrival->pages = pages[0];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, words)) {
+		close(pages[1]);
+		return -errno;
+	}
+	arrival->word = words[0];
+	arrival->child = fork();
+	if (!arrival->child)
+		start_when_told(arrival, pages[1], words[1]);
+	early_end(&arrival->spare.broker);
+	close(pages[1]);
+	close(words[1]);
+	if (arrival->has_landing)
+		close(arrival->landing.there);
+	if (arrival->child > 0)
+		arrival->child_fd = (int)syscall(SYS_pidfd_open, arrival->child, 0);
+	return arrival->child_fd < 0 ? -EAGAIN : 0;
 }
 
 static void begin_machine(struct arrival *arrival)
 {
-	int pair[2];
-
 	if (arrival->stage != ARRIVES)
 		return;
-	arrival->output = tmpfile();
-	if (!arrival->output || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
-		answer(arrival, -errno, "");
-		return;
-	}
-	arrival->pager = pair[0];
-	arrival->child = fork();
-	if (!arrival->child)
-		run_machine(arrival, pair[1]);
-	early_end(&arrival->spare.broker);
-	close(pair[1]);
-	if (arrival->has_landing)
-		close(arrival->landing.there);
-	arrival->child_fd = (int)syscall(SYS_pidfd_open, arrival->child, 0);
+	arrival->pager = arrival->pages;
 	arrival->stage = BEGINS;
-	if (arrival->child < 0 || arrival->child_fd < 0)
+	if (send(arrival->word, "", 1, MSG_NOSIGNAL) != 1)
 		answer(arrival, -EAGAIN, "");
 }
 
-/* Whether it runs, as umbra run says it. */
-static void hear_child(struct arrival *arrival)
+static void say_end_of_begin(struct arrival *arrival, const char *text)
+{
+	close(arrival->place->begun);
+	printf("%s %s\n", arrival->head.name, text);
+	fflush(stdout);
+}
+
+/* Why it does not run, as umbra run says it. */
+static void hear_failure(struct arrival *arrival)
 {
 	char said[OUTPUT_BYTES];
 	int status = -1;
@@ -384,18 +420,39 @@ static void hear_child(struct arrival *arrival)
 	said[got] = 0;
 	said[strcspn(said, "\n")] = 0;
 	plain_text(said);
-	fclose(arrival->output);
 	close(arrival->child_fd);
 	arrival->child_fd = -1;
-	code = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_FAULT;
+	code = WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : EXIT_FAULT;
+	answer(arrival, -EBADMSG, arrival_refusal(said, code));
+	fprintf(stderr, "%s\n", said);
+	say_end_of_begin(arrival, "was refused");
+}
+
+/* Its sender first: one that has not heard of it would send it anew. */
+static void hear_starter(struct arrival *arrival)
+{
+	uint8_t byte;
+	const bool runs = recv(arrival->word, &byte, 1, 0) == 1;
+
+	close(arrival->word);
+	arrival->word = -1;
 	arrival->stage = RUNS;
-	close(arrival->place->begun);
-	/* its sender first: one that has not heard of it would send it anew */
-	answer(arrival, code ? -EBADMSG : 0, code ? arrival_refusal(said, code) : "");
-	if (code)
-		fprintf(stderr, "%s\n", said);
-	printf("%s %s\n", arrival->head.name, code ? "was refused" : "has arrived");
-	fflush(stdout);
+	if (runs) {
+		answer(arrival, 0, "");
+		say_end_of_begin(arrival, "has arrived");
+	} else {
+		hear_failure(arrival);
+	}
+	end_if_served(arrival);
+}
+
+/* He has said all that there is to say. */
+static void forget_starter(struct arrival *arrival)
+{
+	while (waitpid(arrival->child, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(arrival->child_fd);
+	arrival->child_fd = -1;
 }
 
 /* ---- what comes ---- */
@@ -725,10 +782,11 @@ static void turn(struct arrival *arrival)
 		{ .fd = arrival->pager,
 		  .events = (short)(POLLIN | (has_news(arrival) ? POLLOUT : 0)) },
 		{ .fd = arrival->listener, .events = POLLIN },
-		{ .fd = arrival->child_fd, .events = POLLIN },
+		{ .fd = arrival->stage == ARRIVES ? -1 : arrival->word, .events = POLLIN },
 		{ .fd = arrival->has_landing ? arrival->landing.line : -1,
 		  .events = (short)(POLLIN | (wakes ? POLLOUT : 0)) },
 		{ .fd = arrival->keeper_fd, .events = POLLIN },
+		{ .fd = arrival->stage == RUNS ? arrival->child_fd : -1, .events = POLLIN },
 	};
 	const int ready = poll(fds, sizeof(fds) / sizeof(fds[0]), turn_ms(arrival));
 
@@ -744,14 +802,14 @@ static void turn(struct arrival *arrival)
 		hear_sender(arrival);
 	if (fds[2].revents)
 		take_connection(arrival);
-	if (fds[3].revents) {
-		hear_child(arrival);
-		end_if_served(arrival);
-	}
+	if (fds[3].revents)
+		hear_starter(arrival);
 	if (fds[4].revents & (POLLIN | POLLHUP))
 		hear_reader(arrival);
 	if (fds[5].revents)
 		hear_keeper(arrival);
+	if (fds[6].revents && arrival->child_fd >= 0)
+		forget_starter(arrival);
 	if (has_news(arrival))
 		tell_pager(arrival);
 	if (arrival->reader_waits && arrival->landing.line >= 0)
@@ -836,7 +894,12 @@ static bool make_blocks(struct arrival *arrival)
 
 static void fill(struct arrival *arrival)
 {
+	int error;
+
 	greet(arrival);
+	error = begin_starter(arrival);
+	if (error)
+		answer(arrival, error, "");
 	while (!arrival->is_over)
 		turn(arrival);
 	if (arrival->pager >= 0)
@@ -850,7 +913,8 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 
 	arrival = (struct arrival){ .place = place, .line = *line, .is_connected = true,
 				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
-				    .child_fd = -1, .keeper_fd = -1, .spare = *spare };
+				    .child_fd = -1, .word = -1, .pages = -1, .keeper_fd = -1,
+				    .spare = *spare };
 	wire_line_be_patient(line);
 	signal(SIGPIPE, SIG_IGN); /* a machine does not end with who reads what is said of it */
 	error = take_head(&arrival);

@@ -39,11 +39,12 @@ enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, LIVES_MS = PARCEL_LIVES_
 enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
 enum { PARTED_BLOCKS = 8, PARTS_OF_BLOCK = 2, IN_A_ROW = 4, ASKING_NS = 500000 };
 enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
+enum { FRONT_MOST_BLOCKS = 256 }; /* that are read before there is a connection */
 /* While it begins there nothing comes that it does not ask for; so long, since it may need all. */
 enum { BEGINS_NS = 200000000 };
 
 struct sending {
-	const struct fork_away *away;
+	struct fork_away *away;
 	struct fork_source *source;
 	const struct fork_extents *extents;
 	uint64_t machine_blocks, bytes; /* of the machine; of all that is sent */
@@ -54,9 +55,10 @@ struct sending {
 	struct parcel_answer answer;
 	struct wire_line line;
 	bool is_begun_line; /* umbra-wire has begun, and was not heard yet */
-	bool is_connected, is_greeted;
+	bool is_head_sent, is_connected, is_greeted;
 	struct saved_blocks sent; /* what is there, or on its way */
 	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
+	uint8_t *front; /* these, block 0 first; NULL: not read yet */
 	uint64_t rest, rest_disks; /* none behind, none before these is still to be sent */
 	uint64_t next, ahead; /* the one that was wanted; how many more to send behind it */
 	/* of which a part was sent: the last ones, whole and before others */
@@ -115,6 +117,7 @@ static int disconnect(struct sending *sending, int error)
 	    wire_line_close(&sending->line) == -EACCES)
 		error = -EACCES;
 	sending->is_connected = sending->is_greeted = sending->is_begun_line = false;
+	sending->is_head_sent = false;
 	return error;
 }
 
@@ -150,14 +153,29 @@ static bool is_due(const struct sending *sending, uint64_t block)
 	       saved_blocks_has(&sending->is_due, block);
 }
 
+/* Of what the machine begins with: where it lies; NULL: it was not read yet, or is none of it. */
+static uint8_t *front_of(const struct sending *sending, uint64_t block)
+{
+	const bool is_front = !block || (block >= sending->front_from &&
+					 block < sending->machine_blocks);
+	const uint64_t n = block ? block - sending->front_from + 1 : 0;
+
+	return sending->front && is_front ? sending->front + n * PARCEL_PIECE_BYTES : NULL;
+}
+
 /* 0; -ENODATA: what was forked here cannot be read any more; -EIO: a disk cannot. */
 static int read_block(const struct sending *sending, uint64_t block,
 		      uint8_t data[PARCEL_PIECE_BYTES])
 {
 	const uint32_t used = parcel_used_bytes(&sending->extents->space, block);
+	const uint8_t *front = front_of(sending, block);
 
 	if (block >= sending->machine_blocks)
 		return fork_extents_read(sending->extents, block, data) ? -EIO : 0;
+	if (front) {
+		memcpy(data, front, PARCEL_PIECE_BYTES);
+		return 0;
+	}
 	memset(data + used, 0, PARCEL_PIECE_BYTES - used);
 	return fork_source_read(sending->source, block * PARCEL_PIECE_BYTES, data, used)
 		       ? -ENODATA
@@ -547,7 +565,7 @@ static bool send_head(struct sending *sending)
 /* What is there is believed: a lie is one about a machine there. */
 static int greet(struct sending *sending)
 {
-	if (!send_head(sending) || !receive_answer(sending))
+	if ((!sending->is_head_sent && !send_head(sending)) || !receive_answer(sending))
 		return -ECONNRESET;
 	if (sending->answer.error == -EBUSY) {
 		sending->answer.error = 0;
@@ -570,6 +588,37 @@ static int greet(struct sending *sending)
 	return 0;
 }
 
+void fork_away_load(struct fork_away *away)
+{
+	if (wire_line_begin_early(&away->early))
+		away->early.socket = -1; /* it is said when it is needed */
+}
+
+void fork_away_unload(struct fork_away *away)
+{
+	if (away->early.socket < 0)
+		return;
+	kill(away->early.process, SIGKILL);
+	wire_line_close(&away->early);
+	away->early.socket = -1;
+}
+
+/* The first time umbra-wire has begun already. */
+static int give_line(struct sending *sending, int fd)
+{
+	struct fork_away *away = sending->away;
+
+	if (away->early.socket < 0)
+		return wire_line_begin(fd, false, &sending->secret, &sending->line);
+	sending->line = away->early;
+	if (!wire_line_give(&sending->line, fd, &sending->secret)) {
+		away->early.socket = -1;
+		return 0;
+	}
+	fork_away_unload(away);
+	return -ECONNRESET;
+}
+
 static int begin_line(struct sending *sending)
 {
 	const int fd = place_connect(sending->host, sending->port);
@@ -577,7 +626,7 @@ static int begin_line(struct sending *sending)
 
 	if (fd >= 0)
 		wire_line_tune(fd);
-	error = fd < 0 ? fd : wire_line_begin(fd, false, &sending->secret, &sending->line);
+	error = fd < 0 ? fd : give_line(sending, fd);
 	sending->is_begun_line = !error;
 	return error;
 }
@@ -586,9 +635,12 @@ static int connect_there(struct sending *sending)
 {
 	int error = sending->is_begun_line ? 0 : begin_line(sending);
 
-	if (!error)
+	if (!error) { /* it goes as soon as it may */
+		sending->is_head_sent = send_head(sending);
 		error = wire_line_finish(&sending->line);
+	}
 	sending->is_begun_line = false;
+	sending->is_head_sent &= !error;
 	sending->is_connected = !error;
 	if (!error)
 		wire_line_be_patient(&sending->line);
@@ -691,7 +743,7 @@ static int parse_place(struct sending *sending)
 	return 0;
 }
 
-struct sending *fork_away_begin(const struct fork_away *away, const char *child, int *ret_code)
+struct sending *fork_away_begin(struct fork_away *away, const char *child, int *ret_code)
 {
 	struct sending *sending = calloc(1, sizeof(*sending));
 
@@ -771,6 +823,22 @@ struct fork_away_counts fork_away_count(const struct sending *sending)
 					  .until_it_ran_ns = sending->runs_ns - sending->began_ns };
 }
 
+/* While there is no connection yet. What is not read now is when it is sent. */
+static void read_front(struct sending *sending)
+{
+	const uint64_t blocks = sending->machine_blocks - sending->front_from + 1;
+	uint8_t *front = blocks <= FRONT_MOST_BLOCKS ? malloc(blocks * PARCEL_PIECE_BYTES) : NULL;
+	int error = front ? read_block(sending, 0, front) : -ENOMEM;
+
+	for (uint64_t n = 1; n < blocks && !error; n++)
+		error = read_block(sending, sending->front_from + n - 1,
+				   front + n * PARCEL_PIECE_BYTES);
+	if (error)
+		free(front);
+	else
+		sending->front = front;
+}
+
 int fork_away_deliver(struct sending *sending, struct fork_source *source,
 		      const struct fork_extents *extents, const char *machine, const json_t *info)
 {
@@ -785,6 +853,7 @@ int fork_away_deliver(struct sending *sending, struct fork_source *source,
 	    !saved_blocks_make(&sending->is_wanted, sending->bytes) ||
 	    !saved_grains_make(&sending->grains, parcel_machine_span(&extents->space)))
 		return say_failure(sending, -ENOMEM);
+	read_front(sending);
 	sending->machine = machine;
 	sending->info = info;
 	if (fork_wanted_is_kept(machine)) /* it goes ahead */
@@ -802,6 +871,7 @@ void fork_away_end(struct sending *sending)
 	disconnect(sending, 0);
 	if (sending->knows_wanted)
 		fork_wanted_close(&sending->before);
+	free(sending->front);
 	free(sending->due);
 	free(sending->parts_of);
 	free(sending);

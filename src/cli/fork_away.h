@@ -14,6 +14,7 @@ struct fork_away {
 	uint64_t bytes_per_s; /* at most; 0: as fast as it goes */
 	unsigned wait_s;   /* how long a connection that was lost may stay so */
 	bool has_wait;     /* it was said */
+	struct wire_line early; /* umbra-wire, which has begun; socket -1: it has not */
 };
 
 enum { FORK_AWAY_WAIT_S = 60 };
@@ -22,8 +23,12 @@ struct sending;
 struct fork_source;
 struct fork_extents;
 
+/* While nothing is known but that there is going to be a connection. */
+void fork_away_load(struct fork_away *away);
+/* What was loaded, and was not needed. */
+void fork_away_unload(struct fork_away *away);
 /* Of a machine that is called `child` there: NULL, with the exit code; or as *ret_code 0. */
-struct sending *fork_away_begin(const struct fork_away *away, const char *child, int *ret_code);
+struct sending *fork_away_begin(struct fork_away *away, const char *child, int *ret_code);
 /* Ahead of time, without waiting for it; what fails is tried again when it is needed. */
 void fork_away_connect(struct sending *sending);
 /*

@@ -628,16 +628,20 @@ static int send_image(struct fork_command *command, const struct child_kit *kit,
 
 static int fork_image(struct fork_command *command, struct sending *sending)
 {
+	const bool stands = !strcmp(command->parent, "hold"); /* until it is connected */
 	struct child_kit kit;
 	int error;
 	int code;
 
 	command->child[0].pidfd = -1;
-	fork_away_connect(sending); /* it begins while the machine is forked */
+	if (stands)
+		fork_away_connect(sending);
 	error = learn_machine(command);
 	code = error ? 0 : make_image(command, &kit);
 	if (!error && !code)
 		error = fork_send(command, &kit, command->parent);
+	if (!error && !code && !stands)
+		fork_away_connect(sending); /* while the machine is forked */
 	if (!error && !code)
 		error = fork_take(command, &command->child[0]);
 	if (!error && !code && command->child[0].pid)
@@ -760,6 +764,15 @@ static int run_verb(struct fork_command *command)
 	return code;
 }
 
+/* Before anything else is looked at: it takes longest, and nothing of it has to be known. */
+static void load_early(struct fork_away *away, int argc, char **argv)
+{
+	away->early.socket = -1;
+	for (int n = 1; n < argc && away->early.socket < 0; n++)
+		if (!strcmp(argv[n], "--to") || !strncmp(argv[n], "--to=", strlen("--to=")))
+			fork_away_load(away);
+}
+
 int verb_fork(int argc, char **argv)
 {
 	struct fork_command *command = calloc(1, sizeof(*command));
@@ -767,6 +780,7 @@ int verb_fork(int argc, char **argv)
 
 	if (!command)
 		return complain(EXIT_FAULT, strerror(ENOMEM), "fork", "see umbra doctor");
+	load_early(&command->away, argc, argv);
 	command->count = 1;
 	command->parent = "keep";
 	command->called = argv[-1];
@@ -774,6 +788,7 @@ int verb_fork(int argc, char **argv)
 	code = parse(command, argc, argv);
 	if (!code)
 		code = run_verb(command);
+	fork_away_unload(&command->away);
 	free(command);
 	return code;
 }

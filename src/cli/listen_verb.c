@@ -36,7 +36,8 @@
 #include "wire_line.h"
 
 enum { CONNECTIONS_MOST = 32, MEMORY_TIMES = 5, WAIT_S = 60, WAIT_MOST_S = 86400 };
-enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000, SHOWS_MS = 25, BEGINS_MS = 250 };
+enum { OTHER_BYTES = 64 << 20, AGAIN_US = 100000 };
+enum { SHOWS_MS = 25, BEGINS_MS = 250, ALONE_MS = 1000, FIRST_MS = 100 };
 static const char default_port[] = "4640";
 
 static const char listen_help[] =
@@ -93,7 +94,7 @@ static int serve(const struct listen *listen, int taken)
 					     .most_bytes = listen->most_bytes,
 					     .wait_s = listen->wait_s,
 					     .begun = taken };
-	struct spare spare = { .broker.line = -1 };
+	struct spare spare = { .broker.line = -1, .begun = { .ns = 0 } };
 	struct wire_line line;
 	int error = wire_line_listen(listen->socket, &listen->secret, &line);
 
@@ -104,6 +105,7 @@ static int serve(const struct listen *listen, int taken)
 		error = wire_line_finish(&line); /* there is a connection */
 	if (error)
 		return error;
+	spare.begun = machine_moment_now();
 	prctl(PR_SET_PDEATHSIG, 0);
 	send(taken, "", 1, MSG_NOSIGNAL); /* who listens may be gone: what has come is served */
 	error = wire_line_finish(&line);
@@ -218,16 +220,31 @@ static _Noreturn void serve_one(const struct listen *listen, int taken, pid_t pa
 	_exit(serve(listen, taken) ? EXIT_UNUSABLE : 0);
 }
 
+/* So long; and longer while no other connection waits, whom nobody would serve. */
+static void wait_for_word(const struct listen *listen, struct served *served, int least_ms)
+{
+	struct pollfd fds[] = { { .fd = served->line, .events = POLLIN },
+				{ .fd = listen->socket, .events = POLLIN } };
+
+	if (!poll(fds, 1, least_ms))
+		poll(fds, 2, ALONE_MS);
+	hear_served(served, 0);
+}
+
 /*
  * Until the machine runs, or will not: what begins meanwhile takes processors from it, and makes it
- * wait for namespaces. Not for long, since another may be waiting; and of who has not shown that he
- * may come hardly at all.
+ * wait for namespaces. Where another connection waits, not for long; and of who has not shown that
+ * he may come hardly at all.
  */
-static void wait_for_begin(struct served *served)
+static void wait_for_begin(const struct listen *listen, struct served *served)
 {
-	hear_served(served, SHOWS_MS);
+	struct pollfd next = { .fd = listen->socket, .events = POLLIN };
+
+	wait_for_word(listen, served, SHOWS_MS);
 	if (served->has_shown)
-		hear_served(served, BEGINS_MS);
+		wait_for_word(listen, served, BEGINS_MS);
+	if (served->line < 0)
+		poll(&next, 1, FIRST_MS); /* its guest has most to do then */
 }
 
 /* Whether somebody has taken the connection that came next. */
@@ -253,7 +270,7 @@ static bool wait_for_one(struct listen *listen)
 	listen->count++;
 	if (read(taken[0], &byte, 1) != 1)
 		return false;
-	wait_for_begin(next);
+	wait_for_begin(listen, next);
 	return true;
 }
 

@@ -93,6 +93,8 @@ int spare_restore(struct spare *spare, const char *file, const char *name, int p
 	grants_clear(&run.grants);
 	if (!code)
 		run.plan->shares = *ports;
+	if (!code && spare->begun.ns)
+		run.plan->machine.begun = spare->begun;
 	if (!code)
 		code = run_prepare(&run);
 	if (!code) {

@@ -7,10 +7,13 @@
 #include "ipc/early.h"
 #include "process/plan.h"
 
-/* line: -1: it has not begun, or is given away. */
 struct saved_arrival;
 
-struct spare { struct early broker; struct cpu_host host; };
+/*
+ * broker.line: -1: it has not begun, or is given away. begun: a moment before a machine comes, from
+ * which its clock is measured; zeros: none.
+ */
+struct spare { struct early broker; struct cpu_host host; struct machine_moment begun; };
 
 /* A session of its own, as of umbra run --detach. 0 or -errno. */
 int spare_begin(struct spare *ret);

@@ -139,6 +139,7 @@ int wire_secret_read(const char *key, const struct wire_certificates *certificat
 
 /* ---- the line ---- */
 
+/* fds: -1: it comes later. */
 static int start(const int fds[FDS], const char *mode, pid_t *ret)
 {
 	static char *const nothing[] = { NULL };
@@ -151,7 +152,8 @@ static int start(const int fds[FDS], const char *mode, pid_t *ret)
 		return error;
 	posix_spawn_file_actions_init(&actions);
 	for (int n = 0; n < FDS; n++)
-		posix_spawn_file_actions_adddup2(&actions, fds[n], FIRST_FD + n);
+		if (fds[n] >= 0)
+			posix_spawn_file_actions_adddup2(&actions, fds[n], FIRST_FD + n);
 	error = posix_spawn(ret, path, &actions, NULL, (char *const *)(uintptr_t)words, nothing);
 	posix_spawn_file_actions_destroy(&actions);
 	return -error;
@@ -252,6 +254,52 @@ int wire_line_begin(int connection, bool accepts, const struct wire_secret *secr
 
 	close(connection);
 	return begin(up, accepts ? "accept" : "connect", secret, ret);
+}
+
+int wire_line_begin_early(struct wire_line *ret)
+{
+	int pair[2];
+	int fds[FDS] = { -1, -1, -1 };
+	int error;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	fds[1] = above(pair[1]);
+	close(pair[1]);
+	error = fds[1] < 0 ? -EMFILE : start(fds, "later", &ret->process);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	ret->socket = pair[0];
+	if (error)
+		close(pair[0]);
+	return error;
+}
+
+static int send_both(const struct wire_line *line, const int fds[WIRE_LATER_FDS])
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(WIRE_LATER_FDS * sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(WIRE_LATER_FDS * sizeof(int)),
+				.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+	uint8_t byte = 0;
+	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
+	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+					.msg_controllen = sizeof(control) };
+
+	memcpy(CMSG_DATA(&control.head), fds, WIRE_LATER_FDS * sizeof(int));
+	return sendmsg(line->socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -ECONNRESET;
+}
+
+int wire_line_give(const struct wire_line *line, int connection, const struct wire_secret *secret)
+{
+	const int fds[WIRE_LATER_FDS] = { connection, give_secret(secret) };
+	const int error = fds[1] < 0 ? -EMFILE : send_both(line, fds);
+
+	for (unsigned n = 0; n < WIRE_LATER_FDS; n++)
+		if (fds[n] >= 0)
+			close(fds[n]);
+	return error;
 }
 
 int wire_line_listen(int listener, const struct wire_secret *secret, struct wire_line *ret)

@@ -48,6 +48,14 @@ int wire_line_begin(int connection, bool accepts, const struct wire_secret *secr
 		    struct wire_line *ret);
 int wire_line_finish(const struct wire_line *line);
 /*
+ * umbra-wire for a connection that this side opens, before there is one and the secret is known: it
+ * loads meanwhile. Then it is given both, and goes on as one that was begun; the connection is
+ * closed here in any case. 0 or -errno; -ECONNRESET: it has ended. One that is not needed is ended
+ * by wire_line_close().
+ */
+int wire_line_begin_early(struct wire_line *ret);
+int wire_line_give(const struct wire_line *line, int connection, const struct wire_secret *secret);
+/*
  * Of a socket that listens, and does not block; it stays open here. Ready but for a connection:
  * wire_line_finish() returns when there is one (-ECONNRESET: umbra-wire has ended), and the next
  * time as above. 0 or -errno.

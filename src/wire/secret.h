@@ -6,6 +6,8 @@
 #pragma once
 
 enum { WIRE_SECRET_BYTES = 60000, WIRE_CERTIFICATES = 'C' };
+/* What an umbra-wire that began before is given: a connection, a pipe with the secret. */
+enum { WIRE_LATER_FDS = 2 };
 enum wire_part {
 	WIRE_CERTIFICATE, /* this side's, with those between it and the authority */
 	WIRE_PRIVATE_KEY,

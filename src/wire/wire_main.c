@@ -3,14 +3,17 @@
  * a certificate of each (secret.h). What is said on it comes and goes by a socket here, in the
  * clear; it is not looked at.
  *
- *   umbra-wire accept|connect|wait  descriptors: 3 the connection, 4 the socket here, 5 the key
+ *   umbra-wire accept|connect|wait|later
+ *           descriptors: 3 the connection, 4 the socket here, 5 the key
  *
  * On the socket comes one byte first, once the other side has shown that it has the key, or a
  * certificate of the authority that is believed, which names the host that was meant. One that
  * waits has a socket that listens (and does not block) at 3, is ready but for that, and says
- * another byte before, once it has a connection; it ends when its starter does.
+ * another byte before, once it has a connection; it ends when its starter does. One that connects
+ * later has 4 alone, by which a byte comes with 3 and 5.
  *
- *   - Before a byte of the other side's is read the process has given up its rights, as every role
+ *   - Before a byte of the other side's is read the process has given up its rights (who connects
+ *     has said its first word by then: the other side has work to do meanwhile), as every role
  *     does (ipc/role.c, ROLE_WIRE): it opens nothing, connects nowhere and makes no process. It has
  *     these descriptors alone: what listened is closed by then.
  *   - Who has not shown within HANDSHAKE_MS that he has the key is left.
@@ -41,6 +44,7 @@ enum {
 	PLAIN_FD = GRANT_FIRST_FD + GRANT_WIRE_LINE,
 	KEY_FD = GRANT_FIRST_FD + GRANT_WIRE_KEY,
 	KEY_BYTES = 32,
+	ABOVE_FD = 10,
 	HOST_BYTES = 256
 };
 enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
@@ -48,10 +52,13 @@ enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_B
  * Keys are exchanged anew each time: who gets the key later reads nothing of what was said. With a
  * key that both have GnuTLS would take ChaCha20 before AES-128, which a processor with instructions
  * for AES does in a fifteenth of the time; without them it is slower, and its tables leave traces.
+ * It would begin with keys of two groups, of which one is used.
  */
-static const char priority[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK";
-static const char with_aes[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:"
-			       "-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
+#define WITH_KEY "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:-GROUP-ALL:+GROUP-X25519:" \
+		 "+GROUP-SECP256R1"
+static const char priority[] = WITH_KEY;
+static const char with_aes[] = WITH_KEY
+	":-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
 static const char with_certificates[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
 static const char who[] = "umbra";
 
@@ -72,6 +79,7 @@ struct wire {
 	gnutls_datum_t part[WIRE_PARTS];
 	char host[HOST_BYTES];
 	gnutls_typed_vdata_st about[2]; /* what is asked of the other side's certificate */
+	bool may_hear; /* its rights are given up */
 };
 
 /* ---- rights ---- */
@@ -107,6 +115,42 @@ static int accept_one(void)
 		return -errno;
 	close(connection);
 	return write_all(PLAIN_FD, "C", 1);
+}
+
+/* ---- one that connects later ---- */
+
+static int move_up(int fd)
+{
+	const int up = fcntl(fd, F_DUPFD_CLOEXEC, ABOVE_FD);
+
+	close(fd);
+	return up;
+}
+
+/* 0; -errno: nothing comes any more. */
+static int take_both(void)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(WIRE_LATER_FDS * sizeof(int))];
+	} control = { .bytes = { 0 } };
+	int fds[WIRE_LATER_FDS];
+	uint8_t byte;
+	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	int error;
+
+	if (recvmsg(PLAIN_FD, &message, MSG_CMSG_CLOEXEC) != 1 ||
+	    control.head.cmsg_len != CMSG_LEN(sizeof(fds)))
+		return -ESRCH;
+	memcpy(fds, CMSG_DATA(&control.head), sizeof(fds));
+	for (unsigned n = 0; n < WIRE_LATER_FDS; n++) /* each may lie where the other belongs */
+		fds[n] = move_up(fds[n]);
+	error = dup2(fds[0], CONNECTION_FD) < 0 || dup2(fds[1], KEY_FD) < 0 ? -errno : 0;
+	for (unsigned n = 0; n < WIRE_LATER_FDS; n++)
+		close(fds[n]);
+	return error;
 }
 
 /* ---- the key ---- */
@@ -223,11 +267,45 @@ static const char *priority_of(bool has_key)
 										  : priority;
 }
 
+/* ---- what comes ---- */
+
+static ssize_t hear(gnutls_transport_ptr_t of, void *data, size_t bytes)
+{
+	const struct wire *wire = of;
+
+	if (wire->may_hear)
+		return recv(CONNECTION_FD, data, bytes, 0);
+	gnutls_transport_set_errno(wire->session, EAGAIN);
+	return -1;
+}
+
+static int wait_to_hear(gnutls_transport_ptr_t of, unsigned ms)
+{
+	const struct wire *wire = of;
+	struct pollfd connection = { .fd = CONNECTION_FD, .events = POLLIN };
+
+	if (!wire->may_hear)
+		return 1;
+	return poll(&connection, 1, ms == GNUTLS_INDEFINITE_TIMEOUT ? -1 : (int)ms);
+}
+
+static void set_transport(struct wire *wire)
+{
+	gnutls_transport_ptr_t out = (gnutls_transport_ptr_t)(uintptr_t)CONNECTION_FD;
+
+	gnutls_transport_set_ptr2(wire->session, wire, out);
+	gnutls_transport_set_pull_function(wire->session, hear);
+	gnutls_transport_set_pull_timeout_function(wire->session, wait_to_hear);
+}
+
+/* ---- its begin ---- */
+
 static int begin(struct wire *wire)
 {
 	const bool has_key = wire->bytes == KEY_BYTES;
 	const unsigned flags = wire->is_server ? GNUTLS_SERVER : GNUTLS_CLIENT;
-	int error = gnutls_init(&wire->session, flags | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL);
+	int error = gnutls_init(&wire->session, flags | GNUTLS_NO_TICKETS | GNUTLS_NO_SIGNAL |
+							(has_key ? GNUTLS_KEY_SHARE_TOP : 0));
 
 	if (error)
 		return error;
@@ -237,9 +315,19 @@ static int begin(struct wire *wire)
 		error = has_key ? set_key(wire) : set_certificates(wire);
 	if (!error && !has_key)
 		ask_for_certificate(wire);
-	gnutls_transport_set_int(wire->session, CONNECTION_FD);
+	set_transport(wire);
 	gnutls_handshake_set_timeout(wire->session, HANDSHAKE_MS);
 	return error;
+}
+
+/*
+ * Of who connects: the other side has its part to do while this one gives up its rights. What fails
+ * fails once more when it goes on.
+ */
+static void begin_to_shake_hands(struct wire *wire)
+{
+	if (!wire->is_server)
+		gnutls_handshake(wire->session);
 }
 
 static int shake_hands(struct wire *wire)
@@ -349,7 +437,8 @@ static bool is_loss(int error)
 
 static bool is_mode(const char *word)
 {
-	return !strcmp(word, "accept") || !strcmp(word, "connect") || !strcmp(word, "wait");
+	return !strcmp(word, "accept") || !strcmp(word, "connect") || !strcmp(word, "wait") ||
+	       !strcmp(word, "later");
 }
 
 int main(int argc, char **argv)
@@ -364,10 +453,12 @@ int main(int argc, char **argv)
 	}
 	waits = !strcmp(argv[1], "wait");
 	wire.is_server = waits || !strcmp(argv[1], "accept");
-	if (read_secret(&wire))
+	if ((!strcmp(argv[1], "later") && take_both()) || read_secret(&wire) || begin(&wire))
 		return EXIT_HERE;
-	if (begin(&wire) || give_up_rights() || (waits && accept_one()) || lockdown(ROLE_WIRE))
+	begin_to_shake_hands(&wire);
+	if (give_up_rights() || (waits && accept_one()) || lockdown(ROLE_WIRE))
 		return EXIT_HERE;
+	wire.may_hear = true;
 	error = shake_hands(&wire);
 	if (is_loss(error))
 		return EXIT_LOST;

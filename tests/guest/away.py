@@ -641,10 +641,15 @@ def stands_still(name):
         return json.loads(peer.makefile().readline())["machine"].get("suspended", False)
 
 
+wrong = run("here", "fork", "rests", "--to", place, "--key", key, "-n", "2")
+check("what begins before anything is looked at ends with what is wrong", wrong.returncode == 64 and
+      not any(said("/proc/%s/cmdline" % pid).startswith("umbra-wire\0later") for pid in os.listdir("/proc") if pid.isdigit()), wrong.returncode, wrong.stderr)
 silent = socket.create_server(("127.0.0.1", 0)) # who takes connections, and never says a word
 sender = subprocess.Popen([umbra, "fork", "rests", "--to", "127.0.0.1:%d" % silent.getsockname()[1], "--key", key, "--end-parent"], env=places["here"],
                           stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 until("it stands still until it is there", lambda: stands_still("rests") or sender.poll() is not None)
+until("its umbra-wire has given up its rights before anybody has said a word",
+      lambda: any("Seccomp:\t2" in said("/proc/%d/status" % pid) for pid in children(sender.pid, "umbra-wire")))
 check("nobody has said a word", sender.poll() is None, sender.returncode, sender.poll() is not None and sender.stderr.read())
 sender.kill()
 until("it goes on when nobody sends it any more", lambda: not stands_still("rests"))
