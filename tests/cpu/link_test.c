@@ -3,9 +3,10 @@
  * what it has written there since is what is executed.
  *
  *   user code   FIRST: compare; write [rdi]; write [rsi]; jump to SECOND
- *               SECOND: read [rbx]; mov al, BEFORE; a jump by the flags; hlt, which faults
+ *               SECOND: read [rbx]; mov al, BEFORE; by the flags over mov al, 0; hlt, which faults
  *
- * Once more without the first jump: FIRST then goes on into SECOND, and is one block with it.
+ * Once more without the first jump: FIRST then goes on into SECOND, and is one block with it. And
+ * with the comparison behind the writes: its flags come to SECOND as they are, which saves them.
  *
  * The jump has become a link, the flags are kept in memory. [rdi] is then the write with which the
  * page becomes data: all its blocks die, FIRST, which is executed, before SECOND. [rsi] is the
@@ -23,10 +24,13 @@ enum {
 	OTHER = 0x280000,
 	BEFORE = 0x11,
 	AFTER = 0x22,
+	FLAGS_NONE = 2,
 	WRITES_UNTIL_DATA = 64 /* code/invalidate.c */
 };
 
-static void make_code(bool is_one_block)
+enum form { BY_WORD, ONE_BLOCK, BY_FLAGS, FORMS };
+
+static void make_code(enum form form)
 {
 	static const uint8_t first[] = {
 		0x39, 0xc0,              /* cmp eax, eax */
@@ -34,19 +38,23 @@ static void make_code(bool is_one_block)
 		0x88, 0x16,              /* mov [rsi], dl */
 		0xeb, SECOND - 8,        /* jmp to the second */
 	};
+	static const uint8_t by_flags[] = {
+		0x88, 0x17, 0x88, 0x16, 0x39, 0xc0, 0xeb, SECOND - 8,
+	};
 	static const uint8_t second[] = {
 		0x48, 0x8b, 0x0b,        /* mov rcx, [rbx] */
 		0xb0, BEFORE,            /* mov al, BEFORE */
-		0x74, 0,                 /* jz behind it */
+		0x74, 2,                 /* jz behind it: */
+		0xb0, 0,                 /* mov al, 0 */
 		0xf4,                    /* hlt */
 	};
 	static const uint8_t nop[] = { 0x66, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0 };
-	const unsigned jump_bytes = is_one_block ? 2 : 0;
+	const unsigned jump_bytes = form == ONE_BLOCK ? 2 : 0;
 
 	memset(ram + CODE, 0x90, SECOND);
 	for (unsigned at = sizeof(first); at + sizeof(nop) <= SECOND; at += sizeof(nop))
 		memcpy(ram + CODE + at, nop, sizeof(nop));
-	memcpy(ram + CODE, first, sizeof(first) - jump_bytes);
+	memcpy(ram + CODE, form == BY_FLAGS ? by_flags : first, sizeof(first) - jump_bytes);
 	memcpy(ram + CODE + SECOND, second, sizeof(second));
 }
 
@@ -57,7 +65,7 @@ static uint8_t run(struct engine_cpu *cpu, uint64_t rip, uint64_t rdi, uint64_t 
 
 	begin_user_long_mode(&state.x86, TABLES);
 	state.x86.rip = rip;
-	state.x86.rflags = 2;
+	state.x86.rflags = FLAGS_NONE | (rip == CODE ? 0 : FLAG_ZF);
 	state.x86.gpr[2] = AFTER;
 	state.x86.gpr[3] = DATA;
 	state.x86.gpr[6] = rsi;
@@ -91,10 +99,10 @@ static void test(struct engine *engine, struct engine_cpu *cpu)
 int main(void)
 {
 	make_ram(RAM_BYTES);
-	for (unsigned is_one_block = 0; is_one_block < 2; is_one_block++) {
+	for (enum form form = 0; form < FORMS; form++) {
 		struct guest guest;
 
-		make_code(is_one_block);
+		make_code(form);
 		guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, 0);
 		test(guest.engine, guest.cpu);
 		end(guest);
