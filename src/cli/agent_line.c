@@ -15,7 +15,7 @@
 #include "cli.h"
 #include "control/names.h"
 
-enum { GREETING_BYTES = 64, MOST_ERRNO = 4095 };
+enum { GREETING_BYTES = 64, MOST_ERRNO = 4095, AGAIN_US = 100000 };
 
 /* ---- making one ---- */
 
@@ -56,7 +56,7 @@ static bool hear_greeting(int fd)
 	return false;
 }
 
-int agent_connect(const char *machine, struct agent_line *ret)
+static int connect_once(const char *machine, struct agent_line *ret)
 {
 	const struct timeval limit = { .tv_sec = AGENT_HEAR_SECONDS };
 	char text[GREETING_BYTES];
@@ -72,6 +72,26 @@ int agent_connect(const char *machine, struct agent_line *ret)
 		return 0;
 	close(ret->fd);
 	return -ECONNREFUSED;
+}
+
+static long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int agent_connect(const char *machine, unsigned wait_seconds, struct agent_line *ret)
+{
+	const long long end_ms = now_ms() + wait_seconds * 1000ll;
+	int error = connect_once(machine, ret);
+
+	while (error == -ECONNREFUSED && now_ms() < end_ms) {
+		usleep(AGAIN_US);
+		error = connect_once(machine, ret);
+	}
+	return error;
 }
 
 void agent_close(struct agent_line *line) { close(line->fd); }
@@ -138,14 +158,6 @@ int agent_next(struct agent_line *line, struct agent_said *ret)
 				    .data = line->data + sizeof(head) };
 	assert(sizeof(head) + ret->bytes <= line->used);
 	return 1;
-}
-
-static long long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* 0; -ETIMEDOUT; -errno. end_ms: of now_ms(); negative: for ever. */

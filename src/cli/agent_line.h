@@ -24,9 +24,10 @@ struct agent_said { uint32_t kind, bytes; const uint8_t *data; };
 
 /*
  * 0; -ENOENT: no machine of that name; -ENOTCONN: it has no socket; -ECONNREFUSED: no agent
- * answers; -errno.
+ * answers, also after asking again for wait_seconds: a guest that boots has none yet, and one that
+ * is very busy may not have looked in the five seconds that its driver has; -errno.
  */
-int agent_connect(const char *machine, struct agent_line *ret);
+int agent_connect(const char *machine, unsigned wait_seconds, struct agent_line *ret);
 void agent_close(struct agent_line *line);
 /* Waits until it is out. 0 or -errno. */
 int agent_say(struct agent_line *line, uint32_t kind, const void *data, size_t bytes);

@@ -221,7 +221,7 @@ static int copy(const char *machine, char *from, char *from_path, char *to, char
 
 	if (!from_path && file < 0)
 		return complain_of(NULL, from, -errno);
-	error = agent_connect(machine, &line);
+	error = agent_connect(machine, 0, &line);
 	if (error)
 		return agent_complain(machine, error);
 	error = from_path ? copy_out(&line, from_path, to, &there)

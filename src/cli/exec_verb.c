@@ -23,15 +23,17 @@
 #include "process/terminal_filter.h"
 
 static const char exec_help[] =
-	"usage: umbra exec [-t|-T] [--env NAME=VALUE]... NAME [--] COMMAND [ARGUMENT]...\n"
+	"usage: umbra exec [-t|-T] [--wait SECONDS] [--env NAME=VALUE]... NAME [--] COMMAND [ARGUMENT]...\n"
 	"Runs a program in the machine NAME, with this one's input, output and errors, and ends "
 	"as it ends: with its code, or 128 and the\n"
 	"number of the signal that ended it; with 126 or 127 where it cannot be executed. It needs "
 	"umbra-agent in the guest.\n"
 	"-t gives it a terminal, -T none; without either it has one when input and output are "
-	"terminals here.\n";
+	"terminals here.\n"
+	"--wait asks again for so long while no agent answers: as the guest boots, or is too busy to "
+	"look within five seconds.\n";
 
-enum { VARIABLES = 64, SIGNAL_EXIT = 128 };
+enum { VARIABLES = 64, SIGNAL_EXIT = 128, WAIT_MOST_SECONDS = 86400 };
 
 /* One of its outputs here; error: 0, or -errno of when nobody took it any more. */
 struct output { int fd, error; bool is_filtered; struct terminal_filter filter; };
@@ -43,6 +45,7 @@ struct exec {
 	struct output output, errors;
 	int signals;
 	bool has_terminal, input_ended;
+	unsigned wait_seconds; /* for an agent */
 	/* A frame that is on its way: the program may have to be heard before it is taken. */
 	struct { struct agent_frame head; uint8_t data[AGENT_FRAME_BYTES]; } frame;
 	size_t sent_bytes, frame_bytes;
@@ -271,7 +274,7 @@ static int output_failed(int error)
 static int run(struct exec *exec, const char *machine, char **arguments, int count)
 {
 	int code = 0;
-	int got = agent_connect(machine, &exec->line);
+	int got = agent_connect(machine, exec->wait_seconds, &exec->line);
 
 	if (got)
 		return agent_complain(machine, got);
@@ -299,10 +302,26 @@ static int take_variable(struct exec *exec, const char *text)
 	return 0;
 }
 
+static int take_wait(struct exec *exec, const char *text)
+{
+	char *end;
+	const unsigned long seconds = strtoul(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || *end || seconds > WAIT_MOST_SECONDS)
+		return complain(EXIT_USAGE, "no time, or more than a day", text,
+				"say --wait SECONDS");
+	exec->wait_seconds = (unsigned)seconds;
+	return 0;
+}
+
 int verb_exec(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "env", 1, 0, 'e' }, { "tty", 0, 0, 't' }, { "help", 0, 0, 'h' }, { 0 }
+		{ "env", 1, 0, 'e' },
+		{ "tty", 0, 0, 't' },
+		{ "wait", 1, 0, 'w' },
+		{ "help", 0, 0, 'h' },
+		{ 0 },
 	};
 	static struct exec exec;
 	int code = 0;
@@ -315,6 +334,7 @@ int verb_exec(int argc, char **argv)
 		case 'e': code = take_variable(&exec, optarg); break;
 		case 't': exec.has_terminal = true; break;
 		case 'T': exec.has_terminal = false; break;
+		case 'w': code = take_wait(&exec, optarg); break;
 		case 'h': fputs(exec_help, stdout); return 0;
 		default: return EXIT_USAGE;
 		}

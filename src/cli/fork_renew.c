@@ -14,6 +14,9 @@
 
 enum { WORDS_BYTES = 64, ID_BYTES = 16, ID_TEXT_BYTES = 2 * ID_BYTES + 1 };
 
+/* So long a child that is very busy may not look: it was forked in the middle of that. */
+enum { BUSY_SECONDS = 30 };
+
 static bool take_word(struct fork_renew *renew, const char *word)
 {
 	const bool all = !strcmp(word, "all");
@@ -94,7 +97,7 @@ int fork_renew(const struct fork_renew *renew, const char *child)
 
 	if (!renew->random)
 		return 0;
-	error = agent_connect(child, &line);
+	error = agent_connect(child, BUSY_SECONDS, &line);
 	if (error)
 		return agent_complain(child, error);
 	error = say_twin(renew, child, &line);

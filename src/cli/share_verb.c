@@ -120,7 +120,7 @@ static int share(const char *machine, const char *folder, const char *path, stru
 
 	if (fd < 0)
 		return complain(EXIT_UNUSABLE, strerror(errno), folder, "name a folder");
-	error = agent_connect(machine, &line);
+	error = agent_connect(machine, 0, &line);
 	if (error)
 		return agent_complain(machine, error);
 	error = ask(&line, path, manner.is_read_only);

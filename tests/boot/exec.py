@@ -36,9 +36,7 @@ def start():
     until = time.time() + 60
     while time.time() < until and b"SERVES" not in open(path("console"), "rb").read():
         time.sleep(0.05)
-    while time.time() < until and guest("true").returncode:
-        time.sleep(0.05)
-    if time.time() >= until:
+    if run("exec", "-T", "--wait", "60", "one", "--", "true").returncode:
         print("exec: no agent answers", guest("true"), open(path("console"), "rb").read()[-1000:])
         p.kill()
         sys.exit(1)
@@ -94,7 +92,7 @@ def executes():
     while b"sleep 7777" in guest("ps").stdout and time.time() < until:
         time.sleep(0.05)
     check("a program whose caller is gone goes on", time.time() < until)
-    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec",), "no program": ("exec", "one")}.items():
+    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec",), "no program": ("exec", "one"), "no time": ("exec", "--wait", "soon", "one", "true")}.items():
         r = run(*words)
         check(words, r.returncode in (64, 65) and what.encode() in r.stderr and r.stderr.count(b"\n") == 1, r)
 

@@ -4,11 +4,11 @@
    disk       fio writes blocks and looks at each again, by checksums, over and over
    network    iperf3 to the host: the parent's goes on; a child's ends, as its connections do, and it can begin another
    stress     stress-ng --verify: memory, vm, processors, timers
-Each of a fork's two children goes on for SECONDS (4); then nothing in it may have failed since its machine began, and each must have come further. Every fourth one is
-forked itself. At the end the parent is asked the same, and there is no process left."""
+A fork's child goes on for SECONDS (1) while its parent stands; then nothing in it may have failed since its machine began, and each must have come further. Of every
+twentieth fork the parent goes on, there are two children, and one of these is forked itself. At the end the parent is asked the same, and there is no process left."""
 import os, re, subprocess, sys, time
 
-umbra, forks, seconds = os.path.abspath(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 4
+umbra, forks, seconds = os.path.abspath(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) if len(sys.argv) > 3 else 1
 from programs_machine import Machines
 
 machines = Machines("forked-load", umbra)
@@ -65,8 +65,8 @@ def look_at(name, before):
     machines.kernel_is_well(name, name)
 
 
-def fork(name, child, count):
-    r = machines.run("fork", name, "--name", child, "-n", str(count), "--mac", "new", timeout=MOST_S)
+def fork(name, child, count, *more):
+    r = machines.run("fork", name, "--name", child, "-n", str(count), "--mac", "new", *more, timeout=MOST_S)
     return check("%s is forked" % name, r.returncode == 0, r)
 
 
@@ -77,20 +77,37 @@ def end(name):
             os.unlink(machines.path(file))
 
 
-def one_fork(number):
+def has_network(name):
+    said, status = guest(name, "iperf3 -J -t 1 -c 10.0.2.2 -p %d | grep -c bits_per_second" % ports[1], MOST_S)
+    check("%s: its network works" % name, status == 0, said[-300:])
+
+
+def with_parent_and_kin(number):
     before, _ = done("one")
     if not fork("one", "c%d" % number, 2):
         return
     names = ["c%d-1" % number, "c%d-2" % number]
     time.sleep(seconds)
-    if number % 4 == 0 and fork(names[0], "g%d" % number, 1):
+    if fork(names[0], "g%d" % number, 1):
         names.append("g%d" % number)
     for name in names:
         look_at(name, before)
-    said, status = guest(names[0], "iperf3 -J -t 1 -c 10.0.2.2 -p %d | grep -c bits_per_second" % ports[1], MOST_S)
-    check("%s: its network works" % names[0], status == 0, said[-300:])
+    has_network(names[0])
     for name in reversed(names):
         end(name)
+
+
+def alone(number):
+    child = "c%d" % number
+    before, _ = done("one")
+    if not fork("one", child, 1, "--suspend-parent"):
+        return
+    time.sleep(seconds)
+    look_at(child, before)
+    if number % 5 == 0:
+        has_network(child)
+    end(child)
+    check("the parent goes on", machines.run("resume", "one").returncode == 0)
 
 
 def begin_loads():
@@ -113,7 +130,10 @@ try:
     for number in range(forks):
         if machines.failed:
             break
-        one_fork(number)
+        if number % 20 == 0:
+            with_parent_and_kin(number)
+        else:
+            alone(number)
         print("forked-load: %d forks" % (number + 1), flush=True)
     look_at("one", done("one")[0])
     machines.run("kill", "one")

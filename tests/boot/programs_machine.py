@@ -41,7 +41,7 @@ class Machines:
     def guest(self, name, text, seconds=MOST_S):
         """What a shell in the guest says, and how it ends."""
         try:
-            r = self.run("exec", "-T", name, "--", "sh", "-c", text, timeout=seconds)
+            r = self.run("exec", "-T", "--wait", "60", name, "--", "sh", "-c", text, timeout=seconds)
         except subprocess.TimeoutExpired:
             self.check("%s does not come back" % name, False, text[:200])
             return "", 124
