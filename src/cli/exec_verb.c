@@ -23,15 +23,16 @@
 #include "process/terminal_filter.h"
 
 static const char exec_help[] =
-	"usage: umbra exec [-t|-T] [--wait SECONDS] [--env NAME=VALUE]... NAME [--] COMMAND [ARGUMENT]...\n"
+	"usage: umbra exec [-t|-T] [--wait SECONDS] [--env NAME=VALUE]... NAME [--] COMMAND "
+	"[ARGUMENT]...\n"
 	"Runs a program in the machine NAME, with this one's input, output and errors, and ends "
 	"as it ends: with its code, or 128 and the\n"
 	"number of the signal that ended it; with 126 or 127 where it cannot be executed. It needs "
 	"umbra-agent in the guest.\n"
 	"-t gives it a terminal, -T none; without either it has one when input and output are "
 	"terminals here.\n"
-	"--wait asks again for so long while no agent answers: as the guest boots, or is too busy to "
-	"look within five seconds.\n";
+	"--wait asks again for so long while no agent answers: as the guest boots, or is too busy "
+	"to look within five seconds.\n";
 
 enum { VARIABLES = 64, SIGNAL_EXIT = 128, WAIT_MOST_SECONDS = 86400 };
 
