@@ -14,8 +14,11 @@
  *     Then, or before run(), archive().
  *   - In a machine that was forked forked() comes between pause() and resume(), while there is one
  *     thread: it makes locks and conditions anew. Then run() is called again.
- *   - tick(), statistics() and pause() come on any thread, without the machine's lock; archive()
- *     and restored() with it.
+ *   - stood() says for how long the machine's clocks did not go on, where it stood so long
+ *     (vm/clock.c): between pause() and resume(), after forked(). What a unit counts for its guest
+ *     by the host's clock, it moves by that.
+ *   - tick(), statistics() and pause() come on any thread, without the machine's lock; archive(),
+ *     restored() and stood() with it.
  */
 #pragma once
 
@@ -39,6 +42,7 @@ struct unit_ops {
 	void (*pause)(void *self);
 	void (*resume)(void *self);
 	void (*forked)(void *self);
+	void (*stood)(void *self, uint64_t ns);
 	/* From another thread than that of run(). */
 	void (*stop)(void *self);
 	void (*destroy)(void *self);

@@ -2,6 +2,14 @@
  * The machine's clocks: the host's monotonic clock and TSC, and the partition's reference time,
  * which is a function of the partition's TSC alone. The reference TSC page shows the same scale and
  * offset, so that a guest reads the same time from either.
+ *
+ * A machine that stands for less than STEAL_NS finds that its clocks went on, as if the time had
+ * been stolen from it: so they stay the host's, however often it is forked or saved. After a longer
+ * standstill, whoever asked for it and whatever came between, they go on where they were: a guest
+ * takes a processor that has not run for so long for one that hangs, and all its timers are due.
+ *
+ *  - All processors' TSCs move by the same, while all of them stand: none is ever set back.
+ *  - Scale and offset of the reference time stay, and so does the reference TSC page.
  */
 #include "machine_internal.h"
 
@@ -12,6 +20,7 @@
 enum { CLOCK_LOOKS = 64, TSC_HZ_STEP = 10000 };
 /* Looks are some 20 ns apart at worst: 5 parts in a million. Longer ago the host may have slept. */
 enum { MEASURE_NS = 8000000, MEASURE_MOST_S = 60 };
+#define STEAL_NS NS_PER_S
 
 uint64_t clock_monotonic_ns(void)
 {
@@ -90,3 +99,48 @@ uint64_t clock_reference_100ns(const struct machine *machine, uint64_t host_tsc)
 }
 
 uint64_t machine_now_100ns(void *context) { return clock_reference_100ns(context, clock_tsc()); }
+
+/* ---- a machine that stands ---- */
+
+void clock_move_tsc(struct machine *machine, uint64_t by)
+{
+	machine->hv_host.tsc_offset += by;
+	for (unsigned n = 0; n < machine->options.cpus; n++) {
+		struct engine_state state;
+
+		engine_get(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
+		state.x86.tsc_offset += by;
+		engine_set(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
+	}
+}
+
+/*
+ * Who is interrupted between two looks has the standstill longer by the monotonic clock than by the
+ * TSC, here and in clock_goes_on(): what counts by that comes late, and never too soon.
+ */
+void clock_stands(struct machine *machine)
+{
+	machine->clock.stands.ns = clock_monotonic_ns();
+	machine->clock.stands.tsc = clock_tsc();
+}
+
+uint64_t clock_goes_on(struct machine *machine)
+{
+	const struct machine_moment since = machine->clock.stands;
+	const uint64_t tsc = clock_tsc();
+	const uint64_t stood_ns = clock_monotonic_ns() - since.ns;
+
+	assert(since.ns);
+	machine->clock.stands = (struct machine_moment){ 0 };
+	if (stood_ns < STEAL_NS)
+		return 0;
+	clock_move_tsc(machine, since.tsc - tsc);
+	return stood_ns;
+}
+
+struct machine_moment clock_moment(const struct machine *machine)
+{
+	if (machine->clock.stands.ns)
+		return machine->clock.stands;
+	return (struct machine_moment){ .ns = clock_monotonic_ns(), .tsc = clock_tsc() };
+}

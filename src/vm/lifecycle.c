@@ -9,6 +9,7 @@
  *  2. Before `running` memory may not be what the first instruction finds: nothing is saved.
  *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary,
  *     every unit is paused, and once machine_pause() returns the devices' thread stands still, too.
+ *     clock.c says what its clocks show when it goes on.
  *  4. `ended` is for good, and has one reason: the first.
  *
  * Its threads: machine_start_threads() makes them all, while the process still has its rights;
@@ -154,6 +155,7 @@ int machine_pause(struct machine *machine)
 	while (machine->standing < machine->options.cpus && !machine_has_ended(machine))
 		pthread_cond_wait(&machine->changed, &machine->lock);
 	error = machine_move(machine, LIFE_PAUSED) ? 0 : -ECANCELED;
+	clock_stands(machine);
 	machine_flush_console(machine);
 	pthread_mutex_unlock(&machine->lock);
 	if (error)
@@ -166,14 +168,19 @@ int machine_pause(struct machine *machine)
 /* True: they stood still. */
 static bool processors_go(struct machine *machine)
 {
+	uint64_t stood_ns;
 	bool was_paused;
 
 	pthread_mutex_lock(&machine->lock);
 	if (life_of(machine) == LIFE_FORKING)
 		machine_move(machine, LIFE_PAUSED);
 	was_paused = life_of(machine) == LIFE_PAUSED;
-	if (was_paused)
+	if (was_paused) {
+		stood_ns = clock_goes_on(machine);
+		if (stood_ns)
+			units_stood(&machine->units, stood_ns);
 		machine_move(machine, LIFE_RUNNING);
+	}
 	pthread_mutex_unlock(&machine->lock);
 	return was_paused;
 }

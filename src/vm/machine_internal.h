@@ -90,8 +90,11 @@ enum life {
 	LIFE_ENDED, LIVES
 };
 
-/* Reference time = (partition's TSC * scale >> 64) + offset, in 100 ns. */
-struct machine_clock { uint64_t tsc_hz, scale, offset_100ns; };
+/*
+ * Reference time = (partition's TSC * scale >> 64) + offset, in 100 ns. stands: since when all
+ * processors stand still; zero: they do not.
+ */
+struct machine_clock { uint64_t tsc_hz, scale, offset_100ns; struct machine_moment stands; };
 
 struct devices;
 struct served;
@@ -206,6 +209,14 @@ void clock_set(struct machine *machine, uint64_t tsc_hz, uint64_t partition_tsc,
 uint64_t clock_reference_100ns(const struct machine *machine, uint64_t host_tsc);
 /* hv_host's and chipset_host's. */
 uint64_t machine_now_100ns(void *machine);
+/* Of the partition and of each processor, modulo 2^64, while none runs. Under the lock. */
+void clock_move_tsc(struct machine *machine, uint64_t by);
+/* All processors stand still, and are to go on. Under the lock. */
+void clock_stands(struct machine *machine);
+/* For how long its clocks did not go on; 0: they did. */
+uint64_t clock_goes_on(struct machine *machine);
+/* The one for which the rest of the machine is right: while it stands, when that began. */
+struct machine_moment clock_moment(const struct machine *machine);
 
 /* ---- platform.c, hyperv.c, devices.c: what the parts ask of the machine ---- */
 

@@ -334,14 +334,7 @@ static void begin_time(struct loader *loader)
 	uint64_t partition_tsc = loader->tsc + machine->hv_host.tsc_offset;
 
 	clock_set(machine, machine->clock.tsc_hz, partition_tsc, loader->now_100ns);
-	machine->hv_host.tsc_offset += behind;
-	for (unsigned n = 0; n < machine->options.cpus; n++) {
-		struct engine_state state;
-
-		engine_get(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
-		state.x86.tsc_offset += behind;
-		engine_set(machine->vcpus[n].cpu, ENGINE_MSRS, &state);
-	}
+	clock_move_tsc(machine, behind);
 }
 
 /* Where somebody else brings RAM: behind the pages that were written while it ran. */

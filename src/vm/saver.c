@@ -198,12 +198,13 @@ static void end_part(struct parts *parts, uint32_t name, const struct archive *a
 }
 
 /*
- * Under the lock all of it is of one moment: console input comes while processors stand still, too.
+ * Under the lock all of it is of one moment, the one since when processors stand still: console
+ * input comes meanwhile, too.
  */
 static int archive_parts(struct saver *saver, struct parts *parts)
 {
 	struct machine *machine = saver->machine;
-	uint64_t tsc = clock_tsc();
+	uint64_t tsc = clock_moment(machine).tsc;
 	uint64_t now_100ns = clock_reference_100ns(machine, tsc);
 	struct archive archive = archive_save_to(saver->buffer, buffer_bytes(machine));
 

@@ -190,6 +190,13 @@ void units_restored(struct unit_list *list)
 			list->unit[n].ops->restored(list->unit[n].self);
 }
 
+void units_stood(struct unit_list *list, uint64_t ns)
+{
+	for (unsigned n = 0; n < list->count; n++)
+		if (list->unit[n].ops->stood)
+			list->unit[n].ops->stood(list->unit[n].self, ns);
+}
+
 void units_tick(struct unit_list *list, unsigned seconds)
 {
 	for (unsigned n = 0; n < list->count; n++)

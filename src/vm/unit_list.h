@@ -2,7 +2,7 @@
  * The units of one machine (lib/unit.h), in one list. This is the only place that says in which
  * order things happen to them:
  *
- *   forwards, as they were added     reset, run, archive, restored, tick, resume
+ *   forwards, as they were added     reset, run, archive, restored, stood, tick, resume
  *   backwards                        pause, stop, destroy
  *
  *  1. A unit is added after those that it uses. So the chipset comes first, then the bus, its
@@ -71,6 +71,7 @@ void units_resume(struct unit_list *list);
 void units_stop(struct unit_list *list);
 void units_destroy(struct unit_list *list);
 void units_restored(struct unit_list *list);
+void units_stood(struct unit_list *list, uint64_t ns);
 void units_tick(struct unit_list *list, unsigned seconds);
 size_t units_statistics(const struct unit_list *list, char *text, size_t bytes);
 /* Invariants 1 and 3 as far as they can be seen, and what a list has to be. */

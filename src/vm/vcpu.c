@@ -520,7 +520,7 @@ static void vcpu_archive(struct archive *archive, void *self)
 	archive_bytes(archive, state.vector, ENGINE_VECTOR_BYTES);
 	mtrr_archive(archive, vcpu);
 	archive_u64s(archive, vcpu->model_registers, CPU_MODEL_REGISTERS);
-	apic_archive(archive, &vcpu->apic, clock_monotonic_ns());
+	apic_archive(archive, &vcpu->apic, clock_moment(vcpu->machine).ns);
 	if (archive->version != 1) {
 		x86_state_archive_2(archive, &state.x86);
 		apic_archive_2(archive, &vcpu->apic);
@@ -538,6 +538,8 @@ static void vcpu_archive(struct archive *archive, void *self)
 	archive_check(archive, !engine_set(vcpu->cpu, ENGINE_ALL, &state));
 }
 
+static void vcpu_stood(void *self, uint64_t ns) { apic_stood(&((struct vcpu *)self)->apic, ns); }
+
 static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
 {
 	const struct vcpu *vcpu = self;
@@ -548,7 +550,7 @@ static size_t vcpu_statistics(const void *self, char *text, size_t bytes)
 
 static const struct unit_ops vcpu_unit = {
 	.name = "processor", .section = UNIT_SECTION('C', 'P', 'U', ' '), .numbered = true,
-	.archive = vcpu_archive, .statistics = vcpu_statistics,
+	.archive = vcpu_archive, .stood = vcpu_stood, .statistics = vcpu_statistics,
 };
 
 static void wake_make(struct vcpu *vcpu)

@@ -232,6 +232,12 @@ uint64_t apic_run_timer(struct apic *apic, uint64_t now_ns)
 	return apic->timer_deadline_ns ? apic->timer_deadline_ns : UINT64_MAX;
 }
 
+void apic_stood(struct apic *apic, uint64_t ns)
+{
+	if (apic->timer_deadline_ns)
+		apic->timer_deadline_ns += ns;
+}
+
 static uint32_t current_count(const struct apic *apic, uint64_t now_ns)
 {
 	if (!apic->timer_deadline_ns || !counts(apic) || now_ns >= apic->timer_deadline_ns)

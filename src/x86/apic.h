@@ -78,6 +78,8 @@ int apic_read(struct apic *apic, uint32_t reg, uint64_t now_ns, uint64_t *ret_va
 int apic_write(struct apic *apic, uint32_t reg, uint64_t value, uint64_t now_ns);
 /* Fires what is due. The next deadline, or UINT64_MAX. */
 uint64_t apic_run_timer(struct apic *apic, uint64_t now_ns);
+/* Nobody's time went on for so long. */
+void apic_stood(struct apic *apic, uint64_t ns);
 /*
  * As bytes and back (lib/archive.h), after apic_reset() where it is loaded; the timer's rest is
  * counted from now_ns.

@@ -851,6 +851,11 @@ void network_archive(struct archive *archive, struct network *network)
 static void unit_pause(void *self) { network_pause(self); }
 static void unit_resume(void *self) { network_resume(self); }
 static void unit_forked(void *self) { network_forked(self); }
+static void unit_stood(void *self, uint64_t ns)
+{
+	renewal_stood(&((struct network *)self)->renewal, ns);
+}
+
 static void unit_archive(struct archive *archive, void *self) { network_archive(archive, self); }
 static void unit_destroy(void *self) { network_destroy(self); }
 static size_t unit_statistics(const void *self, char *text, size_t bytes)
@@ -865,6 +870,7 @@ const struct unit_ops network_unit = {
 	.pause = unit_pause,
 	.resume = unit_resume,
 	.forked = unit_forked,
+	.stood = unit_stood,
 	.destroy = unit_destroy,
 	.archive = unit_archive,
 	.statistics = unit_statistics,

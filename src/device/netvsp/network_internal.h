@@ -154,6 +154,8 @@ void network_without_server(struct network *network);
 void renewal_link_told(struct network_renewal *renewal);
 /* The guest has sent something. */
 void renewal_sent(struct network_renewal *renewal);
+/* The guest's time stood still for so long: unless it has been told since. */
+void renewal_stood(struct network_renewal *renewal, uint64_t ns);
 void renewal_archive(struct archive *archive, struct network *network);
 
 /* ---- transmit.c ---- */

@@ -27,6 +27,7 @@ enum {
 	SETTLE_MS = 200,
 	/* of a guest that goes on sending */
 	PATIENCE_MS = 10000,
+	NS_PER_MS = 1000000,
 };
 
 static uint64_t now_ms(void)
@@ -58,6 +59,17 @@ void renewal_sent(struct network_renewal *renewal)
 	settled = now_ms() + SETTLE_MS;
 	if (renewal->settled_ms < settled && settled < renewal->patience_ms)
 		renewal->settled_ms = settled;
+}
+
+void renewal_stood(struct network_renewal *renewal, uint64_t ns)
+{
+	const uint64_t stood_ms = ns / NS_PER_MS;
+
+	if (!renewal->told_ms || now_ms() - renewal->told_ms < stood_ms)
+		return;
+	renewal->told_ms += stood_ms;
+	renewal->settled_ms += stood_ms;
+	renewal->patience_ms += stood_ms;
 }
 
 static bool is_given_back(const struct network *network)
