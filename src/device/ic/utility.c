@@ -48,6 +48,7 @@ struct utility {
 	uint64_t sequence;
 	unsigned unanswered; /* beats */
 	bool beaten; /* one was answered */
+	bool is_behind; /* the guest's time of day, since the machine stood, or was saved */
 };
 
 static void opened(void *context)
@@ -59,7 +60,8 @@ static void opened(void *context)
 	ic_begin(&utility->frame);
 }
 
-static void send_time(struct utility *utility, uint8_t flags)
+/* 0 or -errno: its ring is full. */
+static int send_time(struct utility *utility, uint8_t flags)
 {
 	const struct sample sample = {
 		.utc_100ns = utility->clock->utc_100ns(utility->clock->context),
@@ -67,7 +69,7 @@ static void send_time(struct utility *utility, uint8_t flags)
 		.flags = flags
 	};
 
-	ic_send(&utility->frame, IC_TIME, &sample, sizeof(sample));
+	return ic_send(&utility->frame, IC_TIME, &sample, sizeof(sample));
 }
 
 static void beat_answered(struct utility *utility)
@@ -139,7 +141,8 @@ void utility_tick(struct utility *utility)
 		utility->unanswered += utility->unanswered < BEATS_TO_LOSE;
 		ic_send(&utility->frame, IC_HEARTBEAT, &beat, sizeof(beat));
 	} else if (utility->frame.ready && utility->kind == UTILITY_TIME) {
-		send_time(utility, TIME_SAMPLE);
+		utility->is_behind &=
+			send_time(utility, utility->is_behind ? TIME_SYNC : TIME_SAMPLE) != 0;
 	}
 	bus_channel_unlock(utility->frame.channel);
 }
@@ -184,14 +187,31 @@ static void unit_archive(struct archive *archive, void *self) { utility_archive(
 
 static void unit_destroy(void *self) { utility_destroy(self); }
 
+/* No tick comes meanwhile. */
+static void unit_restored(void *self)
+{
+	struct utility *utility = self;
+
+	utility->is_behind = utility->kind == UTILITY_TIME;
+}
+
+static void unit_stood(void *self, uint64_t ns)
+{
+	(void)ns;
+	unit_restored(self);
+}
+
 static void unit_tick(void *self, unsigned seconds)
 {
-	if (seconds % TICK_SECONDS == 0)
+	const struct utility *utility = self;
+
+	if (utility->is_behind || seconds % TICK_SECONDS == 0)
 		utility_tick(self);
 }
 
 const struct unit_ops utility_unit = {
 	.name = "integration component", .section = UNIT_SECTION('I', 'C', ' ', ' '),
 	.numbered = true, .destroy = unit_destroy,
-	.archive = unit_archive, .tick = unit_tick,
+	.archive = unit_archive, .restored = unit_restored, .stood = unit_stood,
+	.tick = unit_tick,
 };

@@ -30,7 +30,10 @@ struct utility *utility_create(struct bus *bus, enum utility_kind kind,
 void utility_destroy(struct utility *utility);
 /* Asks the guest to power off. False: nobody listens, or its ring is full. */
 bool utility_shut_down(struct utility *utility);
-/* Each second or two: the next beat, or a sample of the time. */
+/*
+ * Each second or two: the next beat, or a sample of the time; the guest is to take it where the
+ * partition's clocks stood still.
+ */
 void utility_tick(struct utility *utility);
 /* Of the heartbeat: lost when the guest has not answered the last beats. */
 enum utility_health utility_health(struct utility *utility);
