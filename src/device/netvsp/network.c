@@ -134,6 +134,7 @@ static void forget(struct network *network)
 	network->version = 0;
 	network->mtu = DEFAULT_MTU;
 	network->filter = 0;
+	network->renewal.is_made = false;
 	network->initialized = false;
 	network->send = none;
 	network->offloads = (struct network_offloads){ .ipv4 = false };
@@ -421,6 +422,7 @@ static int packet(void *context, const struct bus_packet *packet)
 	int error = packet->type == PACKET_COMPLETION ? take_completion(network, packet)
 						      : take_message(queue, packet);
 
+	renewal_heard(&network->renewal);
 	kick(network);
 	CHECK(check_network(network));
 	return error;

@@ -68,6 +68,8 @@ struct network_renewal {
 	/* when it was told of its link, by the monotonic clock; when it has acted upon that; and
 	 * until when it matters what it goes on sending */
 	uint64_t told_ms, settled_ms, patience_ms;
+	bool is_made;      /* the guest's driver has begun, and is through: it has set a filter */
+	uint64_t heard_ms; /* when it sent something last, or it was due */
 };
 
 struct network_counters {
@@ -152,7 +154,8 @@ void network_without_server(struct network *network);
 /* ---- renewal.c ---- */
 
 void renewal_link_told(struct network_renewal *renewal);
-/* The guest has sent something. */
+/* The guest has sent something: a packet; frames, or a message of RNDIS. */
+void renewal_heard(struct network_renewal *renewal);
 void renewal_sent(struct network_renewal *renewal);
 /* The guest's time stood still for so long: unless it has been told since. */
 void renewal_stood(struct network_renewal *renewal, uint64_t ns);

@@ -12,6 +12,9 @@
  *  2. so that it sends nothing between that look and the message, it has had the time to act upon
  *     the link's being down, and has sent nothing for a while. A guest that sends frames into a
  *     link that is down, for ever, loses its card all the same.
+ *  3. its driver is not in the middle of its begin, where it sends one message after the other and
+ *     waits for each: a card that is open and has no filter yet stays until nothing has come for
+ *     longer than a busy guest takes between two of them.
  */
 #include <time.h>
 
@@ -27,6 +30,8 @@ enum {
 	SETTLE_MS = 200,
 	/* of a guest that goes on sending */
 	PATIENCE_MS = 10000,
+	/* between two messages of a driver's begin */
+	BEGIN_MS = 5000,
 	NS_PER_MS = 1000000,
 };
 
@@ -50,6 +55,12 @@ void renewal_link_told(struct network_renewal *renewal)
 	renewal->patience_ms = renewal->settled_ms + PATIENCE_MS;
 }
 
+void renewal_heard(struct network_renewal *renewal)
+{
+	if (renewal->due)
+		renewal->heard_ms = now_ms();
+}
+
 void renewal_sent(struct network_renewal *renewal)
 {
 	uint64_t settled;
@@ -68,8 +79,18 @@ void renewal_stood(struct network_renewal *renewal, uint64_t ns)
 	if (!renewal->told_ms || now_ms() - renewal->told_ms < stood_ms)
 		return;
 	renewal->told_ms += stood_ms;
+	renewal->heard_ms += stood_ms;
 	renewal->settled_ms += stood_ms;
 	renewal->patience_ms += stood_ms;
+}
+
+static bool is_settled(const struct network *network)
+{
+	const struct network_renewal *renewal = &network->renewal;
+
+	if (!bus_channel_is_open(network->channel) || renewal->is_made || network->filter)
+		return now_ms() >= renewal->settled_ms;
+	return now_ms() >= renewal->heard_ms + BEGIN_MS;
 }
 
 static bool is_given_back(const struct network *network)
@@ -97,6 +118,7 @@ static void take_address(struct network *network)
 	if (memcmp(network->mac, network->memory->mac, sizeof(network->mac)) != 0) {
 		memcpy(network->mac, network->memory->mac, sizeof(network->mac));
 		network->renewal.due = true;
+		renewal_heard(&network->renewal);
 		network->held = network->version;
 		serve_elsewhere(network, true);
 	}
@@ -126,8 +148,7 @@ bool network_renew(struct network *network)
 	if (!network->renewal.due)
 		return true;
 	bus_channel_lock(network->channel);
-	is_due = !network->paused && now_ms() >= network->renewal.settled_ms &&
-		 is_given_back(network);
+	is_due = !network->paused && is_settled(network) && is_given_back(network);
 	if (is_due) {
 		network->renewal.due = false;
 		network->taken = network->held;
@@ -147,6 +168,6 @@ void renewal_archive(struct archive *archive, struct network *network)
 	archive_bool(archive, &network->taken);
 	if (!archive->loading || archive->error)
 		return;
-	network->renewal.told_ms = now_ms();
+	network->renewal.told_ms = network->renewal.heard_ms = now_ms();
 	serve_elsewhere(network, network->renewal.due);
 }

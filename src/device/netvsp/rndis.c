@@ -260,6 +260,7 @@ static uint32_t set_value(struct network *network, uint32_t oid, const uint8_t *
 		if (bytes < sizeof(network->filter))
 			return RNDIS_INVALID_DATA;
 		memcpy(&network->filter, data, sizeof(network->filter));
+		network->renewal.is_made |= network->filter != 0;
 		return RNDIS_SUCCESS;
 	/* all multicast frames come: there are few, and the guest looks at them itself */
 	case OID_MULTICAST_LIST:
