@@ -296,11 +296,6 @@ bool bus_channel_is_drained(struct bus_channel *first)
 	return drained;
 }
 
-bool bus_channel_is_open(const struct bus_channel *channel)
-{
-	return channel->state == CHANNEL_OPEN;
-}
-
 void bus_channel_run(struct bus_channel *channel)
 {
 	bus_channel_lock(channel);

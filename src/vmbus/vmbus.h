@@ -246,8 +246,6 @@ void bus_channel_run(struct bus_channel *channel);
  * With the channel's lock: whether both sides have taken all packets, of its sub-channels as well.
  */
 bool bus_channel_is_drained(struct bus_channel *first);
-/* The guest uses it; with its lock. */
-bool bus_channel_is_open(const struct bus_channel *channel);
 /*
  * Copies from and to the pages of a range; 0 or -EFAULT. With the channel's lock. at + bytes lies
  * in the range.

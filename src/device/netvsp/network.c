@@ -461,6 +461,7 @@ static void opened(void *context)
 		return;
 	}
 	forget(network);
+	renewal_heard(&network->renewal);
 	network->taken = false;
 }
 

@@ -13,8 +13,8 @@
  *     the link's being down, and has sent nothing for a while. A guest that sends frames into a
  *     link that is down, for ever, loses its card all the same.
  *  3. its driver is not in the middle of its begin, where it sends one message after the other and
- *     waits for each: a card that is open and has no filter yet stays until nothing has come for
- *     longer than a busy guest takes between two of them.
+ *     waits for each, or about to: a card that has no filter yet, and one that was offered and is
+ *     not open, stays until nothing has come for longer than a busy guest takes between two.
  */
 #include <time.h>
 
@@ -88,7 +88,7 @@ static bool is_settled(const struct network *network)
 {
 	const struct network_renewal *renewal = &network->renewal;
 
-	if (!bus_channel_is_open(network->channel) || renewal->is_made || network->filter)
+	if (renewal->is_made || network->filter)
 		return now_ms() >= renewal->settled_ms;
 	return now_ms() >= renewal->heard_ms + BEGIN_MS;
 }
