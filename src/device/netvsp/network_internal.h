@@ -154,8 +154,9 @@ void network_without_server(struct network *network);
 /* ---- renewal.c ---- */
 
 void renewal_link_told(struct network_renewal *renewal);
-/* The guest has sent something: a packet; frames, or a message of RNDIS. */
+/* The guest has opened the card, or sent a packet. */
 void renewal_heard(struct network_renewal *renewal);
+/* It has sent frames, or a message of RNDIS. */
 void renewal_sent(struct network_renewal *renewal);
 /* The guest's time stood still for so long: unless it has been told since. */
 void renewal_stood(struct network_renewal *renewal, uint64_t ns);

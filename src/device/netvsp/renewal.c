@@ -75,11 +75,13 @@ void renewal_sent(struct network_renewal *renewal)
 void renewal_stood(struct network_renewal *renewal, uint64_t ns)
 {
 	const uint64_t stood_ms = ns / NS_PER_MS;
+	const uint64_t now = now_ms();
 
-	if (!renewal->told_ms || now_ms() - renewal->told_ms < stood_ms)
+	if (now - renewal->heard_ms >= stood_ms)
+		renewal->heard_ms += stood_ms;
+	if (!renewal->told_ms || now - renewal->told_ms < stood_ms)
 		return;
 	renewal->told_ms += stood_ms;
-	renewal->heard_ms += stood_ms;
 	renewal->settled_ms += stood_ms;
 	renewal->patience_ms += stood_ms;
 }
