@@ -443,6 +443,7 @@ static void hear_starter(struct arrival *arrival)
 	} else {
 		hear_failure(arrival);
 	}
+	fclose(arrival->output);
 	end_if_served(arrival);
 }
 

@@ -303,18 +303,6 @@ static int take_variable(struct exec *exec, const char *text)
 	return 0;
 }
 
-static int take_wait(struct exec *exec, const char *text)
-{
-	char *end;
-	const unsigned long seconds = strtoul(text, &end, 10);
-
-	if (*text < '0' || *text > '9' || *end || seconds > WAIT_MOST_SECONDS)
-		return complain(EXIT_USAGE, "no time, or more than a day", text,
-				"say --wait SECONDS");
-	exec->wait_seconds = (unsigned)seconds;
-	return 0;
-}
-
 int verb_exec(int argc, char **argv)
 {
 	static const struct option longs[] = {
@@ -335,7 +323,7 @@ int verb_exec(int argc, char **argv)
 		case 'e': code = take_variable(&exec, optarg); break;
 		case 't': exec.has_terminal = true; break;
 		case 'T': exec.has_terminal = false; break;
-		case 'w': code = take_wait(&exec, optarg); break;
+		case 'w': code = option_wait(optarg, WAIT_MOST_SECONDS, &exec.wait_seconds); break;
 		case 'h': fputs(exec_help, stdout); return 0;
 		default: return EXIT_USAGE;
 		}

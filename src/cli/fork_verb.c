@@ -475,19 +475,6 @@ static int parse_limit(struct fork_command *command, const char *text)
 				  "say for example --limit 20M");
 }
 
-static int parse_wait(struct fork_command *command, const char *text)
-{
-	char *end;
-	const unsigned long seconds = strtoul(text, &end, 10);
-
-	command->away.wait_s = (unsigned)seconds;
-	command->away.has_wait = true;
-	return end != text && !*end && seconds <= INT32_MAX
-		       ? 0
-		       : complain(EXIT_USAGE, "not a number of seconds", text,
-				  "say for example --wait 60");
-}
-
 /* As the door says it: WISH,CHILD (fork_door.c). */
 static void parse_asked(struct fork_command *command, const char *text)
 {
@@ -715,7 +702,10 @@ static int parse(struct fork_command *command, int argc, char **argv)
 		case 'P': command->away.certificates.key = optarg; break;
 		case 'B': command->away.certificates.authority = optarg; break;
 		case 'l': code = parse_limit(command, optarg); break;
-		case 'w': code = parse_wait(command, optarg); break;
+		case 'w':
+			command->away.has_wait = true;
+			code = option_wait(optarg, INT32_MAX, &command->away.wait_s);
+			break;
 		case 'A': parse_asked(command, optarg); break;
 		case 'h': fputs(fork_help, stdout); exit(0);
 		default: return EXIT_USAGE;

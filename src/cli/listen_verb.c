@@ -286,15 +286,6 @@ static _Noreturn void serve_all(struct listen *listen)
 	}
 }
 
-static bool parse_wait(const char *text, unsigned *ret)
-{
-	char *end;
-	const unsigned long seconds = strtoul(text, &end, 10);
-
-	*ret = (unsigned)seconds;
-	return end != text && !*end && seconds <= WAIT_MOST_S;
-}
-
 int verb_listen(int argc, char **argv)
 {
 	static const struct option longs[] = { { "key", 1, 0, 'k' },
@@ -341,9 +332,8 @@ int verb_listen(int argc, char **argv)
 						"name a folder for disks");
 			break;
 		case 'w':
-			if (!parse_wait(optarg, &listen.wait_s))
-				return complain(EXIT_USAGE, "not a number of seconds", optarg,
-						"say for example --wait 60");
+			if (option_wait(optarg, WAIT_MOST_S, &listen.wait_s))
+				return EXIT_USAGE;
 			break;
 		case 'h': fputs(listen_help, stdout); return 0;
 		default: return EXIT_USAGE;

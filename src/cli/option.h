@@ -6,3 +6,5 @@
 /* As getopt_long(): '?' where the line has been said. verb: whose --help knows them. */
 int option_of_verb(const char *verb, int argc, char **argv, const char *shorts,
 		   const struct option *longs);
+/* Of --wait: whole seconds, at most so many. 0, or the exit code, once the line has been said. */
+int option_wait(const char *text, unsigned most_seconds, unsigned *ret);

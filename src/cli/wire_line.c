@@ -224,15 +224,16 @@ void wire_line_tune(int connection)
 	setsockopt(connection, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
 }
 
-/* above_connection is closed. */
+/* above_connection is closed; -1, and no secret: both come later. */
 static int begin(int above_connection, const char *mode, const struct wire_secret *secret,
 		 struct wire_line *ret)
 {
 	int pair[2] = { -1, -1 };
 	int error = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
-	const int fds[FDS] = { above_connection, error ? -1 : above(pair[1]), give_secret(secret) };
+	const int fds[FDS] = { above_connection, error ? -1 : above(pair[1]),
+			       secret ? give_secret(secret) : -1 };
 
-	if (!error && (fds[0] < 0 || fds[1] < 0 || fds[2] < 0))
+	if (!error && (fds[1] < 0 || (secret && (fds[0] < 0 || fds[2] < 0))))
 		error = -EMFILE;
 	if (!error)
 		error = start(fds, mode, &ret->process);
@@ -256,24 +257,7 @@ int wire_line_begin(int connection, bool accepts, const struct wire_secret *secr
 	return begin(up, accepts ? "accept" : "connect", secret, ret);
 }
 
-int wire_line_begin_early(struct wire_line *ret)
-{
-	int pair[2];
-	int fds[FDS] = { -1, -1, -1 };
-	int error;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-		return -errno;
-	fds[1] = above(pair[1]);
-	close(pair[1]);
-	error = fds[1] < 0 ? -EMFILE : start(fds, "later", &ret->process);
-	if (fds[1] >= 0)
-		close(fds[1]);
-	ret->socket = pair[0];
-	if (error)
-		close(pair[0]);
-	return error;
-}
+int wire_line_begin_early(struct wire_line *ret) { return begin(-1, "later", NULL, ret); }
 
 static int send_both(const struct wire_line *line, const int fds[WIRE_LATER_FDS])
 {

@@ -92,7 +92,7 @@ def executes():
     while b"sleep 7777" in guest("ps").stdout and time.time() < until:
         time.sleep(0.05)
     check("a program whose caller is gone goes on", time.time() < until)
-    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec",), "no program": ("exec", "one"), "no time": ("exec", "--wait", "soon", "one", "true")}.items():
+    for what, words in {"no machine of that name": ("exec", "two", "true"), "no machine and program": ("exec",), "no program": ("exec", "one"), "not a number of seconds": ("exec", "--wait", "soon", "one", "true")}.items():
         r = run(*words)
         check(words, r.returncode in (64, 65) and what.encode() in r.stderr and r.stderr.count(b"\n") == 1, r)
 
