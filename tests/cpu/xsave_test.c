@@ -3,6 +3,7 @@
  * XSAVEC, XRSTOR, each with and without REX.W, and LDMXCSR; over every mask, every set of
  * components in use, both forms of the area, and garbage in the header, in MXCSR and in the state.
  * Whether it faults, the area behind it, and the vector state with what of it is in use must agree.
+ * Then what a device's access leaves of the YMM registers: all of it, and nothing in use that is zero.
  * usage: xsave_test [CASES [SEED]]
  */
 #include <setjmp.h>
@@ -273,6 +274,46 @@ static unsigned try_case(const struct operation *operation, unsigned mask, unsig
 	return what != NULL;
 }
 
+/*
+ * OUT, and XSAVE of what it left: upper halves as they were before it, in use if one is not zero. A
+ * processor lets SSE instructions wait for registers with upper halves in use. lowest: which one has
+ * something there; 16: none.
+ */
+static bool stays_outside(unsigned lowest)
+{
+	enum { REGISTER_BYTES = 16, AVX = 4, ALL = 7 };
+	static const struct operation out_and_save = {
+		"out", { 0xe6, 0x80, 0x0f, 0xae, 0x27 }, 5, false
+	};
+	uint8_t *upper = before + YMM_AT;
+	bool is_used;
+
+	random_state(before, ALL);
+	memset(upper, 0, STATE_BYTES - YMM_AT);
+	for (unsigned n = lowest; n < 16; n += 5)
+		upper[n * REGISTER_BYTES + rnd() % REGISTER_BYTES] = (uint8_t)(rnd() | 1);
+	memset(area, 0, AREA_BYTES);
+	run_engine(&out_and_save, ALL);
+	is_used = words(engines.area)[HEADER_WORD] & AVX;
+	return !engines.fault && is_used == (lowest < 16) &&
+	       !memcmp(engines.area + XMM_AT, before + XMM_AT, FX_BYTES - XMM_AT) &&
+	       (!is_used || !memcmp(engines.area + YMM_AT, upper, STATE_BYTES - YMM_AT));
+}
+
+static unsigned try_outside(void)
+{
+	unsigned bad = 0;
+
+	for (unsigned n = 0; n <= 16; n++) {
+		if (stays_outside(n))
+			continue;
+		printf("out with upper halves from YMM%u on: in use %lx\n", n,
+		       words(engines.area)[HEADER_WORD]);
+		bad++;
+	}
+	return bad;
+}
+
 static void make_guest(void)
 {
 	const size_t bytes = guest_memory_footprint_bytes(RAM_BYTES);
@@ -321,6 +362,7 @@ int main(int argc, char **argv)
 				at / 512 % 2);
 		faults += native.fault;
 	}
+	bad += try_outside();
 	printf("xsave_test: %lu cases, %lu faulted, %lu differences\n", cases, faults, bad);
 	return bad != 0;
 }

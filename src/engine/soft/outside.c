@@ -23,16 +23,26 @@ void soft_load_vectors(struct soft_cpu *cpu)
 /*
  * What runs outside is compiled for general registers only: x87, MXCSR and the rest stay as they
  * are. Only libc uses vector registers there, and XSAVE and XRSTOR of everything cost 140 ns, this
- * 10.
+ * 10. Upper halves that are zero come back by VZEROUPPER: to a processor what was loaded there is
+ * in use, whatever it is, and SSE instructions then wait for what their registers held before.
  */
+#define REGISTERS(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11) f(12) f(13) \
+	f(14) f(15)
+
 void soft_outside(struct soft_cpu *cpu)
 {
-#define YMM(n) "vmovdqa %%ymm" #n ", " #n "*32(%0)\n\t"
-	__asm__ volatile(YMM(0) YMM(1) YMM(2) YMM(3) YMM(4) YMM(5) YMM(6) YMM(7) YMM(8) YMM(9)
-				 YMM(10) YMM(11) YMM(12) YMM(13) YMM(14) YMM(15) "vzeroupper"
-			 :
+#define YMM(n) "vmovdqa %%ymm" #n ", " #n "*32(%1)\n\t"
+#define OR(to, with) "vorps %%ymm" #with ", %%ymm" #to ", %%ymm" #to "\n\t"
+	__asm__ volatile(REGISTERS(YMM) OR(0, 8) OR(1, 9) OR(2, 10) OR(3, 11) OR(4, 12) OR(5, 13)
+				 OR(6, 14) OR(7, 15) OR(0, 4) OR(1, 5) OR(2, 6) OR(3, 7) OR(0, 2)
+				 OR(1, 3) OR(0, 1)
+			 "vextractf128 $1, %%ymm0, %%xmm0\n\t"
+			 "vptest %%xmm0, %%xmm0\n\t"
+			 "vzeroupper"
+			 : "=@ccnz"(cpu->has_upper_halves)
 			 : "r"(cpu->ymm)
 			 : "memory");
+#undef OR
 #undef YMM
 	soft_stop_executing(cpu);
 }
@@ -41,11 +51,12 @@ void soft_inside(struct soft_cpu *cpu)
 {
 	soft_start_executing(cpu);
 #define YMM(n) "vmovdqa " #n "*32(%0), %%ymm" #n "\n\t"
-	__asm__ volatile(YMM(0) YMM(1) YMM(2) YMM(3) YMM(4) YMM(5) YMM(6) YMM(7) YMM(8) YMM(9)
-				 YMM(10) YMM(11) YMM(12) YMM(13) YMM(14) YMM(15)
-			 :
-			 : "r"(cpu->ymm)
-			 : "memory");
+#define XMM(n) "vmovdqa " #n "*32(%0), %%xmm" #n "\n\t"
+	if (cpu->has_upper_halves)
+		__asm__ volatile(REGISTERS(YMM) : : "r"(cpu->ymm) : "memory");
+	else
+		__asm__ volatile("vzeroupper\n\t" REGISTERS(XMM) : : "r"(cpu->ymm) : "memory");
+#undef XMM
 #undef YMM
 }
 

@@ -229,6 +229,7 @@ struct soft_cpu {
 	_Alignas(64) uint8_t vector[PAGE_BYTES]; /* between engine_run() calls: an XSAVE area */
 	/* its YMM registers while engine_ops run; the rest stays in the host's registers */
 	_Alignas(64) uint8_t ymm[16][32];
+	bool has_upper_halves;     /* that are not zero; otherwise the lower ones come back alone */
 	_Alignas(64) uint8_t save_area[1024]; /* an operand of XSAVE or XRSTOR: may hold anything */
 	_Alignas(64) uint8_t other_area[1024]; /* beside it, in insn/xsave.c */
 	_Alignas(64) uint8_t bounce[2048 + 64];
