@@ -3,7 +3,7 @@
  * XSAVEC, XRSTOR, each with and without REX.W, and LDMXCSR; over every mask, every set of
  * components in use, both forms of the area, and garbage in the header, in MXCSR and in the state.
  * Whether it faults, the area behind it, and the vector state with what of it is in use must agree.
- * Then what a device's access leaves of the YMM registers: all of it, and nothing in use that is zero.
+ * Then what a device's access leaves of the YMM registers: all of it, nothing in use that is zero.
  * usage: xsave_test [CASES [SEED]]
  */
 #include <setjmp.h>
@@ -276,8 +276,8 @@ static unsigned try_case(const struct operation *operation, unsigned mask, unsig
 
 /*
  * OUT, and XSAVE of what it left: upper halves as they were before it, in use if one is not zero. A
- * processor lets SSE instructions wait for registers with upper halves in use. lowest: which one has
- * something there; 16: none.
+ * processor lets SSE instructions wait for registers with upper halves in use. lowest: which one
+ * has something there; 16: none.
  */
 static bool stays_outside(unsigned lowest)
 {
