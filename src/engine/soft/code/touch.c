@@ -20,8 +20,11 @@ enum { TOUCHED_BEFORE = 2 << 10 };
 /* So much code in pieces before there are large pages: more than what an idle machine needs. */
 enum { PIECES_BYTES = 1 << 20 };
 
-/* One list's part for a region: where it begins, how much of it is used, and how much there is. */
-struct part { uint8_t *begin; size_t used, bytes; bool is_short; };
+/*
+ * One list's part for a region: where it begins, how much of it is used, and how much there is.
+ * list: where that begins, which may be in the middle of a large page that is somebody else's.
+ */
+struct part { uint8_t *list, *begin; size_t used, bytes; bool is_short; };
 
 static bool makes_much(const struct soft_engine *engine)
 {
@@ -57,7 +60,7 @@ static const uint8_t *touch_part(struct soft_engine *engine, const struct part *
 
 	if (part->used + TOUCHED_BEFORE < *touched || at >= part->bytes)
 		return NULL;
-	if (!part->is_short && find_large(engine, large)) {
+	if (!part->is_short && large >= part->list && find_large(engine, large)) {
 		end = large + TOUCH_LARGE_BYTES;
 	} else {
 		if (end > part->begin + part->bytes)
@@ -68,26 +71,35 @@ static const uint8_t *touch_part(struct soft_engine *engine, const struct part *
 	return page;
 }
 
+/* Of a list that regions have a part of each. */
+static void touch_list(struct soft_engine *engine, void *list, uint32_t number, struct part part,
+		       size_t *touched)
+{
+	part.list = list;
+	part.begin = part.list + number * part.bytes;
+	touch_part(engine, &part, touched);
+}
+
 static void touch_lists(struct soft_engine *engine, struct code_region *region)
 {
 	const struct soft_budget *budget = &engine->budget;
 	const uint32_t number = engine->open_region;
-	const size_t blocks = budget->region_blocks * sizeof(*engine->blocks);
-	const size_t maps = budget->region_maps * sizeof(*engine->maps);
-	const size_t links = budget->region_links * sizeof(*engine->links);
-	const size_t kept = budget->region_kept_bytes;
 
-	touch_part(engine, &(struct part){ (uint8_t *)engine->blocks + number * blocks,
-				   region->blocks * sizeof(*engine->blocks), blocks, false },
+	touch_list(engine, engine->blocks, number,
+		   (struct part){ .used = region->blocks * sizeof(*engine->blocks),
+				  .bytes = budget->region_blocks * sizeof(*engine->blocks) },
 		   &region->touched.blocks);
-	touch_part(engine, &(struct part){ (uint8_t *)engine->maps + number * maps,
-				   region->maps * sizeof(*engine->maps), maps, false },
+	touch_list(engine, engine->maps, number,
+		   (struct part){ .used = region->maps * sizeof(*engine->maps),
+				  .bytes = budget->region_maps * sizeof(*engine->maps) },
 		   &region->touched.maps);
-	touch_part(engine, &(struct part){ (uint8_t *)engine->links + number * links,
-				   region->links * sizeof(*engine->links), links, true },
+	touch_list(engine, engine->links, number,
+		   (struct part){ .used = region->links * sizeof(*engine->links),
+				  .bytes = budget->region_links * sizeof(*engine->links),
+				  .is_short = true },
 		   &region->touched.links);
-	touch_part(engine, &(struct part){ engine->kept + number * kept, region->kept, kept,
-				   false },
+	touch_list(engine, engine->kept, number,
+		   (struct part){ .used = region->kept, .bytes = budget->region_kept_bytes },
 		   &region->touched.kept);
 }
 
@@ -104,8 +116,10 @@ static void touch_hash(struct soft_engine *engine)
 
 static void touch_code(struct soft_engine *engine, struct code_region *region)
 {
-	const struct part code = { engine->code_write + region->start, region->used - region->start,
-				   engine->budget.region_bytes, false };
+	const struct part code = { .list = engine->code_write,
+				   .begin = engine->code_write + region->start,
+				   .used = region->used - region->start,
+				   .bytes = engine->budget.region_bytes };
 	const bool made_much = makes_much(engine);
 	const uint8_t *begin = touch_part(engine, &code, &region->touched.code);
 	const uint8_t *end = code.begin + region->touched.code;
