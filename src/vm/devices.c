@@ -92,7 +92,7 @@ struct devices {
 	bool is_told; /* atomic: the guest says when it has changed its monitor page */
 	enum turn turn; /* atomic */
 	bool stopped, held; /* atomic, changed under the lock; held: its thread is to stand still */
-	bool stands;        /* it does; with the lock */
+	bool stands, sleeps; /* it does; it would before anything else: with the lock */
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* of the three */
 };
@@ -455,8 +455,9 @@ void devices_hold(struct devices *devices)
 {
 	pthread_mutex_lock(&devices->lock);
 	__atomic_store_n(&devices->held, true, __ATOMIC_RELEASE);
-	slot_wake(&devices->block);
-	while (!devices->stands && !devices->stopped)
+	if (!devices->sleeps)
+		slot_wake(&devices->block);
+	while (!devices->stands && !devices->sleeps && !devices->stopped)
 		pthread_cond_wait(&devices->changed, &devices->lock);
 	pthread_mutex_unlock(&devices->lock);
 }
@@ -579,6 +580,29 @@ static bool turn_ends(struct devices *devices)
 					   __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+/* False: it is to stand still, which it does in its next turn. */
+static bool falls_asleep(struct devices *devices)
+{
+	pthread_mutex_lock(&devices->lock);
+	devices->sleeps = !devices->held;
+	pthread_mutex_unlock(&devices->lock);
+	return devices->sleeps;
+}
+
+/* Nothing is done before the next turn but to look at the bells. False: it cannot go on. */
+static bool devices_sleep(struct devices *devices, uint32_t rest_us)
+{
+	bool is_well = true;
+
+	if (!falls_asleep(devices))
+		return true;
+	is_well = slot_clients_sleep(devices->queue, devices->queues, rest_us);
+	pthread_mutex_lock(&devices->lock);
+	devices->sleeps = false;
+	pthread_mutex_unlock(&devices->lock);
+	return is_well;
+}
+
 static void devices_run(void *self)
 {
 	struct devices *devices = self;
@@ -594,7 +618,7 @@ static void devices_run(void *self)
 		rest_us = look_again(devices);
 		failed = have_failed(devices);
 		if (!failed && turn_ends(devices))
-			failed = !slot_clients_sleep(devices->queue, devices->queues, rest_us);
+			failed = !devices_sleep(devices, rest_us);
 	}
 	if (!failed)
 		return;
@@ -717,7 +741,8 @@ static void devices_forked(void *self)
 	struct devices *devices = self;
 
 	locks_make(devices);
-	devices->held = devices->stands = devices->is_watched = devices->is_looked_at = false;
+	devices->held = devices->stands = devices->sleeps = false;
+	devices->is_watched = devices->is_looked_at = false;
 	slot_restart(&devices->block);
 	if (devices->lender)
 		lender_forked(devices->lender);

@@ -8,8 +8,9 @@
  *  1. Only machine_move() changes it, only under the lock, and only as the table says.
  *  2. Before `running` memory may not be what the first instruction finds: nothing is saved.
  *  3. In `paused`, `saving` and `forking` every processor stands still, at an instruction boundary,
- *     every unit is paused, and once machine_pause() returns the devices' thread stands still, too.
- *     clock.c says what its clocks show when it goes on.
+ *     or sleeps, and would stand still before anything else (vcpu_stand()); every unit is paused;
+ *     and once machine_pause() returns the devices' thread stands still, or sleeps, too. clock.c
+ *     says what its clocks show when it goes on.
  *  4. `ended` is for good, and has one reason: the first.
  *
  * Its threads: machine_start_threads() makes them all, while the process still has its rights;
@@ -68,6 +69,20 @@ void check_lifecycle(const struct machine *machine)
 /* Who stands still has nothing to do in another life in which it stands. */
 static bool concerns_processors(enum life to) { return to < LIFE_PAUSED || to == LIFE_ENDED; }
 
+/* One that sleeps stands where it is, and sleeps on when the machine does. */
+static void tell_processor(struct vcpu *vcpu, enum life to)
+{
+	if (vcpu->sleeps && to == LIFE_PAUSING) {
+		vcpu_stand(vcpu);
+		return;
+	}
+	if (vcpu->sleeps && to == LIFE_RUNNING)
+		return;
+	if (to == LIFE_PAUSING || to == LIFE_ENDED)
+		engine_stop(vcpu->cpu, to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
+	vcpu_wake(vcpu);
+}
+
 bool machine_move(struct machine *machine, enum life to)
 {
 	enum life from = life_of(machine);
@@ -76,12 +91,8 @@ bool machine_move(struct machine *machine, enum life to)
 		return false;
 	assert(may_become[from] & TO(to));
 	__atomic_store_n(&machine->life, to, __ATOMIC_RELEASE);
-	for (unsigned n = 0; n < machine->options.cpus && concerns_processors(to); n++) {
-		if (to == LIFE_PAUSING || to == LIFE_ENDED)
-			engine_stop(machine->vcpus[n].cpu,
-				    to == LIFE_ENDED ? ENGINE_EXIT_STOP : ENGINE_EXIT_KICK);
-		vcpu_wake(&machine->vcpus[n]);
-	}
+	for (unsigned n = 0; n < machine->options.cpus && concerns_processors(to); n++)
+		tell_processor(&machine->vcpus[n], to);
 	pthread_cond_broadcast(&machine->changed);
 	CHECK(check_lifecycle(machine));
 	return true;

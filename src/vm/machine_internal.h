@@ -74,13 +74,15 @@ struct vcpu {
 	bool halted; /* it waits for an interrupt that is not masked */
 	bool idle;   /* it waits for an interrupt, also for a masked one (HV_X64_MSR_GUEST_IDLE) */
 	uint8_t sipi_vector;
+	bool sleeps; /* until an event: it is where it would stand still */
+	bool stands; /* it is among those that `standing` counts */
 	bool look_wanted;
 	struct machine_registers registers; /* when it last looked */
 	struct spin spin;
 	struct give_way way; /* on its own thread */
 	uint64_t exits[TRACE_KINDS]; /* written on its own thread */
 	uint64_t devices_asked; /* ports and memory of devices, how often */
-	uint64_t runtime_100ns;        /* when it last stood still */
+	uint64_t runtime_100ns;        /* when it last stood still, or fell asleep */
 	uint64_t runtime_before_100ns; /* on the threads that it had before it was restored */
 };
 
@@ -118,7 +120,7 @@ struct machine {
 	struct devices *devices; /* NULL: there is no bus */
 	pthread_mutex_t lock;
 	enum life life;          /* changed under the lock, read also without */
-	unsigned standing;       /* how many processors stand still */
+	unsigned standing;       /* how many processors stand still, or sleep since they did */
 	pthread_cond_t changed;  /* life, or standing */
 	pthread_cond_t looked;   /* a processor (look.c) */
 	pthread_barrier_t prepared; /* the processors' threads */
@@ -350,6 +352,8 @@ uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu);
 
 /* Something has changed for a processor that may sleep; from any thread. */
 void vcpu_wake(struct vcpu *vcpu);
+/* Under the lock: it is one of those that stand still. From another thread only where it sleeps. */
+void vcpu_stand(struct vcpu *vcpu);
 /*
  * What wakes it until vcpu_let_wake() is held; true: something has, and the caller calls
  * vcpu_rouse(), which needs no lock, once it has given the lock back: a processor that wakes takes

@@ -363,27 +363,44 @@ uint64_t vcpu_runtime_100ns(const struct vcpu *vcpu)
 	       (uint64_t)used.tv_nsec / 100;
 }
 
+void vcpu_stand(struct vcpu *vcpu)
+{
+	struct machine *machine = vcpu->machine;
+
+	if (vcpu->stands)
+		return;
+	assert(machine->standing < machine->options.cpus);
+	vcpu->stands = true;
+	machine->standing++;
+	if (machine->standing == machine->options.cpus)
+		pthread_cond_signal(&machine->changed);
+}
+
+static void go_on(struct vcpu *vcpu)
+{
+	if (!vcpu->stands)
+		return;
+	assert(vcpu->machine->standing);
+	vcpu->stands = false;
+	vcpu->machine->standing--;
+}
+
 /* Under the lock: while the machine is paused. */
 static void stand_still(struct vcpu *vcpu)
 {
 	struct machine *machine = vcpu->machine;
 
-	if (!machine_is_still(machine))
-		return;
-	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
-	assert(machine->standing < machine->options.cpus);
-	machine->standing++;
-	if (machine->standing == machine->options.cpus)
-		pthread_cond_signal(&machine->changed);
+	if (machine_is_still(machine))
+		vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
 	while (machine_is_still(machine)) {
+		vcpu_stand(vcpu);
 		look_take(vcpu);
 		pthread_cond_wait(&vcpu->wake, &machine->lock);
 	}
-	assert(machine->standing);
-	machine->standing--;
+	go_on(vcpu);
 }
 
-static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
+static void wait_until(struct vcpu *vcpu, uint64_t deadline_ns)
 {
 	const struct timespec deadline = { .tv_sec = (time_t)(deadline_ns / NS_PER_S),
 					   .tv_nsec = (long)(deadline_ns % NS_PER_S) };
@@ -392,6 +409,15 @@ static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
 		pthread_cond_wait(&vcpu->wake, &vcpu->machine->lock);
 	else
 		pthread_cond_timedwait(&vcpu->wake, &vcpu->machine->lock, &deadline);
+}
+
+/* Then stand_still(), before anything else: meanwhile it may be said to stand (machine_move()). */
+static void sleep_until(struct vcpu *vcpu, uint64_t deadline_ns)
+{
+	vcpu->runtime_100ns = vcpu_runtime_100ns(vcpu);
+	vcpu->sleeps = true;
+	wait_until(vcpu, deadline_ns);
+	vcpu->sleeps = false;
 }
 
 static void sleep_until_event(struct vcpu *vcpu)
@@ -566,6 +592,7 @@ static void wake_make(struct vcpu *vcpu)
 void vcpu_forked(struct vcpu *vcpu)
 {
 	wake_make(vcpu);
+	vcpu->sleeps = vcpu->stands = false;
 	vcpu->armed_ns = 0;
 	vcpu->runtime_before_100ns = vcpu->runtime_100ns;
 }
