@@ -418,7 +418,7 @@ static int allow_to_start(struct call_filter *filter, const struct role_call *en
 	case CALL_NOT_BOTH: return allow_not_both(filter, call);
 	case CALL_OPENS: return allow_opens(filter, call);
 	case CALL_OF_COPY: return rule(filter, call, equal(1, COPY_FOLDER_MODE));
-	case CALL_OWN_LIMITS: return rule(filter, call, equal(0, 0));
+	case CALL_OWN_ONLY: return rule(filter, call, equal(0, 0));
 	case CALL_SOCKETS: return allow_sockets(filter, call);
 	default: return call_filter_add(filter, SECCOMP_RET_ALLOW, call, 0, NULL);
 	}

@@ -8,7 +8,7 @@
  * What counts is in registers: r12 is the place at which a forked process goes on. Read and written
  * are a byte that means nothing, the numbers that the kernel gives descriptors (they are known), and
  * a structure that says where those lie (forker.c); whoever changes them, or the place, spoils a
- * process that is his own copy. The filter is in the page, where nobody can change it, and where it
+ * process that is his own copy, or moves it to another of its host's processors. The filter is in the page, where nobody can change it, and where it
  * lies is said in memory that is made for that.
  */
 #include <asm/unistd_64.h>
@@ -24,6 +24,7 @@
 #define FOR_ALL_THREADS 1        /* SECCOMP_FILTER_FLAG_TSYNC */
 #define WAIT_PRIVATE 128         /* FUTEX_WAIT_PRIVATE */
 #define KILL 9                   /* SIGKILL */
+#define OWN 0                    /* of who calls */
 #define PAGE_BYTES 4096
 #define PROT_READ_WRITE 3
 #define MAP_PRIVATE_ANONYMOUS 0x22
@@ -59,6 +60,38 @@
 	movq $FORKER_CONTROL_BYTES, MESSAGE_CONTROL_BYTES(%rsi)
 	xor %edx, %edx
 	kernel __NR_recvmsg
+	.endm
+
+	/* Where it is: who is woken elsewhere costs who wakes him more than what he does at first. */
+	.macro stay_on_processor
+	mov $OWN, %edi
+	mov $FORKER_PROCESSORS_BYTES, %esi
+	lea forker_processors(%rip), %rdx
+	kernel __NR_sched_getaffinity
+	test %rax, %rax
+	js 9f
+	lea forker_processor(%rip), %rdi
+	xor %esi, %esi
+	xor %edx, %edx
+	kernel __NR_getcpu
+	mov forker_processor(%rip), %ebx
+	cmp $FORKER_PROCESSORS_BYTES * 8, %ebx
+	jae 9f
+	mov $OWN, %edi
+	mov $FORKER_PROCESSORS_BYTES, %esi
+	lea forker_one(%rip), %rdx
+	bts %rbx, (%rdx)
+	kernel __NR_sched_setaffinity
+	btr %rbx, (%rdx)
+9:
+	.endm
+
+	/* As it was. */
+	.macro leave_processor
+	mov $OWN, %edi
+	mov $FORKER_PROCESSORS_BYTES, %esi
+	lea forker_processors(%rip), %rdx
+	kernel __NR_sched_setaffinity
 	.endm
 
 	.macro go_to_place /* r12; the stack pointer is there already */
@@ -167,6 +200,7 @@ forked:	mov $FORKER_ASK_FD, %edi
 	mov $FORKER_SELF_FD, %edi
 	kernel __NR_close
 	say
+	stay_on_processor
 	take_kit
 	cmp $1, %rax
 	jne stop
@@ -196,6 +230,7 @@ forked:	mov $FORKER_ASK_FD, %edi
 	xor %esp, %esp
 	close_all 0, BELOW_FD
 	close_all ABOVE_FD, HIGHEST_FD
+	leave_processor
 	say
 	jmp serve
 

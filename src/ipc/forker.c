@@ -39,12 +39,18 @@ extern uint8_t forker_byte;
 extern struct fork_place *forker_place, *forker_places[FORKER_THREADS_MOST];
 extern struct msghdr forker_message;
 extern int forker_started;
+extern uint64_t forker_processors[FORKER_PROCESSORS_BYTES / 8];
+extern uint64_t forker_one[FORKER_PROCESSORS_BYTES / 8];
+extern uint32_t forker_processor;
 
 uint8_t forker_byte = 1;
 static struct iovec byte_vector = { .iov_base = &forker_byte, .iov_len = 1 };
 struct fork_place *forker_place, *forker_places[FORKER_THREADS_MOST]; /* to the first NULL */
 struct msghdr forker_message = { .msg_iov = &byte_vector, .msg_iovlen = 1, .msg_control = control };
 int forker_started;
+uint64_t forker_processors[FORKER_PROCESSORS_BYTES / 8]; /* that it may be on, and that one only */
+uint64_t forker_one[FORKER_PROCESSORS_BYTES / 8];
+uint32_t forker_processor;
 
 uintptr_t forker_page(void) { return (uintptr_t)forker_clone; }
 
@@ -72,6 +78,11 @@ void fork_place_revive(struct fork_place *place)
 {
 	__atomic_store_n(&place->goes, 1, __ATOMIC_SEQ_CST);
 	syscall(SYS_futex, &place->goes, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void forker_leave_processor(void)
+{
+	syscall(SYS_sched_setaffinity, 0, sizeof(forker_processors), forker_processors);
 }
 
 void forker_set_place(struct fork_place *place)

@@ -70,6 +70,11 @@ int forker_wait(void);
 uintptr_t forker_page(void);
 /* What is forked from now on goes on there. */
 void forker_set_place(struct fork_place *place);
+/*
+ * Each thread of what was forked, when it has much to do: until then it is on the processor of the
+ * host's on which that began.
+ */
+void forker_leave_processor(void);
 /* Once, in what was forked: closes what its kit was filled up with. */
 void forker_keep(grant_set kept);
 

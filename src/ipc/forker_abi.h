@@ -28,5 +28,8 @@
 /* Threads of what is forked, beside the one that it has. */
 #define FORKER_THREADS_MOST 96
 
+/* A set of the host's processors: on a host with more what is forked stays on none. */
+#define FORKER_PROCESSORS_BYTES 128
+
 /* Room for the descriptors of a kit. */
 #define FORKER_CONTROL_BYTES 512

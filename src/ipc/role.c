@@ -109,6 +109,9 @@ static const struct role_call forker_calls[] = {
 	{ NAMED(getpid), CALL_ANY, 0 },
 	{ NAMED(pidfd_open), CALL_ANY, 0 },
 	{ NAMED(pidfd_send_signal), CALL_ON_GRANTS, GRANT(GRANT_FORK_SELF) },
+	{ NAMED(getcpu), CALL_ANY, 0 },
+	{ NAMED(sched_getaffinity), CALL_OWN_ONLY, 0 },
+	{ NAMED(sched_setaffinity), CALL_OWN_ONLY, 0 },
 	/* until a forked machine runs */
 	{ NAMED(pwrite64), CALL_ON_GRANTS, GRANT(GRANT_CODE) },
 	{ NAMED(seccomp), CALL_FILTER, 0 },
@@ -122,7 +125,8 @@ static const struct role_call forker_calls[] = {
 
 /*
  * What is left of those once its threads exist: of machine_calls, and so windows, too; and beside
- * them the end of the pipe by which it says that it runs, which it then closes. A short list, since
+ * them the end of the pipe by which it says that it runs, which it then closes, and that each of
+ * its threads leaves the host's processor on which they began. A short list, since
  * the kernel takes as long for each machine as it has instructions.
  */
 static const struct role_call forked_calls[] = {
@@ -152,6 +156,8 @@ static const struct role_call forked_calls[] = {
 	{ NAMED(arch_prctl), CALL_NEVER, 0 },
 	{ NAMED(gettid), CALL_NEVER, 0 },
 	{ NAMED(timer_create), CALL_NEVER, 0 },
+	{ NAMED(getcpu), CALL_NEVER, 0 },
+	{ NAMED(sched_getaffinity), CALL_NEVER, 0 },
 	{ .name = "" },
 };
 
@@ -566,7 +572,7 @@ static const struct role_call starting_calls[] = {
 	{ NAMED(set_tid_address), CALL_ANY, 0 },
 	{ NAMED(set_robust_list), CALL_ANY, 0 },
 	{ NAMED(rseq), CALL_ANY, 0 },
-	{ NAMED(prlimit64), CALL_OWN_LIMITS, 0 },
+	{ NAMED(prlimit64), CALL_OWN_ONLY, 0 },
 	{ NAMED(getrandom), CALL_ANY, 0 },
 	/* what gives up its rights */
 	{ NAMED(unshare), CALL_ANY, 0 },

@@ -201,7 +201,7 @@ enum call_condition {
 	CALL_OF_COPY, /* argument 1 is a mode that nobody may write by */
 	CALL_DESCRIPTORS, /* argument 1 copies a descriptor, or is about its flags or seals */
 	CALL_GIVE_UP, /* argument 0 takes rights from this process, or has it end */
-	CALL_OWN_LIMITS, /* argument 0 is 0: of nobody else */
+	CALL_OWN_ONLY, /* argument 0 is 0: of nobody else */
 	CALL_SOCKETS, /* CALL_INTERNET, or streams or packets of this host */
 	CALL_CARDS, /* CALL_READABLE_BYTES, or argument 1 is about a tap's frames */
 };

@@ -436,7 +436,8 @@ static void *listen_to_broker(void *context)
 	uint64_t count;
 
 	pthread_barrier_wait(&process->listening);
-	fork_place_take(&process->listener_place);
+	if (fork_place_take(&process->listener_place))
+		forker_leave_processor();
 	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
 		while (ring_get(&process->from_broker, &kind, data, &bytes) > 0)
 			if (kind == RECORD_INPUT)
@@ -728,6 +729,8 @@ static bool go_on_forked(struct process *process)
 		return false;
 	if (!process_take_devices(process, of_devices) || !process_take_other_ports(process))
 		return false;
+	if (as >= FORKED_TO_SERVE)
+		forker_leave_processor();
 	if (as == FORKED_TO_SERVE)
 		go_on_serving(process);
 	if (as == FORKED_TO_STAND)
@@ -739,6 +742,7 @@ static bool go_on_forked(struct process *process)
 	tell(process, RECORD_STARTED, NULL, 0);
 	fork_place_revive(&process->listener_place);
 	fork_place_revive(&process->main_place);
+	forker_leave_processor();
 	return true;
 }
 
@@ -838,7 +842,9 @@ int machine_main(void)
 		return 0; /* the threads end with the process */
 	}
 	tell(&process, RECORD_STARTED, NULL, 0);
-	if (!fork_place_take(&process.main_place))
+	if (fork_place_take(&process.main_place))
+		forker_leave_processor();
+	else
 		machine_go(process.machine);
 	process_tell_end(&process, machine_wait(process.machine));
 	return 0;

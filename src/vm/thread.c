@@ -39,6 +39,12 @@ void thread_revive(struct thread *thread)
 	fork_place_revive(&thread->place);
 }
 
+void thread_leave_processor(const struct thread *thread)
+{
+	if (thread->revived)
+		forker_leave_processor();
+}
+
 static void wait_for_end(struct thread *thread)
 {
 	pthread_mutex_lock(&thread->lock);

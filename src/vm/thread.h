@@ -24,5 +24,7 @@ struct thread {
 int thread_start(struct thread *thread, void (*run)(void *context), void *context);
 /* In what was forked, where every other thread waits to go on. */
 void thread_revive(struct thread *thread);
+/* On the thread itself, when it has much to do: forker_leave_processor(), where it was revived. */
+void thread_leave_processor(const struct thread *thread);
 /* Until it has returned from run(). By who has started it. */
 void thread_join(struct thread *thread);

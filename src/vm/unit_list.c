@@ -80,6 +80,7 @@ static void unit_thread(void *context)
 
 	pthread_barrier_wait(&unit->list->started);
 	pthread_barrier_wait(&unit->list->released);
+	thread_leave_processor(&unit->thread);
 	unit->ops->run(unit->self);
 }
 

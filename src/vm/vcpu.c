@@ -451,6 +451,7 @@ static void vcpu_run(struct vcpu *vcpu)
 	struct machine *machine = vcpu->machine;
 
 	sleep_until_event(vcpu);
+	thread_leave_processor(&vcpu->thread);
 	while (!machine_has_ended(machine)) {
 		switch (engine_run(vcpu->cpu)) {
 		case ENGINE_EXIT_HALT: {

@@ -46,7 +46,7 @@ enum {
 
 static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
-	[ROLE_NET] = 34,     [ROLE_FORKER] = 35, [ROLE_SWITCH] = 16, [ROLE_LINE] = 19,
+	[ROLE_NET] = 34,     [ROLE_FORKER] = 38, [ROLE_SWITCH] = 16, [ROLE_LINE] = 19,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 23,    [ROLE_BALANCER] = 17,
 	[ROLE_PAGER] = 18,   [ROLE_FOLDER] = 28, [ROLE_WIRE] = 22,
 };
