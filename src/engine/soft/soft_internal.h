@@ -217,6 +217,7 @@ struct soft_cpu {
 	 * is next.
 	 */
 	uint64_t jump_key[2];
+	struct made_key made_keys[2]; /* [user]: what these are but for kicks */
 	const uint64_t *slot_base; /* of jumps backwards: slots[], after a kick empty_slots[] */
 	uint64_t read_table, write_table, host_rsp;
 	void *thunk_memory, *thunk_commit, *thunk_system, *thunk_chain, *thunk_miss,
@@ -250,7 +251,6 @@ struct soft_cpu {
 	struct soft_engine *engine;
 	uint64_t passed; /* soft_engine.pass at its last time at the top of the dispatcher */
 	uint64_t forgotten; /* soft_engine.pass when jumps to closed regions were last forgotten */
-	struct made_key made_keys[2]; /* [user] */
 	const struct engine_ops *ops;
 	void *ops_context;
 	enum engine_exit exit;

@@ -11,6 +11,13 @@ static struct host_mem jump_key(bool user)
 	return cpu_mem(offsetof(struct soft_cpu, jump_key) + user * sizeof(uint64_t));
 }
 
+/* What it was when something matched, also if a kick has taken it away since. */
+static struct host_mem matched_key(bool user)
+{
+	return cpu_mem(offsetof(struct soft_cpu, made_keys) + user * sizeof(struct made_key) +
+		       offsetof(struct made_key, key));
+}
+
 /*
  * To the address in r11, where code of user mode finds it again; returns the jump of a miss.
  * soft_jump_index() is what it computes.
@@ -33,8 +40,9 @@ static uint8_t *exit_by_hash(struct translation *translation, bool user)
 	emit_rm(out(translation), OP64(0x03), R11, jump_key(user));
 	emit_rm(out(translation), OP64(0x3b), R11, entry);
 	miss = emit_short_jcc(out(translation), CC_NZ);
+	/* RIP again, without waiting for what was just stored: what is made of it is many */
 	if (user)
-		emit_load(out(translation), R11, CPU(state.rip));
+		emit_rm(out(translation), OP64(0x2b), R11, matched_key(user)); /* sub */
 	entry.disp = (int32_t)(cache + offsetof(struct jump_entry, host));
 	emit_rm(out(translation), OP32(0xff), 4, entry);
 	return miss;
@@ -127,7 +135,7 @@ void translate_exit_constant(struct translation *translation, uint64_t target)
 		cpu_mem(entry + offsetof(struct jump_entry, sum)));
 	miss = emit_short_jcc(out(translation), CC_NZ);
 	if (target_floats)
-		emit_load(out(translation), R11, CPU(state.rip));
+		emit_rm(out(translation), OP64(0x2b), R11, matched_key(true)); /* sub */
 	emit_jmp_cpu(out(translation), entry + offsetof(struct jump_entry, host));
 	set_short_jump(miss, out(translation)->out);
 	if (!target_floats) {
@@ -494,6 +502,14 @@ void translate_return_near(struct translation *translation, unsigned extra)
 	translation->ended = true;
 }
 
+static void load_register(struct translation *translation, uint8_t to, uint8_t reg)
+{
+	if (displaced(reg))
+		emit_load(out(translation), to, slot(reg));
+	else
+		emit_mov(out(translation), to, reg);
+}
+
 /* r/m of a jump, call or push into r11. */
 static void load_target(struct translation *translation)
 {
@@ -505,10 +521,7 @@ static void load_target(struct translation *translation)
 
 	translate_leave_flags(translation);
 	if (!x86_insn_has_memory(insn)) {
-		if (displaced(insn->rm))
-			emit_load(out(translation), R11, slot(insn->rm));
-		else
-			emit_mov(out(translation), R11, insn->rm);
+		load_register(translation, R11, insn->rm);
 		return;
 	}
 	place = simple ? IN_REGISTERS : emit_linear(translation, insn, 8);
@@ -520,15 +533,14 @@ static void load_target(struct translation *translation)
 }
 
 /*
- * A call whose target is not canonical faults before it pushes anything, so C does it. Of user code
- * also what leads to the upper half.
+ * A call whose target, in r10, is not canonical faults before it pushes anything, so C does it. Of
+ * user code also what leads to the upper half.
  */
 static void leave_odd_target(struct translation *translation)
 {
 	enum { INC = 0, TEST = 0, SHR = 5, CANONICAL_BITS = 47, UPPER_BITS = 0x1fffe };
 	struct cold *cold = translate_new_cold(translation, COLD_SYSTEM);
 
-	emit_mov(out(translation), R10, R11);
 	emit_rr(out(translation), OP64(0xc1), SHR, R10);
 	emit8(out(translation), CANONICAL_BITS);
 	if (!(translation->mode & MODE_USER)) { /* none, or all of 17 bits */
@@ -539,6 +551,28 @@ static void leave_odd_target(struct translation *translation)
 	translate_or_else(translation, cold, CC_NZ);
 }
 
+/* A call by a register pushes before the target is anywhere else; one by memory keeps it. */
+static void call_indirect(struct translation *translation)
+{
+	const struct x86_insn *insn = &translation->at->insn;
+	bool by_register = !x86_insn_has_memory(insn) && insn->rm != RSP;
+
+	if (by_register) {
+		translate_leave_flags(translation);
+		load_register(translation, R10, insn->rm);
+		leave_odd_target(translation);
+		translate_push_return(translation);
+		load_register(translation, R11, insn->rm);
+		return;
+	}
+	load_target(translation);
+	emit_mov(out(translation), R10, R11);
+	leave_odd_target(translation);
+	emit_store(out(translation), R11, CPU(temp[2]));
+	translate_push_return(translation);
+	emit_load(out(translation), R11, CPU(temp[2]));
+}
+
 /* Jump, call and push by register or memory; false: not in 64-bit code, or with prefixes. */
 bool translate_indirect(struct translation *translation)
 {
@@ -546,17 +580,15 @@ bool translate_indirect(struct translation *translation)
 
 	if (translation->code_bits != 64 || insn->prefix66 || insn->address_bytes != 8)
 		return false;
-	load_target(translation);
+	if (insn->encoding.class == X86_CLASS_CALL_INDIRECT) {
+		call_indirect(translation);
+	} else {
+		load_target(translation);
+	}
 	if (insn->encoding.class == X86_CLASS_PUSH_RM) {
 		emit_mov(out(translation), R10, R11);
 		translate_push_r10(translation);
 		return true;
-	}
-	if (insn->encoding.class == X86_CLASS_CALL_INDIRECT) {
-		leave_odd_target(translation);
-		emit_store(out(translation), R11, CPU(temp[2]));
-		translate_push_return(translation);
-		emit_load(out(translation), R11, CPU(temp[2]));
 	}
 	translate_exit_indirect(translation, translation->mode & MODE_USER);
 	translation->ended = true;
