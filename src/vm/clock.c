@@ -18,8 +18,8 @@
 #define NS_PER_S 1000000000ull
 #define UNITS_100NS_PER_S 10000000ull
 enum { CLOCK_LOOKS = 64, TSC_HZ_STEP = 10000 };
-/* Looks are some 20 ns apart at worst: 5 parts in a million. Longer ago the host may have slept. */
-enum { MEASURE_NS = 8000000, MEASURE_MOST_S = 60 };
+/* Longer ago the host may have slept. */
+enum { MEASURE_MOST_S = 60 };
 #define STEAL_NS NS_PER_S
 
 uint64_t clock_monotonic_ns(void)
@@ -57,13 +57,13 @@ static bool can_measure_from(const struct machine_moment *begun, const struct ma
 	       now->ns - begun->ns < MEASURE_MOST_S * NS_PER_S;
 }
 
-uint64_t clock_measure_tsc_hz(const struct machine_moment *begun)
+uint64_t clock_measure_tsc_hz(const struct machine_moment *begun, uint64_t least_ns)
 {
 	struct machine_moment end = machine_moment_now();
 	const struct machine_moment begin = can_measure_from(begun, &end) ? *begun : end;
 
-	if (end.ns - begin.ns < MEASURE_NS) {
-		nanosleep(&(struct timespec){ .tv_nsec = (long)(begin.ns + MEASURE_NS - end.ns) },
+	if (end.ns - begin.ns < least_ns) {
+		nanosleep(&(struct timespec){ .tv_nsec = (long)(begin.ns + least_ns - end.ns) },
 			  NULL);
 		end = machine_moment_now();
 	}

@@ -300,7 +300,9 @@ static int make_saved(struct machine *machine, const char **ret_reason)
 	int error = saved_read_head(&machine->options.saved, &head, ret_reason);
 
 	if (!error)
-		error = saved_check_rate(head.tsc_hz, clock_measure_tsc_hz(&machine->options.begun),
+		error = saved_check_rate(head.tsc_hz,
+					 clock_measure_tsc_hz(&machine->options.begun,
+							      CLOCK_COMPARE_NS),
 					 ret_reason);
 	if (error)
 		return error;
@@ -355,7 +357,8 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 	trace_init(&machine->trace, options->trace);
 	*ret_error = options->saved.bytes ? make_saved(machine, ret_reason)
 					  : make_parts(machine,
-						       clock_measure_tsc_hz(&options->begun));
+						       clock_measure_tsc_hz(&options->begun,
+									    CLOCK_MEASURE_NS));
 	if (!*ret_error)
 		return machine;
 	machine_destroy(machine);

@@ -45,14 +45,15 @@ struct options {
 	struct cpu_host host;
 };
 
+enum { MEASURE_NS = 8000000 };
 /* The host's rate, measured once: each machine would sleep for it. */
-uint64_t __real_clock_measure_tsc_hz(const struct machine_moment *begun);
-uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun);
+uint64_t __real_clock_measure_tsc_hz(const struct machine_moment *begun, uint64_t least_ns);
+uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun, uint64_t least_ns);
 static uint64_t tsc_hz; /* of the host */
 
-uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun)
+uint64_t __wrap_clock_measure_tsc_hz(const struct machine_moment *begun, uint64_t least_ns)
 {
-	return tsc_hz ? tsc_hz : (tsc_hz = __real_clock_measure_tsc_hz(begun));
+	return tsc_hz ? tsc_hz : (tsc_hz = __real_clock_measure_tsc_hz(begun, least_ns));
 }
 
 static bool is_stuck; /* of this copy's machine */
@@ -215,7 +216,7 @@ int main(int argc, char **argv)
 	}
 	options.programs = number(argv, argc, at, PROGRAMS);
 	options.rounds = number(argv, argc, at + 1, ROUNDS);
-	__wrap_clock_measure_tsc_hz(&(struct machine_moment){ 0 });
+	__wrap_clock_measure_tsc_hz(&(struct machine_moment){ 0 }, MEASURE_NS);
 	if (one)
 		be_machine(&options, strtoul(argv[2] + 1, NULL, 0));
 	count = number(argv, argc, 2, 1);
