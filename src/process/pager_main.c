@@ -34,7 +34,6 @@
 
 #include "ipc/early.h"
 #include "ipc/lockdown.h"
-#include "lib/large_map.h"
 #include "lib/missed_pages.h"
 #include "mains.h"
 #include "pager_left.h"
@@ -65,6 +64,7 @@ struct pager {
 	uint64_t frames, left; /* of RAM; those of them that have an owner */
 	struct pager_left *told; /* NULL: nobody hears of it */
 	uint32_t *owner;
+	bool *is_used; /* of as many frames as the host maps at once: whether one has an owner */
 	uint32_t cursor; /* the entry that comes next while nobody waits */
 	uint32_t ahead;  /* so many then: who misses a page soon misses another one */
 	bool has_begun;  /* what the machine needs soon is there: then what is missed leads on */
@@ -458,7 +458,7 @@ static void wait_for_file(struct pager *pager)
 
 static bool is_empty(const struct pager *pager, uint64_t frame)
 {
-	return run_of(pager, frame, 0, LARGE_FRAMES) == LARGE_FRAMES;
+	return !pager->is_used[frame / LARGE_FRAMES];
 }
 
 static void leave(const struct pager *pager, uint64_t frame, uint64_t frames)
@@ -516,8 +516,9 @@ static int check_entries(const struct pager *pager)
 /* Of a frame that two entries have the later counts. */
 static int find_owners(struct pager *pager)
 {
-	pager->owner = large_map(pager->frames * sizeof(*pager->owner));
-	if (!pager->owner)
+	pager->owner = calloc(pager->frames, sizeof(*pager->owner));
+	pager->is_used = calloc(pager->frames / LARGE_FRAMES + 1, sizeof(*pager->is_used));
+	if (!pager->owner || !pager->is_used)
 		return -ENOMEM;
 	for (uint32_t n = 0; n < pager->pages.entries; n++) {
 		const struct saved_entry *entry = &pager->pages.entry[n];
@@ -526,6 +527,7 @@ static int find_owners(struct pager *pager)
 		for (uint64_t frame = entry->first; frame < end && frame < pager->frames; frame++) {
 			pager->left += !pager->owner[frame];
 			pager->owner[frame] = n + 1;
+			pager->is_used[frame / LARGE_FRAMES] = true;
 		}
 	}
 	return 0;

@@ -73,6 +73,11 @@ static bool say(int line, const struct demand_hello *hello, int fd)
 	return sendmsg(line, &message, MSG_NOSIGNAL) == sizeof(*hello);
 }
 
+static void advise_size(const struct machine *machine, int advice)
+{
+	madvise(machine->memory.ram, machine->memory.ram_bytes, advice);
+}
+
 void demand_begin(struct machine *machine)
 {
 	struct demand_hello hello = { .hva = (uintptr_t)machine->memory.ram,
@@ -82,9 +87,16 @@ void demand_begin(struct machine *machine)
 		return;
 	/* nothing is there but what comes */
 	madvise(machine->memory.ram, hello.bytes, MADV_DONTNEED);
+	/*
+	 * and not in large pages: who misses a page where one could be has the kernel make one, two
+	 * megabytes of zeros, before it tells of the page that is missed, and throws it away
+	 */
+	advise_size(machine, MADV_NOHUGEPAGE);
 	machine->demand.pages_fd = register_memory(&hello);
-	if (machine->demand.pages_fd < 0)
+	if (machine->demand.pages_fd < 0) {
 		hello = (struct demand_hello){ 0 };
+		advise_size(machine, MADV_HUGEPAGE);
+	}
 	machine->demand.is_asked = say(machine->options.pager_fd, &hello, machine->demand.pages_fd);
 }
 
@@ -106,14 +118,17 @@ bool demand_is_served(struct machine *machine)
 	return demand->is_on;
 }
 
-bool demand_seems_whole(const struct machine *machine)
+/* Whether that is so within as many milliseconds. */
+static bool seems_whole_within(const struct machine *machine, unsigned ms)
 {
 	struct pollfd line = { .fd = machine->options.pager_fd, .events = POLLIN };
-	const struct timespec now = { 0 };
+	const struct timespec most = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
 
 	/* its word waits, or its line has ended */
-	return !machine->demand.is_on || ppoll(&line, 1, &now, NULL) > 0;
+	return !machine->demand.is_on || ppoll(&line, 1, &most, NULL) > 0;
 }
+
+bool demand_seems_whole(const struct machine *machine) { return seems_whole_within(machine, 0); }
 
 int demand_wait_whole(struct machine *machine)
 {
@@ -145,4 +160,17 @@ void demand_touch_first(const struct machine *machine)
 			(void)*(const volatile uint8_t *)(machine->memory.ram +
 							  frame * GUEST_PAGE_BYTES);
 	}
+}
+
+void demand_size_pages(const struct machine *machine)
+{
+	enum { LOOK_MS = 20 };
+
+	if (!machine->demand.is_on)
+		return;
+	while (!machine_has_ended(machine))
+		if (seems_whole_within(machine, LOOK_MS)) {
+			advise_size(machine, MADV_HUGEPAGE);
+			return;
+		}
 }

@@ -57,3 +57,5 @@ void demand_note_first(struct demand *demand, uint32_t frame, uint32_t pages);
  * have not come; on the thread that waits for the machine's end.
  */
 void demand_touch_first(const struct machine *machine);
+/* On the same thread, behind that: once all of it is there the host may map large pages again. */
+void demand_size_pages(const struct machine *machine);

@@ -26,8 +26,8 @@
 #include "lib/check.h"
 #include "saved.h"
 
-/* Of translated code: no more than lies in large pages from the begin on. */
-enum { TOUCHED_BYTES = 7 << 19 };
+/* Of translated code: what lies in large pages from the begin on, the first of them at once. */
+enum { TOUCHED_BYTES = 7 << 19, TOUCHED_FIRST_BYTES = 3 << 19 };
 
 #define TO(life) (1u << (life))
 static const unsigned may_become[LIVES] = {
@@ -260,10 +260,12 @@ void machine_go(struct machine *machine)
 	/* who has waited for the begin, to pause it, finds that all units run */
 	units_release(&machine->units);
 	pthread_mutex_unlock(&machine->lock);
-	engine_touch_ahead(machine->engine, 0, TOUCHED_BYTES);
+	engine_touch_ahead(machine->engine, 0, TOUCHED_FIRST_BYTES);
 	code_ahead_make(machine);
+	engine_touch_ahead(machine->engine, TOUCHED_FIRST_BYTES, TOUCHED_BYTES);
 	machine_leave_saved(machine);
 	demand_touch_first(machine);
+	demand_size_pages(machine);
 }
 
 enum machine_end machine_wait(struct machine *machine)

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "lib/crc32c.h"
-#include "lib/large_map.h"
 #include "packed_pages.h"
 #include "saved.h"
 #include "saved_file.h"
@@ -161,7 +160,7 @@ static int read_index(struct saved_pages *pages)
 	if ((end - at) / sizeof(*pages->entry) > ENTRIES_MOST)
 		return -EBADMSG;
 	pages->entry = malloc(end - at + 1);
-	pages->buffer = large_map(BUFFER_BYTES);
+	pages->buffer = aligned_alloc(GUEST_PAGE_BYTES, BUFFER_BYTES);
 	if (!pages->entry || !pages->buffer)
 		return -ENOMEM;
 	while (at < end && !error)
@@ -205,7 +204,7 @@ int saved_pages_file_bytes(int fd, uint64_t *ret)
 void saved_pages_close(struct saved_pages *pages)
 {
 	free(pages->entry);
-	large_unmap(pages->buffer, BUFFER_BYTES);
+	free(pages->buffer);
 	pages_unpacker_free(pages->unpacker);
 	free(pages->packed);
 	*pages = (struct saved_pages){ .fd = -1 };
