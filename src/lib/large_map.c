@@ -12,7 +12,7 @@ static size_t whole_pages(size_t bytes)
 }
 
 /* What lies before the first large page, and behind the last one, is given back. */
-void *large_map(size_t bytes)
+void *large_map(size_t bytes, size_t large)
 {
 	const size_t whole = whole_pages(bytes);
 	uint8_t *place = mmap(NULL, whole + LARGE_PAGE_BYTES, PROT_READ | PROT_WRITE,
@@ -27,7 +27,7 @@ void *large_map(size_t bytes)
 	if (before)
 		munmap(place, before);
 	munmap(begin + whole, LARGE_PAGE_BYTES - before);
-	madvise(begin, whole, MADV_HUGEPAGE);
+	madvise(begin, whole_pages(large), MADV_HUGEPAGE);
 	return begin;
 }
 

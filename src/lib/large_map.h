@@ -6,8 +6,11 @@
 
 #include <stddef.h>
 
-/* Zeroed memory that costs nothing until it is used, in large pages from its begin on; NULL. */
-void *large_map(size_t bytes);
+/*
+ * Zeroed memory that costs nothing until it is used, the first `large` bytes of it in large pages;
+ * NULL.
+ */
+void *large_map(size_t bytes, size_t large);
 /*
  * A file in memory, shared, whose own large pages are mapped as such. MAP_FAILED. It is unmapped
  * as any other.

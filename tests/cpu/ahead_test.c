@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "bare_guest.h"
+#include "engine/soft/translate/translate.h"
 
 enum {
 	RAM_BYTES = 4 << 20,
@@ -194,6 +195,28 @@ static void test_writable(void)
 	end(guest);
 }
 
+/* What a draft was made from is compared once its page is protected. */
+static void test_changed(void)
+{
+	const struct guest guest = begin_anew();
+	struct soft_engine *engine = (struct soft_engine *)guest.engine;
+	const struct code_place place = { .rip = CODE, .gpa = CODE };
+	uint8_t *byte = &ram[CODE + INSNS_BYTES - 1];
+	struct block *made, *taken;
+
+	soft_begin_draft(engine, engine->draft);
+	expect(soft_make_draft(engine, engine->draft, &place), "a draft is made");
+	ram[CODE] ^= 1;
+	made = soft_take_draft(engine, engine->draft);
+	ram[CODE] ^= 1;
+	expect(!made, "of bytes that have changed meanwhile nothing is taken");
+	*byte ^= 1; /* of another block */
+	taken = soft_take_draft(engine, engine->draft);
+	*byte ^= 1;
+	expect(taken && taken->gva == CODE, "of others that does not matter");
+	end(guest);
+}
+
 int main(void)
 {
 	uint64_t rax = 0;
@@ -207,5 +230,6 @@ int main(void)
 	test_made(count, rax);
 	test_lies(count, rax);
 	test_writable();
+	test_changed();
 	return failures != 0;
 }

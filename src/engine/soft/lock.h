@@ -3,6 +3,9 @@
  * the engine's C runs.
  *
  *   word: 0 free, 1 held, 2 held and waited for
+ *
+ * It is held for some microseconds, in which a block is made or linked: who wants it looks for as
+ * long before it sleeps, since to sleep and to be woken takes both sides longer than that.
  */
 #pragma once
 
@@ -12,6 +15,9 @@
 #include <sys/syscall.h>
 
 struct soft_lock { uint32_t word; };
+
+/* Some 20 us. */
+enum { SOFT_LOCK_LOOKS = 1000 };
 
 static inline long soft_futex(uint32_t *word, int operation, uint32_t value)
 {
@@ -33,12 +39,28 @@ static inline void soft_wake_all(uint32_t *word)
 	soft_futex(word, FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
-static inline void soft_acquire(struct soft_lock *lock)
+static inline bool soft_try_to_acquire(struct soft_lock *lock)
 {
 	uint32_t free = 0;
 
-	if (__atomic_compare_exchange_n(&lock->word, &free, 1, false, __ATOMIC_ACQUIRE,
-					__ATOMIC_RELAXED))
+	return __atomic_compare_exchange_n(&lock->word, &free, 1, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
+}
+
+/* False: it was not free for as long. */
+static inline bool soft_acquire_soon(struct soft_lock *lock)
+{
+	for (unsigned n = 0; n < SOFT_LOCK_LOOKS; n++) {
+		if (!__atomic_load_n(&lock->word, __ATOMIC_RELAXED) && soft_try_to_acquire(lock))
+			return true;
+		__builtin_ia32_pause();
+	}
+	return false;
+}
+
+static inline void soft_acquire(struct soft_lock *lock)
+{
+	if (soft_try_to_acquire(lock) || soft_acquire_soon(lock))
 		return;
 	while (__atomic_exchange_n(&lock->word, 2, __ATOMIC_ACQUIRE))
 		soft_wait(&lock->word, 2);

@@ -77,7 +77,7 @@ static uint64_t frames_of(const struct soft_engine *engine)
 
 struct list { void **at; size_t bytes; };
 
-enum { LISTS = 18 };
+enum { LISTS_LOOKED_UP = 7, LISTS = 20 }; /* the first of them */
 
 /*
  * Everything beside the code whose size the budget or the guest's memory says, one behind the
@@ -91,6 +91,8 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
 		{ (void **)&engine->translation, soft_translation_bytes() },
 		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
+		{ (void **)&engine->draft, soft_draft_bytes() },
+		{ (void **)&engine->cpu_draft, soft_draft_bytes() },
 		{ (void **)&engine->regions, CODE_REGIONS * sizeof(*engine->regions) },
 		{ (void **)&engine->blocks,
 		  CODE_REGIONS * budget->region_blocks * sizeof(*engine->blocks) },
@@ -116,22 +118,23 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 
 static size_t page_end(size_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
 
-static size_t lists_bytes(const struct list lists[LISTS])
+static size_t lists_bytes(const struct list *lists, unsigned count)
 {
 	size_t sum = 0;
 
-	for (unsigned n = 0; n < LISTS; n++)
+	for (unsigned n = 0; n < count; n++)
 		sum += page_end(lists[n].bytes);
 	return sum;
 }
 
 /*
- * In large pages where much of them is needed at once; otherwise not, since who is forked pays for
- * each of those that it writes to.
+ * What is looked up lies in large pages where much of it is needed at once; otherwise not, since
+ * who is forked pays for each of those that it writes to. What is used from its begin on does not:
+ * of one that the host has to find first (5 ms) the first tenth would be used.
  */
-static void *take_memory(const struct soft_engine *engine, size_t bytes)
+static void *take_memory(const struct soft_engine *engine, size_t bytes, size_t looked_up)
 {
-	return engine->goes_on ? large_map(bytes) : soft_reserve(bytes);
+	return engine->goes_on ? large_map(bytes, looked_up) : soft_reserve(bytes);
 }
 
 static void release_memory(const struct soft_engine *engine, void *at, size_t bytes)
@@ -147,7 +150,7 @@ static void release_lists(struct soft_engine *engine)
 	struct list lists[LISTS];
 
 	get_lists(engine, lists);
-	release_memory(engine, *lists[0].at, lists_bytes(lists));
+	release_memory(engine, *lists[0].at, lists_bytes(lists, LISTS));
 }
 
 static void soft_destroy(struct engine *opaque)
@@ -309,7 +312,7 @@ static int make_lists(struct soft_engine *engine)
 	uint8_t *at;
 
 	get_lists(engine, lists);
-	at = take_memory(engine, lists_bytes(lists));
+	at = take_memory(engine, lists_bytes(lists, LISTS), lists_bytes(lists, LISTS_LOOKED_UP));
 	if (!at)
 		return -ENOMEM;
 	for (unsigned n = 0; n < LISTS; n++) {
@@ -423,7 +426,7 @@ static struct engine_cpu *soft_cpu_create(struct engine *engine, const struct en
 {
 	struct soft_engine *soft = (struct soft_engine *)engine;
 	struct soft_cpu *cpu =
-		soft->cpu_count < MAX_CPUS ? take_memory(soft, sizeof(*cpu)) : NULL;
+		soft->cpu_count < MAX_CPUS ? take_memory(soft, sizeof(*cpu), sizeof(*cpu)) : NULL;
 
 	if (!cpu)
 		return NULL;

@@ -121,6 +121,7 @@ struct pc_map;
 struct code_link;
 struct code_region;
 struct translation;
+struct draft;
 
 /* Jumps of kernel code to known addresses: code/jump_slot.c. */
 enum { JUMP_SLOTS = 1 << 14, SLOTS_OF_A_PART = 64, NO_JUMP_SLOT = JUMP_SLOTS };
@@ -316,6 +317,10 @@ struct soft_engine {
 	/* the block that is being made, and where one is made again */
 	struct translation *translation;
 	uint8_t *scratch;
+	/* translate/translate_draft.c: of who makes code ahead, and of a processor meanwhile */
+	struct draft *draft, *cpu_draft;
+	struct soft_lock cpu_draft_lock;
+	bool makes_ahead; /* atomic: a hint */
 	uint8_t *frame_flags;     /* changed atomically */
 	struct commons *commons; /* mmu/common.h; NULL: each processor has its own spaces */
 	/* mmu/page_table.h; a count of what they say */

@@ -12,7 +12,7 @@
  *     which address. That is looked at and made as if a processor had come there, and no processor
  *     comes to it but by its own state.
  *   - Nobody is stopped for it: what lies in a page that somebody may be writing is left out.
- *   - One block, with its ways out, at a time under the lock, which processors want.
+ *   - It is made without the lock, which processors want (translate_draft.c), and taken with it.
  *
  * Left out: blocks that straddle, and those of 16- and 32-bit code.
  */
@@ -22,7 +22,7 @@
 #include "engine/soft/mmu/mmu.h"
 #include "engine/soft/translate/translate.h"
 
-enum { PLACES_MOST = ENGINE_PLACES_MOST, WORD_BITS = 64, WAYS_KNOWN = 64 };
+enum { PLACES_MOST = ENGINE_PLACES_MOST, WORD_BITS = 64 };
 
 /* Indices of blocks. */
 struct code_uses {
@@ -150,20 +150,44 @@ static bool touch(const struct soft_engine *engine, uint64_t gpa)
 	return hva;
 }
 
+/* From this way on; the first that could lead on, if there were a block at *ret. */
+static unsigned make_ways(struct soft_engine *engine, const struct code_place *code, uint64_t ways,
+			  unsigned n, struct code_place *ret)
+{
+	struct block *b;
+
+	soft_acquire(&engine->lock);
+	b = soft_look_up_ahead(engine, code);
+	while (b && n < WAYS_KNOWN &&
+	       !(ways >> n & 1 && soft_make_way_ahead(engine, b, n, ret)))
+		n++;
+	soft_release(&engine->lock);
+	return b ? n : WAYS_KNOWN;
+}
+
+static void make_all_ways(struct soft_engine *engine, const struct code_place *code, uint64_t ways)
+{
+	struct code_place target;
+	unsigned n = 0;
+
+	while (ways && (n = make_ways(engine, code, ways, n, &target)) < WAYS_KNOWN) {
+		soft_make_block_ahead(engine, &target, 0);
+		make_ways(engine, code, 1ull << n, n, &target);
+		n++;
+	}
+}
+
 void soft_engine_make_code(struct engine *opaque, const struct engine_place *wanted)
 {
 	struct soft_engine *engine = (struct soft_engine *)opaque;
 	const struct engine_place place = *wanted;
 	const struct code_place code = { .rip = place.gva, .mode = place.mode,
 					 .gpa = (uint64_t)place.gfn * PAGE_BYTES + place.offset };
-	struct block *b;
 
 	if (!is_place(&place) || !touch(engine, code.gpa))
 		return;
-	soft_acquire(&engine->lock);
-	b = soft_make_block_ahead(engine, &code);
-	for (unsigned n = 0; b && !b->dead && n < WAYS_KNOWN; n++)
-		if (place.ways >> n & 1)
-			soft_make_way_ahead(engine, b, n);
-	soft_release(&engine->lock);
+	__atomic_store_n(&engine->makes_ahead, true, __ATOMIC_RELAXED);
+	soft_make_block_ahead(engine, &code, place.ways);
+	make_all_ways(engine, &code, place.ways);
+	__atomic_store_n(&engine->makes_ahead, false, __ATOMIC_RELAXED);
 }

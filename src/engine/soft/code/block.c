@@ -200,6 +200,73 @@ static struct block *make_block(struct soft_engine *engine, const struct code_pl
 	return b;
 }
 
+/* Somebody else may have made it meanwhile, or the page be one that is being written: NULL. */
+static struct block *take_draft(struct soft_engine *engine, struct draft *draft,
+				const struct code_place *place, uint64_t ways)
+{
+	const uint8_t *hva = soft_hva(engine, place->gpa);
+	struct block *b = block_look_up(engine, place);
+	uint64_t frame;
+
+	if (b || !hva || !soft_make_room(engine))
+		return b;
+	frame = soft_frame(engine, hva);
+	if (!soft_try_to_protect_code(engine, frame))
+		return NULL;
+	b = soft_take_draft(engine, draft);
+	if (b) {
+		block_insert(engine, b, frame, place->mode);
+		soft_make_parts_of_draft(engine, draft, b, ways);
+	}
+	soft_end_protection(engine, frame); /* where there is none */
+	return b;
+}
+
+/* Of 64-bit code. NULL: it cannot be made so, or not now. */
+static struct block *make_without_lock(struct soft_engine *engine, struct draft *draft,
+				       const struct code_place *place, uint64_t ways)
+{
+	struct block *b;
+	bool is_wanted;
+
+	soft_acquire(&engine->lock);
+	b = block_look_up(engine, place);
+	is_wanted = !b && soft_hva(engine, place->gpa);
+	if (is_wanted)
+		soft_begin_draft(engine, draft);
+	soft_release(&engine->lock);
+	if (!is_wanted || !soft_make_draft(engine, draft, place))
+		return b;
+	soft_acquire(&engine->lock);
+	b = take_draft(engine, draft, place, ways);
+	soft_release(&engine->lock);
+	return b;
+}
+
+void soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place,
+			   uint64_t ways)
+{
+	make_without_lock(engine, engine->draft, place, ways);
+}
+
+/*
+ * While somebody makes code ahead, who would wait for each block of a processor's, as that for each
+ * of his. NULL: not so.
+ */
+static struct block *make_beside(struct soft_cpu *cpu, const struct code_place *place)
+{
+	struct soft_engine *engine = cpu->engine;
+	struct block *b;
+
+	if (!__atomic_load_n(&engine->makes_ahead, __ATOMIC_RELAXED) || place->second_gpa ||
+	    x86_code_bits(&cpu->state) != 64 || !soft_try_to_acquire(&engine->cpu_draft_lock))
+		return NULL;
+	b = make_without_lock(engine, engine->cpu_draft, place, 0);
+	soft_release(&engine->cpu_draft_lock);
+	cpu->translations += b != NULL;
+	return b;
+}
+
 /* The block at state.rip = gpa, made now if there is none. NULL: *fault. */
 struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 			      struct fault *fault)
@@ -212,6 +279,8 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 					  .mode = mode };
 	struct block *b = block_look_up(engine, &place);
 
+	if (!b)
+		b = make_beside(cpu, &place);
 	if (b)
 		return b;
 	soft_acquire(&engine->lock);
@@ -239,22 +308,9 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 	return b;
 }
 
-struct block *soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place)
+struct block *soft_look_up_ahead(const struct soft_engine *engine, const struct code_place *place)
 {
-	const uint8_t *hva = soft_hva(engine, place->gpa);
-	struct fault unused;
-	struct block *b;
-	uint64_t frame;
-
-	if (!hva)
-		return NULL;
-	frame = soft_frame(engine, hva);
-	b = block_look_up(engine, place);
-	if (b || !soft_make_room(engine) || !soft_try_to_protect_code(engine, frame))
-		return b;
-	b = make_block(engine, place, &unused);
-	soft_end_protection(engine, frame); /* where there is none */
-	return b;
+	return block_look_up(engine, place);
 }
 
 static void check_hash(const struct soft_engine *engine)

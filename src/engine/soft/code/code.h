@@ -193,11 +193,14 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 /* The block at state.rip = gpa, if there is one and it does not straddle; or NULL. */
 struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode);
 struct code_place;
+/* The same under the lock, from any thread, of 64-bit code that lies in one page. */
+struct block *soft_look_up_ahead(const struct soft_engine *engine, const struct code_place *place);
 /*
- * Under the lock, from any thread: the block of 64-bit code there that lies in one page, made now
- * if there is none. NULL: it cannot be made now.
+ * Without the lock, from one thread at a time, be it no processor's: that block is made, if there
+ * is none, and if it can be, with the cold parts that these of its ways out lead to.
  */
-struct block *soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place);
+void soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place,
+			   uint64_t ways);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *engine, struct block *b);
 
@@ -306,6 +309,7 @@ void check_links(const struct soft_engine *engine);
 void *soft_way_out(struct soft_cpu *cpu, uint64_t unused, uint64_t name);
 /* Under the lock: the part goes; no stub leads there any more, and no link is there. */
 void soft_leave_part(struct soft_engine *engine, const struct block *part);
+enum { WAYS_KNOWN = 64 }; /* of a block's ways out, by a bit each */
 /*
  * The number of the block's first way out behind `n` that leads to a cold part or to another block;
  * 0: none does.
@@ -313,9 +317,14 @@ void soft_leave_part(struct soft_engine *engine, const struct block *part);
 unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n);
 /*
  * Under the lock, from any thread: the block's way out of this number, if there is one, leads there
- * from now on, if it can.
+ * from now on, if it can. True: it could, if there were a block at *ret.
  */
-void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n);
+bool soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n,
+			 struct code_place *ret);
+struct draft;
+/* Under the lock: of a block that was taken just now those that are cold parts. */
+void soft_make_parts_of_draft(struct soft_engine *engine, struct draft *draft, struct block *b,
+			      uint64_t ways);
 /* 6, while nobody else executes. */
 void check_stubs(const struct soft_engine *engine);
 /* Where stub n is, from the first. */

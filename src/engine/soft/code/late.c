@@ -130,35 +130,58 @@ unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, 
 	return 0;
 }
 
-/* To a block of its page, which is made for that. */
-static void chain_ahead(struct soft_engine *engine, struct block *b, unsigned n, struct way_out way)
+/* To a block of its page. True: there is none at *ret yet. */
+static bool chain_ahead(struct soft_engine *engine, struct block *b, unsigned n, struct way_out way,
+			struct code_place *ret)
 {
 	const uint64_t page = ~(uint64_t)PAGE_OFFSET_MASK;
-	const struct code_place place = { .rip = (b->gva & page) | way.target,
-					  .gpa = (b->gpa & page) | way.target,
-					  .mode = soft_key_mode(b) };
-	const struct block *target = soft_make_block_ahead(engine, &place);
+	const struct block *target;
 
-	if (target && !b->dead)
+	*ret = (struct code_place){ .rip = (b->gva & page) | way.target,
+				    .gpa = (b->gpa & page) | way.target,
+				    .mode = soft_key_mode(b) };
+	target = soft_look_up_ahead(engine, ret);
+	if (target)
 		soft_link(engine, b, b->host_offset + way.link,
 			  b->host_offset + b->stubs + soft_stub_offset(n),
 			  target->host_offset + (way.flags_in_word ? soft_entry_in_word(target)
 								   : target->direct));
+	return !target;
 }
 
-void soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n)
+bool soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n,
+			 struct code_place *ret)
+{
+	struct way_out way;
+
+	if (b->dead || n < soft_entry_stubs(b->mode) || !stub_of(engine, b, n))
+		return false;
+	way = way_of(engine, b, n);
+	if (leads_on(engine, b, n, way))
+		return false;
+	if (way.kind == WAY_CHAIN)
+		return chain_ahead(engine, b, n, way, ret);
+	if (way.kind == WAY_LATE && soft_make_room(engine) && !b->dead)
+		soft_translate_part(engine, b, n);
+	return false;
+}
+
+static bool is_late(const struct soft_engine *engine, const struct block *b, unsigned n)
 {
 	struct way_out way;
 
 	if (n < soft_entry_stubs(b->mode) || !stub_of(engine, b, n))
-		return;
+		return false;
 	way = way_of(engine, b, n);
-	if (leads_on(engine, b, n, way))
-		return;
-	if (way.kind == WAY_CHAIN)
-		chain_ahead(engine, b, n, way);
-	else if (way.kind == WAY_LATE && soft_make_room(engine) && !b->dead)
-		soft_translate_part(engine, b, n);
+	return way.kind == WAY_LATE && !leads_on(engine, b, n, way);
+}
+
+void soft_make_parts_of_draft(struct soft_engine *engine, struct draft *draft, struct block *b,
+			      uint64_t ways)
+{
+	for (unsigned n = 0; n < WAYS_KNOWN && !b->dead; n++)
+		if (ways >> n & 1 && is_late(engine, b, n) && soft_make_room(engine) && !b->dead)
+			soft_translate_draft_part(draft, b, n);
 }
 
 static void check_stubs_of(const struct soft_engine *engine, const struct block *b)

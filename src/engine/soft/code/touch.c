@@ -19,6 +19,8 @@ enum { TOUCHED_AT_ONCE = 64 << 10 };
 enum { TOUCHED_BEFORE = 2 << 10 };
 /* So much code in pieces before there are large pages: more than what an idle machine needs. */
 enum { PIECES_BYTES = 1 << 20 };
+/* Of a guest that goes on: as much code as most have until they have settled. */
+enum { ASKED_AHEAD_BYTES = 4 << 20 };
 
 /*
  * One list's part for a region: where it begins, how much of it is used, and how much there is.
@@ -38,10 +40,19 @@ static uint8_t *round_down(const void *at, uintptr_t bytes)
 	return (uint8_t *)((uintptr_t)at & ~(bytes - 1));
 }
 
+/* Who comes first in a guest that goes on waits for none: somebody else asks for them. */
+static bool is_asked_ahead(struct soft_engine *engine)
+{
+	const struct code_region *first = &engine->regions[0];
+
+	return engine->goes_on && !engine->open_region &&
+	       first->used - first->start < ASKED_AHEAD_BYTES;
+}
+
 /* Where there is none pieces follow, before another is asked for. */
 static bool find_large(struct soft_engine *engine, void *at)
 {
-	if (!makes_much(engine))
+	if (!makes_much(engine) || is_asked_ahead(engine))
 		return false;
 	if (touch_large(at))
 		return true;
@@ -110,7 +121,7 @@ static void touch_hash(struct soft_engine *engine)
 	uint8_t *at = round_down((uint8_t *)engine->hash + TOUCH_LARGE_BYTES - 1,
 				 TOUCH_LARGE_BYTES);
 
-	for (; at < end; at += TOUCH_LARGE_BYTES)
+	for (; at < end && !engine->goes_on; at += TOUCH_LARGE_BYTES)
 		find_large(engine, at);
 }
 

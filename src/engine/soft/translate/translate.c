@@ -196,13 +196,14 @@ static void check_translation(const struct translation *translation)
 }
 
 /* At t->e.out, the same each time. */
-static void emit_block(struct translation *translation)
+void translate_emit_block(struct translation *translation)
 {
 	struct block *b = translation->block;
 	struct strip strip;
 
-	translation->next_site = soft_floats(translation->mode) ? b->first_site
-							    : translation->engine->sites;
+	translation->next_site = soft_floats(translation->mode) || translation->is_draft
+					 ? b->first_site
+					 : translation->engine->sites;
 	translate_find_live_flags(translation);
 	emit_entries(translation);
 	/* where it is going to be, for jumps to itself */
@@ -226,7 +227,8 @@ static void begin(struct translation *translation, struct soft_engine *engine, u
 		translation->missed = NULL;
 	translation->ended = translation->next_straddles = translation->word_flags =
 		translation->is_again = translation->grouped = translation->in_table =
-			translation->in_strip = translation->is_part = false;
+			translation->in_strip = translation->is_part =
+				translation->is_draft = false;
 	translation->strip = NULL;
 	translation->stack_bytes = 0;
 	translation->host_flags = true;
@@ -240,8 +242,7 @@ static void begin(struct translation *translation, struct soft_engine *engine, u
 	translation->rip_mask = translation->code_bits == 64 ? ~0ull : 0xffffffffu;
 }
 
-/* The maps, and what the block is made again from. */
-static void keep(struct translation *translation, struct block *b)
+void translate_keep(struct translation *translation, struct block *b, size_t end)
 {
 	struct soft_engine *engine = translation->engine;
 	uint8_t *kept = engine->kept + b->kept_first;
@@ -254,26 +255,27 @@ static void keep(struct translation *translation, struct block *b)
 		memcpy(kept + b->guest_bytes + n * sizeof(struct way_out),
 		       &translation->ways[n].out, sizeof(struct way_out));
 	soft_take_block(
-		engine, b, (size_t)(out(translation)->out - engine->code_write),
+		engine, b, end,
 		(unsigned)(b->guest_bytes + translation->way_count * sizeof(struct way_out)));
 }
 
-struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
-			     struct fault *fault)
+int translate_begin(struct translation *translation, struct soft_engine *engine,
+		    const struct code_place *place, struct fault *fault)
 {
-	struct translation *translation = engine->translation;
-	const struct guest_insn *last;
-	struct block *b;
-
 	begin(translation, engine, place->mode, place->rip);
 	translation->cs_base = translation->code_bits == 64 ? 0 : place->cs_base;
 	translation->page = (translation->cs_base + translation->rip) >> 12;
 	translation->source = soft_hva(engine, place->gpa);
 	translation->source_bytes = PAGE_BYTES - (place->gpa & PAGE_OFFSET_MASK);
-	if (translate_gather(translation, place, fault))
-		return NULL;
-	b = translation->block = soft_next_block(engine);
-	last = &translation->insns[translation->count - 1];
+	return translate_gather(translation, place, fault);
+}
+
+void translate_describe(struct translation *translation, const struct code_place *place,
+			struct block *b)
+{
+	const struct guest_insn *last = &translation->insns[translation->count - 1];
+
+	translation->block = b;
 	b->gva = translation->rip;
 	b->gpa = place->gpa;
 	b->mode = (uint16_t)place->mode;
@@ -282,18 +284,29 @@ struct block *soft_translate(struct soft_engine *engine, const struct code_place
 	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - translation->rip);
 	if ((place->gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
+}
+
+struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
+			     struct fault *fault)
+{
+	struct translation *translation = engine->translation;
+	struct block *b;
+
+	if (translate_begin(translation, engine, place, fault))
+		return NULL;
+	b = soft_next_block(engine);
+	translate_describe(translation, place, b);
 	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
 	if (soft_floats(translation->mode))
 		b->first_site = engine->sites;
-	emit_block(translation);
+	translate_emit_block(translation);
 	engine->sites = translation->next_site;
 	CHECK(check_translation(translation));
-	keep(translation, b);
+	translate_keep(translation, b, (size_t)(out(translation)->out - engine->code_write));
 	return b;
 }
 
-/* Its cold parts know where they are when the hot code is where the block is. */
-static void move_cold(struct translation *translation, ptrdiff_t by)
+void translate_move_cold(struct translation *translation, ptrdiff_t by)
 {
 	for (unsigned n = 0; n < translation->cold_count; n++) {
 		struct cold *cold = &translation->cold[n];
@@ -336,11 +349,11 @@ static void translate_again(struct soft_engine *engine, const struct block *b)
 	translation->source = engine->kept + b->kept_first;
 	translate_gather_again(translation, b);
 	out(translation)->out = entry - sizeof(uint32_t);
-	emit_block(translation);
+	translate_emit_block(translation);
 	assert(translation->base == entry && again.host_bytes == b->host_bytes &&
 	       again.stubs == b->stubs && again.direct == b->direct);
 	CHECK(check_again(translation, b, &again));
-	move_cold(translation, engine->code_write + b->host_offset - entry);
+	translate_move_cold(translation, engine->code_write + b->host_offset - entry);
 }
 
 /* The part's code, description and maps; NULL: what did not fit is not there. */
@@ -373,15 +386,14 @@ static void emit_part(struct translation *translation, struct block *b, struct c
 	engine->counts.parts++;
 }
 
-void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned stub)
+void *translate_part(struct translation *translation, struct block *b, unsigned stub)
 {
-	struct translation *translation = engine->translation;
+	struct soft_engine *engine = translation->engine;
 	uint8_t *first = engine->code_write + b->host_offset + b->stubs;
 	uint8_t *begin;
 	struct cold *cold;
 	unsigned index;
 
-	translate_again(engine, b);
 	index = translation->ways[stub].cold;
 	cold = &translation->cold[index];
 	begin = engine->code_write + soft_open_region(engine)->used;
@@ -392,6 +404,12 @@ void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned 
 					     translation->ways[n].crossing ? begin : cold->slow);
 	return engine->code_run +
 	       ((translation->ways[stub].crossing ? begin : cold->slow) - engine->code_write);
+}
+
+void *soft_translate_part(struct soft_engine *engine, struct block *b, unsigned stub)
+{
+	translate_again(engine, b);
+	return translate_part(engine->translation, b, stub);
 }
 
 void soft_leave_at_stub(struct soft_cpu *cpu, const struct block *b, unsigned stub)

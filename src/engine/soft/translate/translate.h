@@ -16,6 +16,19 @@ struct code_place { uint64_t rip, gpa, second_gpa, cs_base; uint32_t cs_limit, m
 struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault);
 /*
+ * The same without the lock, a draft by one thread at a time (translate_draft.c): begun under the
+ * lock; made, where false is that there is none; and taken under the lock, with room in the open
+ * region, when its page is protected. NULL: the guest's bytes are others by now, or it does not
+ * fit.
+ */
+size_t soft_draft_bytes(void);
+void soft_begin_draft(struct soft_engine *engine, struct draft *draft);
+bool soft_make_draft(struct soft_engine *engine, struct draft *draft,
+		     const struct code_place *place);
+struct block *soft_take_draft(struct soft_engine *engine, struct draft *draft);
+/* As soft_translate_part(), of the block that was taken last, before the lock is given up. */
+void *soft_translate_draft_part(struct draft *draft, struct block *b, unsigned stub);
+/*
  * Under the lock, with room in the open region: the cold part that this stub of the block stands
  * for. Where to go on: what its other stubs lead to as well from now on.
  */

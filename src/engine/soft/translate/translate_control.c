@@ -145,6 +145,19 @@ void translate_exit_constant(struct translation *translation, uint64_t target)
 	emit_jmp_cpu(out(translation), offsetof(struct soft_cpu, thunk_miss));
 }
 
+static uint32_t find_slot(const struct translation *translation, uint64_t target, bool in_word)
+{
+	struct soft_engine *engine = translation->engine;
+	uint32_t slot;
+
+	if (translation->is_draft)
+		soft_acquire(&engine->lock);
+	slot = soft_jump_slot(engine, target, translation->mode, in_word);
+	if (translation->is_draft)
+		soft_release(&engine->lock);
+	return slot;
+}
+
 bool translate_exit_by_slot(struct translation *translation, uint64_t target, bool in_word)
 {
 	enum { JMP = 4 };
@@ -153,7 +166,7 @@ bool translate_exit_by_slot(struct translation *translation, uint64_t target, bo
 
 	if (!engine->uses_slots || translation->mode & ~(uint32_t)(MODE_FPU_OFF | MODE_AVX_OFF))
 		return false;
-	slot = soft_jump_slot(engine, target, translation->mode, in_word);
+	slot = find_slot(translation, target, in_word);
 	if (slot == NO_JUMP_SLOT)
 		return false;
 	if (target > translation->at->rip) {

@@ -15,6 +15,7 @@
  *   translate_group.c     one lookup for several accesses
  *   translate_gather.c    the guest's instructions, and which flags are looked at later
  *   translate.c           a block from its bytes to its code, for the first time and again
+ *   translate_draft.c     a block that is made without the lock
  *   translate_encoding.c  the canonical host encoding
  *   translate_validate.c  copies looked at again
  */
@@ -107,6 +108,7 @@ struct translation {
 	unsigned way_count;
 	uint32_t next_site;          /* of jumps to other pages: code/jump_site.c */
 	bool is_again;               /* into scratch: nobody hears of its copies */
+	bool is_draft;               /* without the lock: translate_draft.c */
 	unsigned r10_ahead;          /* where the last lookup left r10: struct emitted_copy */
 	bool grouped;                /* r11 is the delta of the access to come: no lookup */
 	bool in_table;               /* that is one in a table: of all that its index may lead to */
@@ -305,3 +307,19 @@ void translate_close_group(struct translation *translation, struct cold *cold);
 void translate_follow_flags(struct translation *translation);
 /* The group's instructions one by one, with a lookup each. */
 void translate_cold_group(struct translation *translation, struct cold *cold);
+
+/* translate.c */
+/* The guest's instructions there; -EFAULT: *fault. */
+int translate_begin(struct translation *translation, struct soft_engine *engine,
+		    const struct code_place *place, struct fault *fault);
+/* The block, as far as these say it. */
+void translate_describe(struct translation *translation, const struct code_place *place,
+			struct block *b);
+/* At translation->emitter.out, the same each time. */
+void translate_emit_block(struct translation *translation);
+/* Its cold parts know where they are when the hot code is where the block is. */
+void translate_move_cold(struct translation *translation, ptrdiff_t by);
+/* The cold part of the block that was emitted last, as soft_translate_part(). */
+void *translate_part(struct translation *translation, struct block *b, unsigned stub);
+/* The maps, and what the block is made again from; the end of its code, from code_write. */
+void translate_keep(struct translation *translation, struct block *b, size_t end);
