@@ -46,7 +46,7 @@ int ring_get(struct ring_end *end, uint32_t *ret_kind, void *data, uint32_t *ret
 /* What is said. Machine process to broker: */
 enum {
 	RECORD_CONSOLE = 1, /* bytes of the console */
-	RECORD_STARTED, /* the guest runs from here on */
+	RECORD_STARTED, /* struct record_ram, or nothing: the guest runs from here on */
 	RECORD_REFUSED, /* i32 errno, text: the machine could not be made */
 	RECORD_ENDED, /* i32 enum machine_end, i32 debug exit code, text of the crash */
 	RECORD_STATISTICS, /* text */
@@ -92,12 +92,18 @@ enum {
 	RECORD_READ, /* struct record_read; nothing else comes to one that serves */
 	RECORD_LIST, /* struct listing_wanted (code_listing.h); answered as RECORD_SHOW */
 	RECORD_FORK_ENDED, /* struct record_fork_ended: of the last RECORD_WANT_FORK */
+	RECORD_REJOIN, /* struct record_span: of RAM, its own small pages may become large ones */
 	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
 };
 
 /* Translated code in the machine process's memory; name: [A-Za-z0-9_.], and its NUL. */
 enum { RECORD_CODE_NAME_BYTES = 60 };
 struct record_code { uint64_t hva; uint32_t bytes; char name[RECORD_CODE_NAME_BYTES]; };
+
+/* Where the machine process has the guest's RAM. */
+struct record_ram { uint64_t hva, bytes; };
+/* Of RAM, from its begin. */
+struct record_span { uint64_t at, bytes; };
 
 /* width and height: after RECORD_SHOW. */
 struct record_done { int32_t error; uint32_t width, height; };

@@ -178,7 +178,7 @@ static const struct role_call broker_calls[] = {
 	{ NAMED(recvmsg), CALL_ANY, 0 },
 	{ NAMED(sendmsg), CALL_ANY, 0 },
 	{ NAMED(wait4), CALL_ANY, 0 },
-	{ NAMED(pread64), CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
+	{ NAMED(pread64), CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) | GRANT(GRANT_PAGEMAP) },
 	{ NAMED(pwrite64), CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
 	{ NAMED(ftruncate), CALL_ON_GRANTS, GRANT(GRANT_CONSOLE) },
 	{ NAMED(clock_gettime), CALL_ANY, 0 },

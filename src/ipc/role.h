@@ -140,6 +140,7 @@ enum grant {
 	/* of a broker: these ends, of a machine process and a pager that were begun for it */
 	GRANT_EARLY_MACHINE,
 	GRANT_EARLY_PAGER,
+	GRANT_PAGEMAP, /* of the machine process, in its broker (process/rejoin.h) */
 	GRANTS,
 	/* umbra-wire has no plan: these are descriptors 3, 4 and 5 in any case */
 	GRANT_WIRE_CONNECTION = GRANT_PLAN, /* a socket of the Internet */

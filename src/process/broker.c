@@ -140,8 +140,10 @@ static void take_text(char *to, const uint8_t *from, uint32_t bytes)
 	to[bytes] = 0;
 }
 
-static bool take_started(struct broker *b)
+static bool take_started(struct broker *b, const uint8_t *data, uint32_t bytes)
 {
+	if (!rejoin_set_ram(&b->rejoin, data, bytes))
+		return false;
 	terminal_make_raw(&b->terminal);
 	if (life_can_move(&b->life, LIFE_RUNNING))
 		life_move(&b->life, LIFE_RUNNING, now_ms());
@@ -269,7 +271,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 {
 	switch (kind) {
 	case RECORD_CONSOLE: console_write(&b->console, data, bytes); return true;
-	case RECORD_STARTED: return take_started(b);
+	case RECORD_STARTED: return take_started(b, data, bytes);
 	case RECORD_REFUSED: return take_end(b, BROKER_REFUSED, data, bytes);
 	case RECORD_ENDED: return take_end(b, BROKER_ENDED, data, bytes);
 	case RECORD_SAVED: return control_saved(&b->control, data, bytes);
@@ -339,6 +341,9 @@ static bool message_put(struct broker *b, enum message message)
 	if (message == SAY_FORK_ENDED)
 		return !ring_put(&b->to_machine, RECORD_FORK_ENDED, &b->control.guest_fork.ended,
 				 sizeof(b->control.guest_fork.ended));
+	if (message == SAY_REJOIN)
+		return !ring_put(&b->to_machine, RECORD_REJOIN, &b->rejoin.span,
+				 sizeof(b->rejoin.span));
 	if (message == SAY_TRACE)
 		return !ring_put(&b->to_machine, RECORD_TRACE, &b->control.trace.wanted,
 				 sizeof(b->control.trace.wanted));
@@ -357,8 +362,12 @@ static void message_said(struct broker *b, enum message message)
 	unsigned count;
 
 	b->unsaid &= ~(1u << message);
+	if (message == SAY_RESUME && b->fork.made)
+		rejoin_begin(&b->rejoin, now_ms());
 	if (message == SAY_RESUME)
 		fork_end(&b->fork);
+	if (message == SAY_REJOIN)
+		rejoin_told(&b->rejoin);
 	if (message != SAY_FORK)
 		return;
 	count = control_take_kits(&b->control, kits);
@@ -607,6 +616,7 @@ static int wait_ms(const struct broker *b, bool more)
 	due = sooner(due, sooner(b->door_until_ms, b->fork.until_ms));
 	due = sooner(due, b->fork.settle_until_ms);
 	due = sooner(due, b->answers_due_ms);
+	due = sooner(due, b->fork.state == FORK_IDLE ? b->rejoin.due_ms : 0);
 	if (!due)
 		return -1;
 	return due > now ? (int)(due - now) : 0;
@@ -660,6 +670,8 @@ static void broker_turn(struct broker *b, bool *more)
 	broker_fork_look_at_time(b, now_ms());
 	b->answers_due_ms = control_look_at_time(&b->control, now_ms());
 	door_turn(b);
+	if (b->fork.state == FORK_IDLE && rejoin_turn(&b->rejoin, now_ms()))
+		broker_say(b, SAY_REJOIN);
 	say_all(b);
 	life_turn(b);
 }
@@ -757,6 +769,7 @@ int broker_create(const struct broker_options *options, struct broker **ret)
 		     options->console_limit_bytes);
 	control_init(&b->control, options->control_fd, options->description);
 	fork_init(&b->fork, &b->control, options->forks, options->has_disks);
+	rejoin_init(&b->rejoin, -1);
 	disk_work_init(&b->disks, &b->control);
 	b->control.disk_places = options->disk_places;
 	if (options->answer_ms)
@@ -843,6 +856,20 @@ static void wait_for_program(pid_t pid)
 	}
 }
 
+/* It has small pages where a fork has split large ones, as it had before, where there is none. */
+static void open_pagemap(struct broker *b)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", b->control.process);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && dup3(fd, grant_fd(GRANT_PAGEMAP), O_CLOEXEC) >= 0)
+		rejoin_init(&b->rejoin, grant_fd(GRANT_PAGEMAP));
+	if (fd >= 0)
+		close(fd);
+}
+
 void broker_open_occupied(struct broker *b)
 {
 	static const char *const names[CONTROL_OCCUPIED_FDS] = { "statm", "smaps_rollup" };
@@ -857,6 +884,7 @@ void broker_open_occupied(struct broker *b)
 		if (b->control.occupied_fd[n] < 0) /* both or none */
 			b->control.occupied_fd[0] = -1;
 	}
+	open_pagemap(b);
 }
 
 int broker_open_perf_map(struct broker *b)
@@ -880,6 +908,7 @@ void broker_destroy(struct broker *b)
 	for (unsigned n = 0; n < b->helpers; n++)
 		assert(!b->helper[n].pid);
 	control_end(&b->control); /* of one that has served no machine */
+	rejoin_end(&b->rejoin);
 	munmap(b->memory, sizeof(*b->memory));
 	free(b);
 }

@@ -9,6 +9,7 @@
 #include "errors.h"
 #include "life.h"
 #include "perf_map.h"
+#include "rejoin.h"
 #include "terminal.h"
 
 enum { INPUT_BYTES = 512 };
@@ -28,6 +29,7 @@ enum message {
 	SAY_ASK,
 	SAY_TRACE,
 	SAY_FORK_ENDED,
+	SAY_REJOIN,
 	MESSAGES
 };
 
@@ -58,6 +60,7 @@ struct broker {
 	struct control control;
 	struct tracer tracer;
 	struct perf_map perf_map;
+	struct rejoin rejoin;
 };
 
 /* broker.c */

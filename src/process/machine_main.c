@@ -196,6 +196,16 @@ static void set_memory(struct process *process, const uint8_t *data, uint32_t by
 	machine_set_memory(process->machine, wanted);
 }
 
+static void rejoin(struct process *process, const uint8_t *data, uint32_t bytes)
+{
+	struct record_span span;
+
+	if (bytes != sizeof(span))
+		return;
+	memcpy(&span, data, sizeof(span));
+	machine_rejoin(process->machine, span.at, span.bytes);
+}
+
 static void advise_memory(struct process *process, const uint8_t *data, uint32_t bytes)
 {
 	uint64_t advised;
@@ -470,6 +480,8 @@ static void *listen_to_broker(void *context)
 				want_list(process, data, bytes);
 			else if (kind == RECORD_DISK)
 				change_disk(process, data, bytes);
+			else if (kind == RECORD_REJOIN)
+				rejoin(process, data, bytes);
 			else if (kind == RECORD_TRACE)
 				set_trace(process, data, bytes);
 			else if (kind >= RECORD_COPY_BEGIN && kind <= RECORD_COPY_END)
@@ -565,6 +577,15 @@ static int limit_memory(const struct machine_options *options)
 	if (!error && setrlimit(RLIMIT_DATA, &limit))
 		error = -errno;
 	return error;
+}
+
+static void tell_started(struct process *process)
+{
+	size_t bytes;
+	const uint8_t *ram = machine_ram(process->machine, &bytes);
+	const struct record_ram where = { .hva = (uint64_t)ram, .bytes = bytes };
+
+	tell(process, RECORD_STARTED, &where, sizeof(where));
 }
 
 /* ---- forks ---- */
@@ -739,7 +760,7 @@ static bool go_on_forked(struct process *process)
 	    (as == FORKED_TO_RUN_WHEN_TOLD && !is_told()))
 		return false;
 	machine_fork_go(process->machine);
-	tell(process, RECORD_STARTED, NULL, 0);
+	tell_started(process);
 	fork_place_revive(&process->listener_place);
 	fork_place_revive(&process->main_place);
 	forker_leave_processor();
@@ -841,7 +862,7 @@ int machine_main(void)
 		tell_end(&process, MACHINE_FAILED);
 		return 0; /* the threads end with the process */
 	}
-	tell(&process, RECORD_STARTED, NULL, 0);
+	tell_started(&process);
 	if (fork_place_take(&process.main_place))
 		forker_leave_processor();
 	else

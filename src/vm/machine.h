@@ -259,6 +259,11 @@ uint64_t machine_ceiling_bytes(const struct machine_options *options);
 struct machine *machine_create(const struct machine_options *options, int *ret_error,
 			       const char **ret_reason);
 void machine_destroy(struct machine *machine);
+/*
+ * RAM, from byte `at` of it: small pages that the machine has to itself may become large ones,
+ * soon, if the host can. What lies outside of RAM is passed over. From any thread.
+ */
+void machine_rejoin(struct machine *machine, uint64_t at, uint64_t bytes);
 /* Where pages lie that it can lend to others. */
 uint8_t *machine_ram(const struct machine *machine, size_t *ret_bytes);
 /*

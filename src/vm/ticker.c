@@ -1,7 +1,8 @@
 /*
  * A unit with a thread that ticks the others every second, looks after processors that do not get
  * on, and tells what has changed of the guest's state: then, or as soon as somebody says that it
- * has.
+ * has. In between it does what may take a moment and changes nothing of the machine: small pages of
+ * RAM become large ones (machine_rejoin()).
  */
 #include "machine_internal.h"
 
@@ -9,15 +10,22 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { TICK_S = 1 };
+#include "lib/touch.h"
+
+enum { TICK_S = 1, SPANS = 16 };
+
+struct span { uint64_t at, bytes; };
 
 struct ticker {
 	struct machine *machine;
 	pthread_mutex_t lock; /* of the next; held while others are ticked */
 	bool paused;
-	pthread_mutex_t wake; /* of the next two; taken under any lock */
+	pthread_mutex_t wake; /* of the next four; taken under any lock */
 	bool stopped, looks; /* looks: at the state, before the next tick */
+	struct span span[SPANS]; /* to become large pages */
+	unsigned spans;
 	pthread_cond_t changed;
 	struct machine_state told;
 };
@@ -58,6 +66,41 @@ void ticker_look(struct machine *machine)
 	ticker->looks = true;
 	pthread_cond_signal(&ticker->changed);
 	pthread_mutex_unlock(&ticker->wake);
+}
+
+void machine_rejoin(struct machine *machine, uint64_t at, uint64_t bytes)
+{
+	struct ticker *ticker = machine->ticker;
+
+	if (at > machine->memory.ram_bytes || bytes > machine->memory.ram_bytes - at)
+		return;
+	pthread_mutex_lock(&ticker->wake);
+	if (ticker->spans < SPANS)
+		ticker->span[ticker->spans++] = (struct span){ .at = at, .bytes = bytes };
+	ticker->looks = true;
+	pthread_cond_signal(&ticker->changed);
+	pthread_mutex_unlock(&ticker->wake);
+}
+
+static bool take_span(struct ticker *ticker, struct span *ret)
+{
+	bool is_some;
+
+	pthread_mutex_lock(&ticker->wake);
+	is_some = ticker->spans;
+	if (is_some)
+		*ret = ticker->span[--ticker->spans];
+	pthread_mutex_unlock(&ticker->wake);
+	return is_some;
+}
+
+/* A host that has no large page now, or does not know how, leaves them as they are. */
+static void rejoin_spans(struct ticker *ticker)
+{
+	struct span span;
+
+	while (take_span(ticker, &span))
+		madvise(ticker->machine->memory.ram + span.at, span.bytes, MADV_COLLAPSE);
 }
 
 static void ticker_tell(struct ticker *ticker)
@@ -134,6 +177,7 @@ static void ticker_run(void *self)
 		if (ticker->machine->devices && !ticker->paused)
 			ticker_tell(ticker);
 		pthread_mutex_unlock(&ticker->lock);
+		rejoin_spans(ticker);
 		if (event == TICKER_TICKS)
 			ticker_set_next(&next);
 	}
@@ -158,6 +202,7 @@ static void ticker_forked(void *self)
 
 	locks_make(ticker);
 	memset(&ticker->told, 0, sizeof(ticker->told));
+	ticker->spans = 0; /* it has them in common now */
 }
 
 static void ticker_destroy(void *self) { free(self); }

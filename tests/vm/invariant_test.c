@@ -17,6 +17,7 @@
 #include "process/console.h"
 #include "process/disk_change_internal.h"
 #include "process/life.h"
+#include "process/rejoin.h"
 #include "process/standby.h"
 #include "process/terminal_filter.h"
 #include "vm/unit_list.h"
@@ -482,6 +483,35 @@ static unsigned of_a_fork(void)
 	return CAUGHT_MISSED("fork", check_fork_of, &forking, of_fork);
 }
 
+/* ---- large pages again ---- */
+
+static struct rejoin *rejoin_in(void *rejoin) { return rejoin; }
+static void check_rejoin_of(void *rejoin) { check_rejoin(rejoin); }
+
+static void span_behind_ram(void *rejoin) { rejoin_in(rejoin)->span.at = 8 << 20; }
+static void span_beyond_ram(void *rejoin) { rejoin_in(rejoin)->span.bytes = 8 << 20; }
+static void part_of_a_large_page(void *rejoin) { rejoin_in(rejoin)->span.bytes = 1 << 20; }
+static void span_too_long(void *rejoin)
+{
+	rejoin_in(rejoin)->ram.bytes = 1 << 30;
+	rejoin_in(rejoin)->span.bytes = 1 << 29;
+}
+
+static const struct spoiling of_rejoin[] = {
+	{ "a span behind RAM", span_behind_ram },
+	{ "a span that ends beyond it", span_beyond_ram },
+	{ "a part of a large page", part_of_a_large_page },
+	{ "a span that is too long", span_too_long },
+};
+
+static unsigned of_large_pages(void)
+{
+	struct rejoin rejoin = { .pagemap = -1, .ram = { .bytes = 8 << 20 },
+				 .span = { .at = 2 << 20, .bytes = 4 << 20 } };
+
+	return CAUGHT_MISSED("rejoin", check_rejoin_of, &rejoin, of_rejoin);
+}
+
 /* ---- a trace ---- */
 
 static struct trace *trace_in(void *trace) { return trace; }
@@ -568,6 +598,7 @@ int main(void)
 	missed += of_disks_that_come();
 	missed += of_the_filter();
 	missed += of_a_fork();
+	missed += of_large_pages();
 	missed += of_a_trace();
 	missed += of_control();
 	return missed != 0;
