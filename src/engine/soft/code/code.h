@@ -35,6 +35,8 @@
  *   6. A stub that leads to a cold part leads to one of its block, in a region that is not closed.
  *   7. A block that is made again from the bytes that were kept is the same, byte for byte but for
  *      links and stubs (late.c).
+ *   8. A jump cache's key is the one that was made, or matches nothing: what has matched finds RIP
+ *      by the one that was made, whatever a kick does meanwhile.
  *
  * All but the jump caches change under the engine's lock, by processors and by who makes code ahead
  * of them (ahead.c). The hash is read without it: blocks are

@@ -254,8 +254,19 @@ static void check_entries(const struct soft_cpu *cpu, const struct jump_entry *e
 	}
 }
 
+/* Invariant 8. */
+static void check_keys(const struct soft_cpu *cpu)
+{
+	for (unsigned user = 0; user < 2; user++) {
+		const uint64_t key = __atomic_load_n(&cpu->jump_key[user], __ATOMIC_RELAXED);
+
+		assert(!key || key == cpu->engine->no_key || key == cpu->made_keys[user].key);
+	}
+}
+
 void check_jump_cache(const struct soft_cpu *cpu)
 {
+	check_keys(cpu);
 	check_entries(cpu, cpu->jump_cache, JUMP_CACHE_ENTRIES);
 	check_entries(cpu, cpu->jump_victims, JUMP_VICTIMS);
 	check_entries(cpu, cpu->jump_sites, JUMP_SITES);
