@@ -28,6 +28,7 @@
 #include "fork_extents.h"
 #include "fork_source.h"
 #include "fork_wanted.h"
+#include "lib/brief_wait.h"
 #include "place.h"
 #include "vm/saved_blocks.h"
 #include "wire/parcel.h"
@@ -39,6 +40,7 @@ enum { HOST_BYTES = 256, PAUSE_MS = 200, PERCENT = 100, LIVES_MS = PARCEL_LIVES_
 enum { DUES_FIRST = 1024 }; /* of those that were asked for the last time: before it begins there */
 enum { PARTED_BLOCKS = 8, PARTS_OF_BLOCK = 2, IN_A_ROW = 4, ASKING_NS = 500000 };
 enum { MOST_BLOCKS = 16, FEW_BLOCKS = 2, AHEAD_BLOCKS = 3, WANTED_NS = 100000000 };
+enum { NOTES_MOST = 64 };
 enum { FRONT_MOST_BLOCKS = 256 }; /* that are read before there is a connection */
 /* While it begins there nothing comes that it does not ask for; so long, since it may need all. */
 enum { BEGINS_NS = 200000000 };
@@ -82,6 +84,9 @@ struct sending {
 	/* What was asked for the last time, and now; and the blocks that go ahead for that */
 	struct fork_wanted before, now;
 	bool knows_wanted;
+	struct parcel_piece noted[NOTES_MOST]; /* that were wanted, and are not noted yet */
+	unsigned notes;
+	struct brief_wait wait; /* for a word */
 	struct saved_blocks is_due;
 	uint64_t *due, dues, next_due;
 	struct saved_blocks is_wanted; /* blocks of which something was */
@@ -384,6 +389,23 @@ static void note_want(struct sending *sending, uint64_t at, uint64_t bytes)
 		fork_wanted_add(&sending->now, at, bytes);
 }
 
+static void note_wants(struct sending *sending)
+{
+	for (; sending->notes; sending->notes--) {
+		const struct parcel_piece *wanted = &sending->noted[sending->notes - 1];
+
+		note_want(sending, wanted->at, wanted->bytes);
+	}
+}
+
+/* Once nothing else is to be done: who waits for what was just sent may need this processor. */
+static void note_later(struct sending *sending, uint64_t at, uint32_t bytes)
+{
+	if (sending->notes == NOTES_MOST)
+		note_wants(sending);
+	sending->noted[sending->notes++] = (struct parcel_piece){ .at = at, .bytes = bytes };
+}
+
 /* What was sent already comes by itself. */
 static int take_want(struct sending *sending, uint64_t block)
 {
@@ -458,7 +480,7 @@ static int take_want_part(struct sending *sending, const struct parcel_word *wor
 		error = send_part(sending, at, bytes);
 		sending->wanted_ns = now_ns();
 	}
-	note_want(sending, at, bytes); /* nobody waits for that */
+	note_later(sending, at, bytes);
 	return error;
 }
 
@@ -514,6 +536,32 @@ static int wait_ms(const struct sending *sending)
 	return (int)(ms < LIVES_MS ? ms : LIVES_MS);
 }
 
+/* Whether there is one. */
+static int look_for_word(const struct sending *sending, int ms)
+{
+	struct pollfd line = { .fd = sending->line.socket, .events = POLLIN };
+
+	return poll(&line, 1, ms);
+}
+
+/* The same. Of who has just asked the next word is not slept for. */
+static int wait_for_word(struct sending *sending)
+{
+	int heard = look_for_word(sending, 0);
+
+	if (!heard)
+		note_wants(sending);
+	while (!heard && is_asking(sending, now_ns()) && brief_wait_looks(&sending->wait))
+		heard = look_for_word(sending, 0);
+	if (!heard)
+		heard = look_for_word(sending, wait_ms(sending));
+	if (heard)
+		brief_wait_found(&sending->wait);
+	else
+		brief_wait_forget(&sending->wait);
+	return heard;
+}
+
 /* While nothing else is said. -ECONNRESET: the other side has been silent for too long. */
 static int keep_alive(struct sending *sending)
 {
@@ -532,8 +580,7 @@ static int talk(struct sending *sending, bool to_end)
 
 	sending->heard_ns = now_ns(); /* who did not listen heard nothing */
 	while (!sending->answer.error && (to_end ? !sending->is_whole : !sending->runs)) {
-		struct pollfd line = { .fd = sending->line.socket, .events = POLLIN };
-		const int heard = poll(&line, 1, sent > 0 ? 0 : wait_ms(sending));
+		const int heard = sent ? look_for_word(sending, 0) : wait_for_word(sending);
 		const int error = heard > 0 ? hear_word(sending) : keep_alive(sending);
 
 		if (error)
@@ -753,6 +800,7 @@ struct sending *fork_away_begin(struct fork_away *away, const char *child, int *
 	}
 	sending->away = away;
 	sending->began_ns = now_ns();
+	sending->wait.is_far = true;
 	sending->shown_percent = UINT64_MAX;
 	*ret_code = parse_place(sending);
 	if (!*ret_code)
@@ -807,6 +855,7 @@ void fork_away_keep_wanted(struct sending *sending, const char *machine, const j
 {
 	if (!sending->knows_wanted)
 		return;
+	note_wants(sending);
 	fork_wanted_join(&sending->now, &sending->before);
 	fork_wanted_keep(&sending->now, machine, info);
 }

@@ -110,7 +110,8 @@ int fork_source_open(struct fork_source *source, const int rings[3], int pidfd, 
 {
 	int error;
 
-	*source = (struct fork_source){ .event = rings[1], .pidfd = pidfd };
+	*source = (struct fork_source){ .event = rings[1], .pidfd = pidfd,
+					 .wait = { .is_far = true } };
 	source->memory = mmap(NULL, sizeof(*source->memory), PROT_READ | PROT_WRITE, MAP_SHARED,
 			      rings[0], 0);
 	if (source->memory == MAP_FAILED) {

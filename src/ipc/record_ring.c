@@ -46,15 +46,14 @@ void check_ring_end(const struct ring_end *end)
 	assert(!(end->at & 7)); /* records are padded to 8 */
 }
 
-int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes)
+int ring_add(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes)
 {
 	struct ring_memory *memory = end->memory;
 	struct record record = { kind, bytes };
 	uint32_t used = end->at - __atomic_load_n(&memory->tail, __ATOMIC_ACQUIRE);
-	const uint64_t one = 1;
 
 	check_ring_end(end);
-	assert((data || !bytes) && end->wake_fd >= 0);
+	assert(data || !bytes);
 	if (bytes > RING_RECORD_MAX_BYTES)
 		return -EMSGSIZE;
 	if (used > RING_BYTES)
@@ -66,7 +65,22 @@ int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t byt
 		copy_in(memory, end->at + (uint32_t)sizeof(record), data, bytes);
 	end->at += padded(bytes);
 	__atomic_store_n(&memory->head, end->at, __ATOMIC_RELEASE);
+	return 0;
+}
+
+int ring_wake(const struct ring_end *end)
+{
+	const uint64_t one = 1;
+
+	assert(end->wake_fd >= 0);
 	return write(end->wake_fd, &one, 8) == 8 || errno == EAGAIN ? 0 : -errno;
+}
+
+int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes)
+{
+	const int error = ring_add(end, kind, data, bytes);
+
+	return error ? error : ring_wake(end);
 }
 
 void ring_wait(struct ring_end *end)

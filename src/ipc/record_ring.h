@@ -34,6 +34,12 @@ struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
 
 /* 0; -EAGAIN: no room now; -EMSGSIZE; -EBADMSG: the other side's index is rubbish. */
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
+/*
+ * The same in two steps, of several records of which the consumer is told once: behind the last, and
+ * before ring_wait().
+ */
+int ring_add(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
+int ring_wake(const struct ring_end *end);
 /* Invariant 1, of this side's own index: what the other side wrote is never asserted. */
 void check_ring_end(const struct ring_end *end);
 /* Until half of the ring is free. */

@@ -24,6 +24,7 @@
 #include "assertion.h"
 #include "ipc/early.h"
 #include "ipc/lockdown.h"
+#include "lib/brief_wait.h"
 #include "machine_process.h"
 #include "mains.h"
 #include "sanitized.h"
@@ -650,6 +651,17 @@ static grant_set grants_of_devices(const struct process *process)
 
 /* ---- one that is read ---- */
 
+/* Its reader is woken once there is no room, or all of it has been said. */
+static void add(struct process *process, const void *data, size_t bytes)
+{
+	struct ring_end *to = &process->to_broker;
+
+	while (ring_add(to, RECORD_SAVED, data, (uint32_t)bytes) == -EAGAIN) {
+		ring_wake(to);
+		ring_wait(to);
+	}
+}
+
 static void send_bytes(struct process *process, const struct record_read *wanted)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
@@ -660,27 +672,37 @@ static void send_bytes(struct process *process, const struct record_read *wanted
 
 		if (machine_serve_read(process->machine, at, data, bytes))
 			_exit(EXIT_FAULT);
-		tell(process, RECORD_SAVED, data, bytes);
+		add(process, data, bytes);
 		at += bytes;
 		left -= bytes;
 	}
+	ring_wake(&process->to_broker);
 }
 
-/* Until its reader is gone: with that its forker ends it. */
+/*
+ * Until its reader is gone: with that its forker ends it. Who has just asked soon asks again, and
+ * waits for others meanwhile.
+ */
 static _Noreturn void serve(struct process *process)
 {
 	uint8_t data[RING_RECORD_MAX_BYTES];
 	struct record_read wanted;
 	uint32_t kind, bytes;
 	uint64_t count;
+	struct brief_wait brief = { .is_far = true };
 
-	while (read(grant_fd(GRANT_TO_MACHINE), &count, 8) == 8)
-		while (ring_get(&process->from_broker, &kind, data, &bytes) > 0)
+	for (;;) {
+		while (ring_get(&process->from_broker, &kind, data, &bytes) > 0) {
+			brief_wait_found(&brief);
 			if (kind == RECORD_READ && bytes == sizeof(wanted)) {
 				memcpy(&wanted, data, sizeof(wanted));
 				send_bytes(process, &wanted);
 			}
-	_exit(EXIT_FAULT);
+		}
+		if (!brief_wait_looks(&brief) &&
+		    read(grant_fd(GRANT_TO_MACHINE), &count, 8) != 8)
+			_exit(EXIT_FAULT);
+	}
 }
 
 /* Its other threads wait in the page for ever. */

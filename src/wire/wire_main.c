@@ -18,6 +18,8 @@
  *     these descriptors alone: what listened is closed by then.
  *   - Who has not shown within HANDSHAKE_MS that he has the key is left.
  *   - The end of a connection that was not said is no end, but a loss (EXIT_LOST).
+ *   - What has come is handed on at once, all of it: who waits for it wakes up once, and nothing is
+ *     kept back for more.
  *
  * GnuTLS is in this program alone: no process of a machine's loads it.
  */
@@ -47,7 +49,9 @@ enum {
 	ABOVE_FD = 10,
 	HOST_BYTES = 256
 };
-enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000, CHUNK_BYTES = 16384 };
+enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000 };
+/* Of a record; and what is handed on at once: a block, with its head, and what follows it. */
+enum { RECORD_BYTES = 16384, ROOM_BYTES = 5 * RECORD_BYTES };
 /*
  * Keys are exchanged anew each time: who gets the key later reads nothing of what was said. With a
  * key that both have GnuTLS would take ChaCha20 before AES-128, which a processor with instructions
@@ -80,6 +84,8 @@ struct wire {
 	char host[HOST_BYTES];
 	gnutls_typed_vdata_st about[2]; /* what is asked of the other side's certificate */
 	bool may_hear; /* its rights are given up */
+	bool is_relaying; /* hands are shaken: what has come is read, and not waited for */
+	bool has_more; /* of what is sent now another record follows */
 };
 
 /* ---- rights ---- */
@@ -274,7 +280,7 @@ static ssize_t hear(gnutls_transport_ptr_t of, void *data, size_t bytes)
 	const struct wire *wire = of;
 
 	if (wire->may_hear)
-		return recv(CONNECTION_FD, data, bytes, 0);
+		return recv(CONNECTION_FD, data, bytes, wire->is_relaying ? MSG_DONTWAIT : 0);
 	gnutls_transport_set_errno(wire->session, EAGAIN);
 	return -1;
 }
@@ -289,11 +295,21 @@ static int wait_to_hear(gnutls_transport_ptr_t of, unsigned ms)
 	return poll(&connection, 1, ms == GNUTLS_INDEFINITE_TIMEOUT ? -1 : (int)ms);
 }
 
+/* Records of which more follow leave with these: the other side wakes up once. */
+static ssize_t tell(gnutls_transport_ptr_t of, const giovec_t *parts, int count)
+{
+	const struct wire *wire = of;
+	const struct msghdr message = { .msg_iov = (struct iovec *)(uintptr_t)parts,
+					.msg_iovlen = (size_t)count };
+
+	return sendmsg(CONNECTION_FD, &message,
+		       MSG_NOSIGNAL | (wire->has_more ? MSG_MORE : 0));
+}
+
 static void set_transport(struct wire *wire)
 {
-	gnutls_transport_ptr_t out = (gnutls_transport_ptr_t)(uintptr_t)CONNECTION_FD;
-
-	gnutls_transport_set_ptr2(wire->session, wire, out);
+	gnutls_transport_set_ptr(wire->session, wire);
+	gnutls_transport_set_vec_push_function(wire->session, tell);
 	gnutls_transport_set_pull_function(wire->session, hear);
 	gnutls_transport_set_pull_timeout_function(wire->session, wait_to_hear);
 }
@@ -357,37 +373,62 @@ static bool was_refused(const struct wire *wire, ssize_t error)
 	}
 }
 
+/* What has come, of `most` bytes; *ret: of the last record that was looked for. */
+static size_t hear_records(struct wire *wire, uint8_t *to, size_t most, ssize_t *ret)
+{
+	size_t got = 0;
+
+	do {
+		*ret = gnutls_record_recv(wire->session, to + got, most - got);
+		got += *ret > 0 ? (size_t)*ret : 0;
+	} while (*ret > 0 && got < most);
+	return got;
+}
+
 /* 1: it goes on; 0: the other side has said that no more comes; or the exit code, negative. */
 static int from_connection(struct wire *wire)
 {
-	uint8_t bytes[CHUNK_BYTES];
-	ssize_t n = gnutls_record_recv(wire->session, bytes, sizeof(bytes));
+	static uint8_t bytes[ROOM_BYTES];
+	ssize_t n;
+	const size_t got = hear_records(wire, bytes, sizeof(bytes), &n);
 
-	if (n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED)
+	if (got && write_all(PLAIN_FD, bytes, got))
+		return -EXIT_HERE;
+	if (n > 0 || n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED)
 		return 1;
 	if (!n)
 		return 0;
-	if (n < 0)
-		return was_refused(wire, n) ? -EXIT_KEY : -EXIT_LOST;
-	return write_all(PLAIN_FD, bytes, (size_t)n) ? -EXIT_HERE : 1;
+	return was_refused(wire, n) ? -EXIT_KEY : -EXIT_LOST;
+}
+
+static int say_record(struct wire *wire, const uint8_t *from, size_t bytes)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		ssize_t n = gnutls_record_send(wire->session, from + done, bytes - done);
+
+		if (n < 0 && n != GNUTLS_E_AGAIN && n != GNUTLS_E_INTERRUPTED)
+			return -EXIT_LOST;
+		done += n > 0 ? (size_t)n : 0;
+	}
+	return 1;
 }
 
 static int to_connection(struct wire *wire)
 {
-	uint8_t bytes[CHUNK_BYTES];
-	ssize_t count = read(PLAIN_FD, bytes, sizeof(bytes));
-	ssize_t done = 0;
+	static uint8_t bytes[ROOM_BYTES];
+	const ssize_t count = read(PLAIN_FD, bytes, sizeof(bytes));
+	int here = count > 0;
 
-	if (count <= 0)
-		return 0;
-	while (done < count) {
-		ssize_t n = gnutls_record_send(wire->session, bytes + done, (size_t)(count - done));
+	for (size_t done = 0; here > 0 && done < (size_t)count; done += RECORD_BYTES) {
+		const size_t left = (size_t)count - done;
 
-		if (n < 0 && n != GNUTLS_E_AGAIN && n != GNUTLS_E_INTERRUPTED)
-			return -EXIT_LOST;
-		done += n > 0 ? n : 0;
+		wire->has_more = left > RECORD_BYTES;
+		here = say_record(wire, bytes + done, wire->has_more ? RECORD_BYTES : left);
 	}
-	return 1;
+	wire->has_more = false;
+	return here;
 }
 
 /* Each side is told of the other's end, and may go on. */
@@ -414,6 +455,7 @@ static int relay(struct wire *wire)
 	int here = 1;
 	int there = 1;
 
+	wire->is_relaying = true;
 	while ((here > 0 || there > 0) && here >= 0 && there >= 0) {
 		struct pollfd fds[] = { { .fd = there ? CONNECTION_FD : -1, .events = POLLIN },
 					{ .fd = here ? PLAIN_FD : -1, .events = POLLIN } };
