@@ -35,8 +35,8 @@ struct ring_end { struct ring_memory *memory; uint32_t at; int wake_fd; };
 /* 0; -EAGAIN: no room now; -EMSGSIZE; -EBADMSG: the other side's index is rubbish. */
 int ring_put(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
 /*
- * The same in two steps, of several records of which the consumer is told once: behind the last, and
- * before ring_wait().
+ * The same in two steps, of several records of which the consumer is told once: behind the last,
+ * and before ring_wait().
  */
 int ring_add(struct ring_end *end, uint32_t kind, const void *data, uint32_t bytes);
 int ring_wake(const struct ring_end *end);
