@@ -137,6 +137,8 @@ int demand_wait_whole(struct machine *machine)
 	if (!demand->is_on || demand->is_whole)
 		return 0;
 	demand->is_whole = hear(machine, DEMAND_WHOLE);
+	if (demand->is_whole) /* who is forked now would keep it without them */
+		advise_size(machine, MADV_HUGEPAGE);
 	return demand->is_whole ? 0 : -EIO;
 }
 

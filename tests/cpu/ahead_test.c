@@ -217,6 +217,22 @@ static void test_changed(void)
 	end(guest);
 }
 
+/* An overlay that was there when somebody began, and is no more: no byte of it is read. */
+static void test_overlay(void)
+{
+	enum { WHERE = 1 << 28 };
+	const struct guest guest = begin_anew();
+	struct soft_engine *engine = (struct soft_engine *)guest.engine;
+	const struct code_place place = { .rip = WHERE, .gpa = WHERE };
+
+	engine_place_overlay(guest.engine, &memory, 0, WHERE, false);
+	expect(soft_hva(engine, WHERE), "an overlay is where there is no RAM");
+	soft_begin_draft(engine, engine->draft);
+	engine_place_overlay(guest.engine, &memory, 0, GUEST_NOWHERE, false);
+	expect(!soft_make_draft(engine, engine->draft, &place), "of none no draft is made");
+	end(guest);
+}
+
 int main(void)
 {
 	uint64_t rax = 0;
@@ -231,5 +247,6 @@ int main(void)
 	test_lies(count, rax);
 	test_writable();
 	test_changed();
+	test_overlay();
 	return failures != 0;
 }

@@ -111,11 +111,11 @@ void emission_set_mode(unsigned code_bits, bool flat)
 	state->segment[X86_CS].attributes = code_attributes(code_bits);
 }
 
-static struct block *translate(uint64_t gpa, uint64_t second_gpa, uint32_t mode)
+static struct block *translate(uint64_t gpa, uint64_t second_page, uint32_t mode)
 {
 	const struct x86_segment_state *cs = &cpu->state.segment[X86_CS];
 	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa,
-					  .second_gpa = second_gpa, .cs_base = cs->base,
+					  .second_page = second_page, .cs_base = cs->base,
 					  .cs_limit = cs->limit, .mode = mode };
 	struct fault unused;
 
@@ -185,7 +185,7 @@ bool emission_block_in_page(const uint8_t *page, unsigned offset, bool user,
 	cpu->state.rip = CODE_AT + offset;
 	engine->regions[0] = (struct code_region){ 0 };
 	soft_make_regions(engine);
-	b = translate(CODE_AT + offset, CODE_AT + PAGE_BYTES, soft_mode(cpu));
+	b = translate(CODE_AT + offset, CODE_AT / PAGE_BYTES + 2, soft_mode(cpu));
 	if (b)
 		describe(b, ret);
 	return b;

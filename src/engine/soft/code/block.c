@@ -103,8 +103,8 @@ void soft_hide_block(struct soft_engine *engine, struct block *b)
 }
 
 /*
- * The second page of an instruction that may straddle: its gpa. 0: it cannot, or there is none in
- * RAM, and *fault is what an instruction meets that does.
+ * The second page of an instruction that may straddle, as code_place has it. 0: it cannot, or there
+ * is none in RAM, and *fault is what an instruction meets that does.
  */
 static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fault)
 {
@@ -119,7 +119,7 @@ static uint64_t second_page(struct soft_cpu *cpu, uint64_t gpa, struct fault *fa
 	    soft_walk(cpu, (linear | PAGE_OFFSET_MASK) + 1, ACCESS_EXEC, &second, &rights, fault))
 		return 0;
 	if (soft_hva(cpu->engine, second))
-		return second;
+		return second / PAGE_BYTES + 1;
 	soft_fail(fault, EXC_GP, true, 0);
 	return 0;
 }
@@ -139,7 +139,7 @@ static struct block *block_look_up(const struct soft_engine *engine,
 
 		if (b->gpa == place->gpa && soft_key_mode(b) == place->mode &&
 		    (soft_floats(b->mode) || b->gva == place->rip) &&
-		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn == place->second_gpa >> 12))
+		    (!(b->mode & BLOCK_STRADDLES) || b->second_gfn + 1ull == place->second_page))
 			return b;
 	}
 	return NULL;
@@ -164,12 +164,17 @@ static void block_insert(struct soft_engine *engine, struct block *b, uint64_t f
 	soft_note_page(engine, b);
 }
 
-static void add_straddler(struct soft_engine *engine, struct block *b, uint64_t second_gpa)
+static uint8_t *second_hva(const struct soft_engine *engine, uint64_t second_page)
 {
-	b->second_gfn = (uint32_t)(second_gpa >> 12);
+	return soft_hva(engine, (second_page - 1) * PAGE_BYTES);
+}
+
+static void add_straddler(struct soft_engine *engine, struct block *b, uint64_t second_page)
+{
+	b->second_gfn = (uint32_t)(second_page - 1);
 	b->next_straddler = engine->straddlers;
 	engine->straddlers = (uint32_t)(b - engine->blocks) + 1;
-	__atomic_fetch_or(&engine->frame_flags[soft_frame(engine, soft_hva(engine, second_gpa))],
+	__atomic_fetch_or(&engine->frame_flags[soft_frame(engine, second_hva(engine, second_page))],
 			  FRAME_STRADDLED, __ATOMIC_SEQ_CST);
 }
 
@@ -193,8 +198,8 @@ static struct block *make_block(struct soft_engine *engine, const struct code_pl
 	const uint64_t frame = soft_frame(engine, soft_hva(engine, place->gpa));
 	struct block *b = soft_translate(engine, place, fault);
 
-	if (b && b->mode & BLOCK_STRADDLES && place->second_gpa)
-		add_straddler(engine, b, place->second_gpa);
+	if (b && b->mode & BLOCK_STRADDLES && place->second_page)
+		add_straddler(engine, b, place->second_page);
 	if (b)
 		block_insert(engine, b, frame, place->mode);
 	return b;
@@ -258,8 +263,9 @@ static struct block *make_beside(struct soft_cpu *cpu, const struct code_place *
 	struct soft_engine *engine = cpu->engine;
 	struct block *b;
 
-	if (!__atomic_load_n(&engine->makes_ahead, __ATOMIC_RELAXED) || place->second_gpa ||
-	    x86_code_bits(&cpu->state) != 64 || !soft_try_to_acquire(&engine->cpu_draft_lock))
+	if (!__atomic_load_n(&engine->makes_ahead, __ATOMIC_RELAXED) || place->second_page ||
+	    place->mode & BLOCK_ALONE || x86_code_bits(&cpu->state) != 64 ||
+	    !soft_try_to_acquire(&engine->cpu_draft_lock))
 		return NULL;
 	b = make_without_lock(engine, engine->cpu_draft, place, 0);
 	soft_release(&engine->cpu_draft_lock);
@@ -274,7 +280,7 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 	struct soft_engine *engine = cpu->engine;
 	const struct x86_segment_state *cs = &cpu->state.segment[X86_CS];
 	const uint64_t second = second_page(cpu, gpa, fault);
-	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa, .second_gpa = second,
+	const struct code_place place = { .rip = cpu->state.rip, .gpa = gpa, .second_page = second,
 					  .cs_base = cs->base, .cs_limit = cs->limit,
 					  .mode = mode };
 	struct block *b = block_look_up(engine, &place);
@@ -287,7 +293,7 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 	while (!(b = block_look_up(engine, &place))) {
 		uint8_t *hva = soft_hva(engine, gpa); /* with the lock: overlays do not move */
 
-		if (!hva || (second && !soft_hva(engine, second))) {
+		if (!hva || (second && !second_hva(engine, second))) {
 			*fault = (struct fault){ .vector = EXC_GP, .has_code = true };
 			break;
 		}
@@ -298,7 +304,7 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 		if (!soft_protect_code(cpu, soft_frame(engine, hva)))
 			continue;
 		/* the bytes may run into the next page; whether they do is known only afterwards */
-		if (second && !soft_protect_code(cpu, soft_frame(engine, soft_hva(engine, second))))
+		if (second && !soft_protect_code(cpu, soft_frame(engine, second_hva(engine, second))))
 			continue;
 		b = make_block(engine, &place, fault);
 		cpu->translations += b != NULL;
@@ -342,7 +348,7 @@ static void check_frame_of(const struct soft_engine *engine, const struct block 
 		return;
 	frame = soft_frame(engine, soft_hva(engine, b->gpa));
 	assert(engine->frame_flags[frame] & FRAME_CODE && is_in_list_of(engine, b, frame));
-	if (b->mode & BLOCK_STRADDLES && b->second_gfn)
+	if (b->mode & BLOCK_STRADDLES)
 		assert(engine->frame_flags[soft_frame(
 			       engine, soft_hva(engine, (uint64_t)b->second_gfn << 12))] &
 		       FRAME_STRADDLED);

@@ -172,8 +172,8 @@ void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *memor
 	uint64_t places[2] = { memory->overlay[n].gpa, gpa };
 
 	/*
-	 * under the lock nobody translates: what is taken back here was made from the old bytes,
-	 * what is made later from the new
+	 * under the lock nobody takes what was translated: what is taken back here was made from
+	 * the old bytes, what is taken later is of the new, or was compared with them
 	 */
 	soft_acquire(&engine->lock);
 	for (unsigned i = 0; i < 2; i++)

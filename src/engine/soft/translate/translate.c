@@ -23,6 +23,7 @@
 #include "translate_strip.h"
 
 #include <assert.h>
+#include <errno.h>
 
 #include "lib/check.h"
 
@@ -172,7 +173,7 @@ static void emit_insns(struct translation *translation)
 }
 
 /* Instructions that follow each other within a page, or one that leaves it. */
-static void check_translation(const struct translation *translation)
+void check_translation(const struct translation *translation)
 {
 	const struct guest_insn *last = &translation->insns[translation->count - 1];
 	uint64_t rip = translation->block->gva;
@@ -266,6 +267,8 @@ int translate_begin(struct translation *translation, struct soft_engine *engine,
 	translation->cs_base = translation->code_bits == 64 ? 0 : place->cs_base;
 	translation->page = (translation->cs_base + translation->rip) >> 12;
 	translation->source = soft_hva(engine, place->gpa);
+	if (!translation->source) /* of a draft: an overlay was there, and is no more */
+		return -EFAULT;
 	translation->source_bytes = PAGE_BYTES - (place->gpa & PAGE_OFFSET_MASK);
 	return translate_gather(translation, place, fault);
 }

@@ -8,10 +8,10 @@ struct block;
 /* Of soft_engine.translation. */
 size_t soft_translation_bytes(void);
 /*
- * Guest code: rip, which is gpa; second_gpa: the page behind it, or 0. cs_*: where it is not code
- * of 64 bits.
+ * Guest code: rip, which is gpa; second_page: 1 more than the frame of the page behind it, or 0:
+ * none. cs_*: where it is not code of 64 bits.
  */
-struct code_place { uint64_t rip, gpa, second_gpa, cs_base; uint32_t cs_limit, mode; };
+struct code_place { uint64_t rip, gpa, second_page, cs_base; uint32_t cs_limit, mode; };
 /* Under the lock, with room in the open region: a block for it. NULL: *fault. */
 struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault);

@@ -60,6 +60,7 @@ bool soft_make_draft(struct soft_engine *engine, struct draft *draft,
 	struct translation *translation = &draft->translation;
 	struct block *b = &draft->block;
 	struct fault unused;
+	bool has_sites;
 
 	if (translate_begin(translation, engine, place, &unused))
 		return false;
@@ -69,7 +70,11 @@ bool soft_make_draft(struct soft_engine *engine, struct draft *draft,
 	translation->is_draft = true;
 	out(translation)->out = draft->begin;
 	translate_emit_block(translation);
-	return translation->next_site - b->first_site <= SITES;
+	CHECK(check_translation(translation));
+	has_sites = translation->next_site - b->first_site <= SITES;
+	if (!soft_floats(translation->mode)) /* nobody asks for it again */
+		b->first_site = 0;
+	return has_sites;
 }
 
 static uint8_t *stub_at(const struct translation *translation, const struct block *b, uint8_t *base,

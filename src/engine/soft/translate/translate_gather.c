@@ -2,7 +2,8 @@
  * The instructions of a block: bytes, decoded, and which arithmetic flags somebody looks at later.
  *
  * The page is read under the lock, after its protection, from the frame that was walked, and each
- * byte once: what is decoded is what is kept.
+ * byte once: what is decoded is what is kept. Of a draft it is read before both, and compared with
+ * them (translate_draft.c).
  */
 #include <errno.h>
 
@@ -30,12 +31,13 @@ static void have_bytes(struct translation *translation, unsigned bytes)
 }
 
 /* The instruction that begins in the last bytes of its page, alone; -EFAULT: it has no second. */
-static int gather_straddler(struct translation *translation, uint64_t second_gpa,
+static int gather_straddler(struct translation *translation, uint64_t second_page,
 			    struct guest_insn *guest_insn)
 {
-	if (!second_gpa)
+	if (!second_page)
 		return -EFAULT;
-	memcpy(translation->bytes + translation->have, soft_hva(translation->engine, second_gpa),
+	memcpy(translation->bytes + translation->have,
+	       soft_hva(translation->engine, (second_page - 1) * PAGE_BYTES),
 	       X86_INSN_MAX_BYTES - translation->have);
 	translation->mode |= BLOCK_ALONE; /* and never chained */
 	return x86_decode(translation->bytes, X86_INSN_MAX_BYTES, translation->code_bits,
@@ -98,7 +100,7 @@ int translate_gather(struct translation *translation, const struct code_place *p
 			break;
 		}
 		if (error == -EAGAIN)
-			error = gather_straddler(translation, place->second_gpa, guest_insn);
+			error = gather_straddler(translation, place->second_page, guest_insn);
 		if (error == -EFAULT)
 			return error;
 		if (!error && !cpu_model_allows(translation->engine->model, &guest_insn->insn))

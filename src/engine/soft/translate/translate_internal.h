@@ -317,6 +317,8 @@ void translate_describe(struct translation *translation, const struct code_place
 			struct block *b);
 /* At translation->emitter.out, the same each time. */
 void translate_emit_block(struct translation *translation);
+/* The invariants of what was emitted. */
+void check_translation(const struct translation *translation);
 /* Its cold parts know where they are when the hot code is where the block is. */
 void translate_move_cold(struct translation *translation, ptrdiff_t by);
 /* The cold part of the block that was emitted last, as soft_translate_part(). */
