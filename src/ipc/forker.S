@@ -6,10 +6,11 @@
  *                     +-- end of the socket --> end
  *
  * What counts is in registers: r12 is the place at which a forked process goes on. Read and written
- * are a byte that means nothing, the numbers that the kernel gives descriptors (they are known), and
- * a structure that says where those lie (forker.c); whoever changes them, or the place, spoils a
- * process that is his own copy, or moves it to another of its host's processors. The filter is in the page, where nobody can change it, and where it
- * lies is said in memory that is made for that.
+ * are a byte that means nothing, the numbers that the kernel gives descriptors (they are known), a
+ * structure that says where those lie, and sets of the host's processors (forker.c); whoever changes
+ * them, or the place, spoils a process that is his own copy, or says on which processors that and
+ * its forker are. The filter is in the page, where nobody can change it, and where it lies is said
+ * in memory that is made for that.
  */
 #include <asm/unistd_64.h>
 

@@ -74,6 +74,7 @@ enum {
 	RECORD_DONE, /* struct record_done, of the last RECORD_TYPE, _SHOW, _LIST or _COPY_* */
 	/* u64: of how much since the beginning nobody is told; then struct record_code, some */
 	RECORD_CODE,
+	RECORD_REJOINED, /* u64: where the span of the last RECORD_REJOIN began, which is done */
 	RECORD_WANT_FORK, /* u32: 1, its guest wants it forked; 0, no longer */
 	/* Broker to machine process: */
 	RECORD_INPUT = 0x100, /* bytes for the console */

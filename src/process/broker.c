@@ -286,6 +286,7 @@ static bool take_record(struct broker *b, uint32_t kind, const uint8_t *data, ui
 	case RECORD_DONE: return take_done(b, data, bytes);
 	case RECORD_STUCK: return take_stuck(b, data, bytes);
 	case RECORD_FORK_READY: return broker_take_fork_ready(b, data, bytes);
+	case RECORD_REJOINED: return rejoin_done(&b->rejoin, data, bytes);
 	case RECORD_WANT_FORK: return broker_take_want_fork(b, data, bytes);
 	case RECORD_CODE: return perf_map_take(&b->perf_map, data, bytes);
 	case RECORD_STATISTICS: take_text(b->end->statistics, data, bytes); return true;
@@ -362,8 +363,10 @@ static void message_said(struct broker *b, enum message message)
 	unsigned count;
 
 	b->unsaid &= ~(1u << message);
-	if (message == SAY_RESUME && b->fork.made)
+	if (message == SAY_RESUME && b->fork.state != FORK_IDLE) {
+		b->unsaid &= ~(1u << SAY_REJOIN); /* of a span that is common now */
 		rejoin_begin(&b->rejoin, now_ms());
+	}
 	if (message == SAY_RESUME)
 		fork_end(&b->fork);
 	if (message == SAY_REJOIN)
@@ -616,7 +619,7 @@ static int wait_ms(const struct broker *b, bool more)
 	due = sooner(due, sooner(b->door_until_ms, b->fork.until_ms));
 	due = sooner(due, b->fork.settle_until_ms);
 	due = sooner(due, b->answers_due_ms);
-	due = sooner(due, b->fork.state == FORK_IDLE ? b->rejoin.due_ms : 0);
+	due = sooner(due, b->fork.state == FORK_IDLE ? rejoin_due_ms(&b->rejoin) : 0);
 	if (!due)
 		return -1;
 	return due > now ? (int)(due - now) : 0;

@@ -248,6 +248,11 @@ static void tell_keys(struct process *process)
 	tell(process, RECORD_KEYS, text, strlen(text));
 }
 
+static void rejoined(void *context, uint64_t at)
+{
+	tell(context, RECORD_REJOINED, &at, sizeof(at));
+}
+
 static void state(void *context, const struct machine_state *machine_state)
 {
 	struct process *process = context;
@@ -538,6 +543,7 @@ static void take_plan(struct process *process, struct machine_options *options)
 	options->generation = process->rings->generation;
 	options->console = console;
 	options->state = state;
+	options->rejoined = rejoined;
 	options->stuck = stuck;
 	options->want_fork = plan->guest_forks ? want_fork : NULL;
 	options->frozen = frozen;

@@ -466,7 +466,7 @@ static void leave(const struct pager *pager, uint64_t frame, uint64_t frames)
 	missed_pages_leave(pager->faults, hva_of(pager, frame), frames * SAVED_PAGE_BYTES);
 }
 
-/* Where the file has nothing the kernel gives zeros by itself, in large pages. */
+/* Where the file has nothing the kernel gives zeros by itself. */
 static void leave_empty_ranges(const struct pager *pager)
 {
 	uint64_t begin = 0;

@@ -62,7 +62,8 @@ void rejoin_end(struct rejoin *rejoin)
 	free(rejoin->told);
 	rejoin->told = NULL;
 	rejoin->due_ms = 0;
-	rejoin->span.bytes = 0;
+	rejoin->span = (struct record_span){ .bytes = 0 };
+	rejoin->is_told = false;
 }
 
 void rejoin_begin(struct rejoin *rejoin, uint64_t now_ms)
@@ -84,19 +85,24 @@ static bool is_told(const struct rejoin *rejoin, uint64_t page)
 	return rejoin->told[page / 8] >> page % 8 & 1;
 }
 
-static bool is_own(const struct rejoin *rejoin, uint64_t page)
+enum whose { NOT_THERE, COMMON, OWN };
+
+/* Common as soon as some page is: it may become its own. */
+static enum whose look_at(const struct rejoin *rejoin, uint64_t page)
 {
-	const uint64_t wanted = ENTRY_PRESENT | ENTRY_EXCLUSIVE;
 	const uint64_t first = rejoin->ram.hva / PAGE + page * ENTRIES;
+	enum whose whose = OWN;
 	uint64_t entry[ENTRIES];
-	unsigned n = 0;
 
 	if (pread(rejoin->pagemap, entry, sizeof(entry), (off_t)(first * sizeof(entry[0]))) !=
 	    (ssize_t)sizeof(entry))
-		return false;
-	while (n < ENTRIES && (entry[n] & wanted) == wanted)
-		n++;
-	return n == ENTRIES;
+		return NOT_THERE;
+	for (unsigned n = 0; n < ENTRIES && whose != COMMON; n++)
+		if (!(entry[n] & ENTRY_PRESENT))
+			whose = NOT_THERE;
+		else if (!(entry[n] & ENTRY_EXCLUSIVE))
+			whose = COMMON;
+	return whose;
 }
 
 /* The next one of this pass. True: the span ends before it, or with it. */
@@ -104,13 +110,11 @@ static bool look_at_one(struct rejoin *rejoin)
 {
 	struct record_span *span = &rejoin->span;
 	const uint64_t page = rejoin->at++;
+	const enum whose whose = is_told(rejoin, page) ? NOT_THERE : look_at(rejoin, page);
 
-	if (is_told(rejoin, page))
+	rejoin->leaves_some |= whose == COMMON;
+	if (whose != OWN)
 		return span->bytes;
-	if (!is_own(rejoin, page)) {
-		rejoin->leaves_some = true;
-		return span->bytes;
-	}
 	rejoin->told[page / 8] |= (uint8_t)(1u << page % 8);
 	if (!span->bytes)
 		span->at = page * REJOIN_LARGE_BYTES;
@@ -129,12 +133,17 @@ static void end_pass(struct rejoin *rejoin, uint64_t now_ms)
 	rejoin->leaves_some = false;
 }
 
+uint64_t rejoin_due_ms(const struct rejoin *rejoin)
+{
+	return rejoin->span.bytes ? 0 : rejoin->due_ms;
+}
+
 bool rejoin_turn(struct rejoin *rejoin, uint64_t now_ms)
 {
 	bool is_whole = false;
 
 	if (rejoin->span.bytes || !rejoin->due_ms || now_ms < rejoin->due_ms)
-		return rejoin->span.bytes;
+		return rejoin->span.bytes && !rejoin->is_told;
 	rejoin->due_ms = now_ms + TURN_MS;
 	for (unsigned n = 0; n < LOOKS && rejoin->at < large_pages(rejoin) && !is_whole; n++)
 		is_whole = look_at_one(rejoin);
@@ -144,4 +153,18 @@ bool rejoin_turn(struct rejoin *rejoin, uint64_t now_ms)
 	return rejoin->span.bytes;
 }
 
-void rejoin_told(struct rejoin *rejoin) { rejoin->span.bytes = 0; }
+void rejoin_told(struct rejoin *rejoin) { rejoin->is_told = true; }
+
+bool rejoin_done(struct rejoin *rejoin, const void *data, uint32_t bytes)
+{
+	uint64_t at;
+
+	if (bytes != sizeof(at))
+		return false;
+	memcpy(&at, data, sizeof(at));
+	if (rejoin->is_told && at == rejoin->span.at) {
+		rejoin->span.bytes = 0;
+		rejoin->is_told = false;
+	}
+	return true;
+}

@@ -5,7 +5,7 @@
  * fork of it copies 512 entries for each that it copied one for.
  *
  *   begin() -> rest -> pass over the machine's RAM, a part at a time -> longer rest -> ... -> none
- *                        a span of large pages that are wholly its own: to be told (told())
+ *                        a span of large pages that are its own: to be told -> told() -> done()
  *
  *  1. Each large page is told once after a fork at most.
  *  2. A span that is to be told is within RAM, of whole large pages, and SPAN_MOST_BYTES at most.
@@ -16,7 +16,8 @@
  *     say; the machine finds out (vm/ticker.c).
  *   - Where RAM lies the machine says: one that lies has the broker look at something else of its
  *     own, and gets nothing by it.
- *   - After PASSES it is left, whatever is still common.
+ *   - One span at a time: the machine says when it is done. One that never does has small pages.
+ *   - After PASSES it is left, whatever is still common. What is not there at all nobody waits for.
  */
 #pragma once
 
@@ -33,9 +34,10 @@ struct rejoin {
 	uint64_t due_ms; /* when to look again; 0: never */
 	unsigned pass;
 	uint64_t at; /* the next large page of this pass */
-	bool leaves_some; /* in this pass: some are not its own, or not there */
+	bool leaves_some; /* in this pass: some are common */
 	uint8_t *told; /* a bit for each large page */
-	struct record_span span; /* to be told; 0 bytes: none */
+	struct record_span span; /* to be told, or told and not done; 0 bytes: none */
+	bool is_told;
 };
 
 void rejoin_init(struct rejoin *rejoin, int pagemap);
@@ -43,9 +45,13 @@ void rejoin_init(struct rejoin *rejoin, int pagemap);
 bool rejoin_set_ram(struct rejoin *rejoin, const void *data, uint32_t bytes);
 /* It was forked, and goes on. Without memory, or knowledge, nothing is looked for. */
 void rejoin_begin(struct rejoin *rejoin, uint64_t now_ms);
+/* When to look again; 0: never, or not before a span is done. */
+uint64_t rejoin_due_ms(const struct rejoin *rejoin);
 /* In each turn: a part of what is due. True: rejoin->span is to be told, until rejoin_told(). */
 bool rejoin_turn(struct rejoin *rejoin, uint64_t now_ms);
 void rejoin_told(struct rejoin *rejoin);
+/* A span is, as the machine says: of one that was told before another fork nothing becomes. */
+bool rejoin_done(struct rejoin *rejoin, const void *data, uint32_t bytes);
 void rejoin_end(struct rejoin *rejoin);
 /* Invariant 2. */
 void check_rejoin(const struct rejoin *rejoin);

@@ -115,6 +115,8 @@ bool demand_is_served(struct machine *machine)
 	/* without pages of the kernel's that waits until all of the file is there */
 	demand->is_on = demand->is_asked && hear(machine, DEMAND_SERVES);
 	demand->is_whole = !demand->is_on;
+	if (demand->is_asked && !demand->is_on)
+		advise_size(machine, MADV_HUGEPAGE);
 	return demand->is_on;
 }
 
@@ -166,7 +168,7 @@ void demand_touch_first(const struct machine *machine)
 
 void demand_size_pages(const struct machine *machine)
 {
-	enum { LOOK_MS = 20 };
+	enum { LOOK_MS = 100 };
 
 	if (!machine->demand.is_on)
 		return;

@@ -185,6 +185,8 @@ struct machine_options {
 	 * the lock.
 	 */
 	void (*state)(void *context, const struct machine_state *state);
+	/* machine_rejoin() is done with what begins there; on a thread of the machine. NULL: no */
+	void (*rejoined)(void *context, uint64_t at);
 	/* Of machine_freeze(): once, without the lock. NULL. */
 	void (*frozen)(void *context, int error);
 	/* Likewise of each machine_copy_*(), and of a disk that goes. */
@@ -261,7 +263,8 @@ struct machine *machine_create(const struct machine_options *options, int *ret_e
 void machine_destroy(struct machine *machine);
 /*
  * RAM, from byte `at` of it: small pages that the machine has to itself may become large ones,
- * soon, if the host can. What lies outside of RAM is passed over. From any thread.
+ * soon, if the host can; then options.rejoined. One such span at a time: another replaces what is
+ * left of it, and a fork drops that. What lies outside of RAM is passed over. From any thread.
  */
 void machine_rejoin(struct machine *machine, uint64_t at, uint64_t bytes);
 /* Where pages lie that it can lend to others. */

@@ -35,6 +35,7 @@ int machine_fork_begin(struct machine *machine)
 		return error;
 	if (machine->devices)
 		devices_stand(machine->devices);
+	ticker_drop_span(machine);
 	pthread_mutex_lock(&machine->lock);
 	if (!machine_move(machine, LIFE_FORKING))
 		error = -ECANCELED;

@@ -282,6 +282,8 @@ bool devices_hold_pages(const struct devices *devices, uint64_t gpa, uint64_t by
 int machine_make_ticker(struct machine *machine);
 /* Tells what has changed of the guest's state soon, and not at the next tick. Under any lock. */
 void ticker_look(struct machine *machine);
+/* It is forked: what machine_rejoin() was told is common soon. */
+void ticker_drop_span(struct machine *machine);
 
 /* ---- code_names.c ---- */
 

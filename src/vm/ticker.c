@@ -14,18 +14,18 @@
 
 #include "lib/touch.h"
 
-enum { TICK_S = 1, SPANS = 16 };
+enum { TICK_S = 1 };
 
-struct span { uint64_t at, bytes; };
+/* Of RAM; 0 bytes: none. begin: as it was told. */
+struct span { uint64_t begin, at, bytes; };
 
 struct ticker {
 	struct machine *machine;
 	pthread_mutex_t lock; /* of the next; held while others are ticked */
 	bool paused;
-	pthread_mutex_t wake; /* of the next four; taken under any lock */
+	pthread_mutex_t wake; /* of the next three; taken under any lock */
 	bool stopped, looks; /* looks: at the state, before the next tick */
-	struct span span[SPANS]; /* to become large pages */
-	unsigned spans;
+	struct span span; /* to become large pages, one in each turn */
 	pthread_cond_t changed;
 	struct machine_state told;
 };
@@ -75,32 +75,63 @@ void machine_rejoin(struct machine *machine, uint64_t at, uint64_t bytes)
 	if (at > machine->memory.ram_bytes || bytes > machine->memory.ram_bytes - at)
 		return;
 	pthread_mutex_lock(&ticker->wake);
-	if (ticker->spans < SPANS)
-		ticker->span[ticker->spans++] = (struct span){ .at = at, .bytes = bytes };
+	ticker->span = (struct span){ .begin = at, .at = at, .bytes = bytes };
 	ticker->looks = true;
 	pthread_cond_signal(&ticker->changed);
 	pthread_mutex_unlock(&ticker->wake);
 }
 
-static bool take_span(struct ticker *ticker, struct span *ret)
+void ticker_drop_span(struct machine *machine)
 {
+	pthread_mutex_lock(&machine->ticker->wake);
+	machine->ticker->span.bytes = 0;
+	pthread_mutex_unlock(&machine->ticker->wake);
+}
+
+/* A large page of it. Then there is another turn at once. */
+static bool take_page(struct ticker *ticker, struct span *ret)
+{
+	struct span *span = &ticker->span;
 	bool is_some;
 
 	pthread_mutex_lock(&ticker->wake);
-	is_some = ticker->spans;
-	if (is_some)
-		*ret = ticker->span[--ticker->spans];
+	is_some = span->bytes;
+	*ret = *span;
+	ret->bytes = span->bytes < TOUCH_LARGE_BYTES ? span->bytes : TOUCH_LARGE_BYTES;
+	span->at += ret->bytes;
+	span->bytes -= ret->bytes;
+	ticker->looks |= is_some;
 	pthread_mutex_unlock(&ticker->wake);
 	return is_some;
 }
 
-/* A host that has no large page now, or does not know how, leaves them as they are. */
-static void rejoin_spans(struct ticker *ticker)
+static void tell_rejoined(struct ticker *ticker, const struct span *last)
 {
-	struct span span;
+	const struct machine_options *options = &ticker->machine->options;
+	bool is_done;
 
-	while (take_span(ticker, &span))
-		madvise(ticker->machine->memory.ram + span.at, span.bytes, MADV_COLLAPSE);
+	pthread_mutex_lock(&ticker->wake);
+	is_done = !ticker->span.bytes;
+	pthread_mutex_unlock(&ticker->wake);
+	if (is_done && options->rejoined)
+		options->rejoined(options->context, last->begin);
+}
+
+/* A host that has no large page now, or does not know how, leaves them as they are. */
+static void rejoin_page(struct ticker *ticker)
+{
+	enum { TRIES = 4 }; /* where the kernel is at the page itself, it cannot */
+	struct span page;
+	int error = EAGAIN;
+
+	if (!take_page(ticker, &page))
+		return;
+	for (unsigned n = 0; n < TRIES && error == EAGAIN; n++) {
+		uint8_t *at = ticker->machine->memory.ram + page.at;
+
+		error = madvise(at, page.bytes, MADV_COLLAPSE) ? errno : 0;
+	}
+	tell_rejoined(ticker, &page);
 }
 
 static void ticker_tell(struct ticker *ticker)
@@ -166,18 +197,21 @@ static void ticker_run(void *self)
 	enum ticker_event event = TICKER_LOOKS;
 	struct timespec next;
 	unsigned seconds = 0;
+	bool goes;
 
 	ticker_set_next(&next);
 	if (!ticker->machine->is_forked)
 		event = ticker_wait(ticker, &next);
 	for (; event != TICKER_STOPPED; event = ticker_wait(ticker, &next)) {
 		pthread_mutex_lock(&ticker->lock);
-		if (event == TICKER_TICKS && !ticker->paused)
+		goes = !ticker->paused;
+		if (event == TICKER_TICKS && goes)
 			ticker_tick(ticker, ++seconds);
-		if (ticker->machine->devices && !ticker->paused)
+		if (ticker->machine->devices && goes)
 			ticker_tell(ticker);
 		pthread_mutex_unlock(&ticker->lock);
-		rejoin_spans(ticker);
+		if (goes) /* what is left of a span waits for the next tick */
+			rejoin_page(ticker);
 		if (event == TICKER_TICKS)
 			ticker_set_next(&next);
 	}
@@ -202,7 +236,7 @@ static void ticker_forked(void *self)
 
 	locks_make(ticker);
 	memset(&ticker->told, 0, sizeof(ticker->told));
-	ticker->spans = 0; /* it has them in common now */
+	ticker->span.bytes = 0; /* it has it in common now */
 }
 
 static void ticker_destroy(void *self) { free(self); }

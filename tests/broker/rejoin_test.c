@@ -39,6 +39,18 @@ static void set_large(int pagemap, unsigned large, uint64_t entry)
 		set(pagemap, large, n, entry);
 }
 
+/* Nothing more is to be told before that, or due. */
+static void say_done(struct rejoin *rejoin)
+{
+	const uint64_t at = rejoin->span.at;
+	const uint64_t other = at + LARGE;
+
+	if (rejoin_turn(rejoin, UINT64_MAX / 2) || rejoin_due_ms(rejoin) ||
+	    !rejoin_done(rejoin, &other, sizeof(other)) || !rejoin->span.bytes ||
+	    !rejoin_done(rejoin, &at, sizeof(at)) || rejoin->span.bytes)
+		failures++;
+}
+
 /* Until it looks no more; counts how often each was told. The time is its own. */
 static uint64_t run(struct rejoin *rejoin, uint64_t now_ms, unsigned passes, unsigned told[])
 {
@@ -50,6 +62,7 @@ static uint64_t run(struct rejoin *rejoin, uint64_t now_ms, unsigned passes, uns
 		for (uint64_t at = 0; at < rejoin->span.bytes; at += LARGE)
 			told[(rejoin->span.at + at) / LARGE]++;
 		rejoin_told(rejoin);
+		say_done(rejoin);
 	}
 	return now_ms;
 }
@@ -81,6 +94,7 @@ static void try_passes(int pagemap)
 	set_large(pagemap, 40, COMMON);
 	set(pagemap, 41, 511, COMMON);
 	set(pagemap, 42, 0, 0);
+	set(pagemap, 42, 1, COMMON);
 	rejoin_init(&rejoin, pagemap);
 	expect("where RAM lies is heard", say_ram(&rejoin, FIRST * LARGE, LARGE_PAGES * LARGE));
 	expect("nothing is due before a fork", !rejoin_turn(&rejoin, 1000));
@@ -98,9 +112,36 @@ static void try_passes(int pagemap)
 	set_large(pagemap, 40, OWN);
 	set_large(pagemap, 42, OWN);
 	rejoin_begin(&rejoin, now_ms);
-	run(&rejoin, now_ms, 1000, told);
+	now_ms = run(&rejoin, now_ms, 1000, told);
 	expect("after another fork all are, in one pass",
 	       rejoin.pass == 1 && is_each(told, 0, 40, 2) && told[40] == 1);
+	set_large(pagemap, 50, 0);
+	rejoin_begin(&rejoin, now_ms);
+	run(&rejoin, now_ms, 1000, told);
+	expect("what is not there is not waited for", rejoin.pass == 1 && told[50] == 2);
+	rejoin_end(&rejoin);
+}
+
+/* One that begins with its RAM elsewhere, in the middle of it. */
+static void try_another_ram(int pagemap)
+{
+	struct rejoin rejoin;
+
+	rejoin_init(&rejoin, pagemap);
+	say_ram(&rejoin, FIRST * LARGE, LARGE_PAGES * LARGE);
+	rejoin_begin(&rejoin, 1);
+	while (!rejoin.span.at)
+		if (rejoin_turn(&rejoin, rejoin.due_ms)) {
+			rejoin_told(&rejoin);
+			if (!rejoin.span.at)
+				say_done(&rejoin);
+		}
+	say_ram(&rejoin, FIRST * LARGE, LARGE);
+	rejoin_begin(&rejoin, 1);
+	rejoin_turn(&rejoin, rejoin.due_ms);
+	check_rejoin(&rejoin);
+	expect("of a span of other RAM nothing is left", !rejoin.span.at);
+	expect("nothing of another length is done", !rejoin_done(&rejoin, &rejoin, 7));
 	rejoin_end(&rejoin);
 }
 
@@ -136,6 +177,7 @@ int main(void)
 	const int pagemap = memfd_create("pagemap", MFD_CLOEXEC);
 
 	try_passes(pagemap);
+	try_another_ram(pagemap);
 	try_lies(pagemap);
 	close(pagemap);
 	return failures != 0;

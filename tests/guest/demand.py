@@ -236,6 +236,13 @@ def shown(name):
     return next(m for m in json.loads(run("ps", "--tree", "--json").stdout) if m["name"] == name)
 
 
+def may_have_large_pages(name):
+    """Of all there is mapped in its process what is largest, and may be written, is RAM."""
+    with open("/proc/%s/smaps" % json.loads(run("info", name, "--json").stdout)["process"]) as f:
+        parts = re.findall(r"^[0-9a-f]+-[0-9a-f]+ rw-p .*?^Size: +(\d+) kB.*?^VmFlags:([^\n]*)", f.read(), re.M | re.S)
+    return " nh" not in max(parts, key=lambda part: int(part[0]))[1]
+
+
 machine, pager = early(stopped, "early", file)
 if check("its pager is there", pager):
     check("what is to come is shown", 0 < shown("early").get("remote", 0) <= 128 << 20, shown("early"))
@@ -243,6 +250,7 @@ if check("its pager is there", pager):
 forking = subprocess.Popen([umbra, "fork", "early", "--name", "child"], env=env, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
 signal_to(pager, signal.SIGCONT)
 check("it is forked", forking.wait(100) == 0, forking.stderr.read())
+check("what was forked may have large pages", may_have_large_pages("child"))
 check("it is saved again", run("save", "early", path("again.saved")).returncode == 0)
 check("nothing is to come any more", "remote" not in shown("early"), shown("early"))
 machine.ends_well()
@@ -275,6 +283,7 @@ end = parts[-1][0]
 count = struct.unpack_from("<Q", good, end + SECTION.size)[0] - len(index)
 older = Machine("older", "--restore", write("older.saved", good[:index[0][0]] + section("END ", 1, struct.pack("<Q", count))))
 older.says("ROUND")
+check("one whose file has no index may have large pages", may_have_large_pages("older"))
 older.ends_well()
 
 

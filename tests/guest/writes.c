@@ -1,12 +1,12 @@
 /*
- * Writes to each page of 64 MiB, over and over, for as long as somebody looks on (tests/guest/
- * large_again.py), and says so once it has the first time.
+ * Writes to each page of WRITTEN_MIB MiB, over and over, for as long as somebody looks on
+ * (large_again.py), and says so once it has the first time.
  */
 #include "guest.h"
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, WRITTEN_MIB = 512 };
 #define FIRST (64ull << 20)
-#define END (128ull << 20)
+#define END (FIRST + ((uint64_t)WRITTEN_MIB << 20))
 
 void test_other(unsigned index) { (void)index; }
 

@@ -304,7 +304,8 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 		if (!soft_protect_code(cpu, soft_frame(engine, hva)))
 			continue;
 		/* the bytes may run into the next page; whether they do is known only afterwards */
-		if (second && !soft_protect_code(cpu, soft_frame(engine, second_hva(engine, second))))
+		if (second &&
+		    !soft_protect_code(cpu, soft_frame(engine, second_hva(engine, second))))
 			continue;
 		b = make_block(engine, &place, fault);
 		cpu->translations += b != NULL;
