@@ -286,6 +286,7 @@ static bool stays_outside(unsigned lowest)
 		"out", { 0xe6, 0x80, 0x0f, 0xae, 0x27 }, 5, false
 	};
 	uint8_t *upper = before + YMM_AT;
+	uint64_t header;
 	bool is_used;
 
 	random_state(before, ALL);
@@ -294,7 +295,8 @@ static bool stays_outside(unsigned lowest)
 		upper[n * REGISTER_BYTES + rnd() % REGISTER_BYTES] = (uint8_t)(rnd() | 1);
 	memset(area, 0, AREA_BYTES);
 	run_engine(&out_and_save, ALL);
-	is_used = words(engines.area)[HEADER_WORD] & AVX;
+	memcpy(&header, engines.area + HEADER_WORD * sizeof(header), sizeof(header));
+	is_used = header & AVX;
 	return !engines.fault && is_used == (lowest < 16) &&
 	       !memcmp(engines.area + XMM_AT, before + XMM_AT, FX_BYTES - XMM_AT) &&
 	       (!is_used || !memcmp(engines.area + YMM_AT, upper, STATE_BYTES - YMM_AT));
