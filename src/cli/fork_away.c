@@ -389,13 +389,12 @@ static void note_want(struct sending *sending, uint64_t at, uint64_t bytes)
 		fork_wanted_add(&sending->now, at, bytes);
 }
 
+/* In the order in which they were wanted: so they go ahead the next time. */
 static void note_wants(struct sending *sending)
 {
-	for (; sending->notes; sending->notes--) {
-		const struct parcel_piece *wanted = &sending->noted[sending->notes - 1];
-
-		note_want(sending, wanted->at, wanted->bytes);
-	}
+	for (unsigned n = 0; n < sending->notes; n++)
+		note_want(sending, sending->noted[n].at, sending->noted[n].bytes);
+	sending->notes = 0;
 }
 
 /* Once nothing else is to be done: who waits for what was just sent may need this processor. */
