@@ -10,7 +10,7 @@
 
 enum {
 	PAGE = 4096,
-	ENTRIES = REJOIN_LARGE_BYTES / PAGE,
+	ENTRIES = TOUCH_LARGE_BYTES / PAGE,
 	LOOKS = 16,     /* large pages in a turn */
 	TURN_MS = 2,    /* from one to the next */
 	REST_MS = 20,   /* before the first pass; twice as long before each that follows */
@@ -24,15 +24,15 @@ enum {
 
 static uint64_t large_pages(const struct rejoin *rejoin)
 {
-	return rejoin->ram.bytes / REJOIN_LARGE_BYTES;
+	return rejoin->ram.bytes / TOUCH_LARGE_BYTES;
 }
 
 void check_rejoin(const struct rejoin *rejoin)
 {
 	const struct record_span *span = &rejoin->span;
 
-	assert(span->at % REJOIN_LARGE_BYTES == 0 && span->bytes % REJOIN_LARGE_BYTES == 0);
-	assert(span->bytes <= REJOIN_SPAN_MOST * (uint64_t)REJOIN_LARGE_BYTES);
+	assert(span->at % TOUCH_LARGE_BYTES == 0 && span->bytes % TOUCH_LARGE_BYTES == 0);
+	assert(span->bytes <= REJOIN_SPAN_MOST * (uint64_t)TOUCH_LARGE_BYTES);
 	assert(span->at <= rejoin->ram.bytes && span->bytes <= rejoin->ram.bytes - span->at);
 }
 
@@ -52,7 +52,7 @@ bool rejoin_set_ram(struct rejoin *rejoin, const void *data, uint32_t bytes)
 	rejoin->ram = (struct record_ram){ .hva = 0 };
 	/* small machines, and those whose RAM does not begin with a large page, have none */
 	if (ram.bytes <= RAM_MOST && ram.hva <= UINT64_MAX / 2 &&
-	    ram.hva % REJOIN_LARGE_BYTES == 0)
+	    ram.hva % TOUCH_LARGE_BYTES == 0)
 		rejoin->ram = ram;
 	return true;
 }
@@ -117,9 +117,9 @@ static bool look_at_one(struct rejoin *rejoin)
 		return span->bytes;
 	rejoin->told[page / 8] |= (uint8_t)(1u << page % 8);
 	if (!span->bytes)
-		span->at = page * REJOIN_LARGE_BYTES;
-	span->bytes += REJOIN_LARGE_BYTES;
-	return span->bytes == REJOIN_SPAN_MOST * (uint64_t)REJOIN_LARGE_BYTES;
+		span->at = page * TOUCH_LARGE_BYTES;
+	span->bytes += TOUCH_LARGE_BYTES;
+	return span->bytes == REJOIN_SPAN_MOST * (uint64_t)TOUCH_LARGE_BYTES;
 }
 
 static void end_pass(struct rejoin *rejoin, uint64_t now_ms)

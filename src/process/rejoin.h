@@ -8,7 +8,7 @@
  *                        a span of large pages that are its own: to be told -> told() -> done()
  *
  *  1. Each large page is told once after a fork at most.
- *  2. A span that is to be told is within RAM, of whole large pages, and SPAN_MOST_BYTES at most.
+ *  2. A span that is to be told is within RAM, of whole large pages, REJOIN_SPAN_MOST at most.
  *
  *   - What is common with another machine stays so: it would be copied. So the broker looks, in
  *     /proc/PID/pagemap, which it has opened before it gave up its rights: a page that is there and
@@ -25,8 +25,9 @@
 #include <stdint.h>
 
 #include "ipc/record_ring.h"
+#include "lib/touch.h"
 
-enum { REJOIN_LARGE_BYTES = 2 << 20, REJOIN_SPAN_MOST = 8 /* large pages */ };
+enum { REJOIN_SPAN_MOST = 8 /* large pages */ };
 
 struct rejoin {
 	int pagemap; /* of its machine; -1: there is none */

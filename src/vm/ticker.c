@@ -117,7 +117,10 @@ static void tell_rejoined(struct ticker *ticker, const struct span *last)
 		options->rejoined(options->context, last->begin);
 }
 
-/* A host that has no large page now, or does not know how, leaves them as they are. */
+/*
+ * A host that has no large page now, or does not know how, leaves them as they are. Not
+ * touch_large(), which writes to the first small one.
+ */
 static void rejoin_page(struct ticker *ticker)
 {
 	enum { TRIES = 4 }; /* where the kernel is at the page itself, it cannot */

@@ -86,6 +86,7 @@ struct wire {
 	bool may_hear; /* its rights are given up */
 	bool is_relaying; /* hands are shaken: what has come is read, and not waited for */
 	bool has_more; /* of what is sent now another record follows */
+	uint8_t room[ROOM_BYTES]; /* of what goes through, one way or the other */
 };
 
 /* ---- rights ---- */
@@ -388,11 +389,10 @@ static size_t hear_records(struct wire *wire, uint8_t *to, size_t most, ssize_t 
 /* 1: it goes on; 0: the other side has said that no more comes; or the exit code, negative. */
 static int from_connection(struct wire *wire)
 {
-	static uint8_t bytes[ROOM_BYTES];
 	ssize_t n;
-	const size_t got = hear_records(wire, bytes, sizeof(bytes), &n);
+	const size_t got = hear_records(wire, wire->room, sizeof(wire->room), &n);
 
-	if (got && write_all(PLAIN_FD, bytes, got))
+	if (got && write_all(PLAIN_FD, wire->room, got))
 		return -EXIT_HERE;
 	if (n > 0 || n == GNUTLS_E_AGAIN || n == GNUTLS_E_INTERRUPTED)
 		return 1;
@@ -417,15 +417,14 @@ static int say_record(struct wire *wire, const uint8_t *from, size_t bytes)
 
 static int to_connection(struct wire *wire)
 {
-	static uint8_t bytes[ROOM_BYTES];
-	const ssize_t count = read(PLAIN_FD, bytes, sizeof(bytes));
+	const ssize_t count = read(PLAIN_FD, wire->room, sizeof(wire->room));
 	int here = count > 0;
 
 	for (size_t done = 0; here > 0 && done < (size_t)count; done += RECORD_BYTES) {
 		const size_t left = (size_t)count - done;
 
 		wire->has_more = left > RECORD_BYTES;
-		here = say_record(wire, bytes + done, wire->has_more ? RECORD_BYTES : left);
+		here = say_record(wire, wire->room + done, wire->has_more ? RECORD_BYTES : left);
 	}
 	wire->has_more = false;
 	return here;

@@ -14,7 +14,7 @@
 enum { PAGE = 4096, ENTRIES = 512, LARGE_PAGES = 100, FIRST = 7, STEPS = 1000000 };
 #define OWN (1ull << 63 | 1ull << 56)
 #define COMMON (1ull << 63)
-#define LARGE ((uint64_t)REJOIN_LARGE_BYTES)
+#define LARGE ((uint64_t)TOUCH_LARGE_BYTES)
 
 static int failures;
 

@@ -350,8 +350,8 @@ static void check_frame_of(const struct soft_engine *engine, const struct block 
 	frame = soft_frame(engine, soft_hva(engine, b->gpa));
 	assert(engine->frame_flags[frame] & FRAME_CODE && is_in_list_of(engine, b, frame));
 	if (b->mode & BLOCK_STRADDLES)
-		assert(engine->frame_flags[soft_frame(
-			       engine, soft_hva(engine, (uint64_t)b->second_gfn << 12))] &
+		assert(engine->frame_flags[soft_frame(engine,
+						      second_hva(engine, b->second_gfn + 1ull))] &
 		       FRAME_STRADDLED);
 }
 
