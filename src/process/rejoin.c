@@ -47,7 +47,8 @@ bool rejoin_set_ram(struct rejoin *rejoin, const void *data, uint32_t bytes)
 
 	if (bytes && bytes != sizeof(ram))
 		return false;
-	memcpy(&ram, data, bytes);
+	if (bytes)
+		memcpy(&ram, data, bytes);
 	rejoin_end(rejoin);
 	rejoin->ram = (struct record_ram){ .hva = 0 };
 	/* small machines, and those whose RAM does not begin with a large page, have none */
