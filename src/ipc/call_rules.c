@@ -68,7 +68,7 @@ static struct filter_test at_most(unsigned argument, uint64_t value)
 				     .value = value };
 }
 
-enum { OFF_PAGE_OTHERS = 3 };
+enum { OFF_PAGE_OTHERS = 2 };
 enum { FUTEX_COMMAND = ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME) & 0xff };
 
 static int rule(struct call_filter *filter, uint32_t call, struct filter_test condition)
@@ -169,31 +169,47 @@ static int allow_internet(struct call_filter *filter, uint32_t call)
 	return error;
 }
 
+/* The same rule with each of these descriptors at argument 4; NULL: whatever is there. */
+static int add_with_fds(struct call_filter *filter, uint32_t call, struct filter_test *tests,
+			unsigned count, const int *fds)
+{
+	int error = 0;
+
+	if (!fds)
+		return call_filter_add(filter, SECCOMP_RET_ALLOW, call, count, tests);
+	for (; *fds >= 0 && !error; fds++) {
+		tests[count] = equal(4, (uint64_t)*fds);
+		error = call_filter_add(filter, SECCOMP_RET_ALLOW, call, count + 1, tests);
+	}
+	return error;
+}
+
 /*
  * Rules for a call that takes away what lies at argument 0, of argument 1 bytes: nothing of the
  * forker's page (forker.h). Numbers are compared here and not added, so that what lies
  * before the page is allowed by how long it is; the last of these lengths is an engine's table.
+ * fds: to -1, or NULL. They are compared last: what all have in common is compared once.
  */
 static int allow_off_page(struct call_filter *filter, uint32_t call,
-			  const struct filter_test *others, unsigned count)
+			  const struct filter_test *others, unsigned count, const int *fds)
 {
 	static const uint64_t most_bytes[] = { 64ull << 10, 2ull << 20, 1ull << 30,
 					       (512ull << 30) + (128ull << 10) };
 	const uint64_t page = forker_page();
-	struct filter_test all[OFF_PAGE_OTHERS + 2];
+	struct filter_test all[OFF_PAGE_OTHERS + 3];
 	int error;
 
 	assert(count <= OFF_PAGE_OTHERS && page > most_bytes[0]);
 	if (count)
 		memcpy(all, others, count * sizeof(*others));
 	all[count] = greater(0, page);
-	error = call_filter_add(filter, SECCOMP_RET_ALLOW, call, count + 1, all);
+	error = add_with_fds(filter, call, all, count + 1, fds);
 	for (size_t n = 0; n < sizeof(most_bytes) / sizeof(most_bytes[0]) && !error; n++) {
 		if (page < most_bytes[n])
 			break;
 		all[count] = at_most(0, page - most_bytes[n]);
 		all[count + 1] = at_most(1, most_bytes[n]);
-		error = call_filter_add(filter, SECCOMP_RET_ALLOW, call, count + 2, all);
+		error = add_with_fds(filter, call, all, count + 2, fds);
 	}
 	return error;
 }
@@ -213,28 +229,29 @@ static int allow_own_memory(struct call_filter *filter, uint32_t call)
 		filter, SECCOMP_RET_ALLOW, call,
 		TESTS(masked(2, PROT_EXEC, 0), masked(3, kind | MAP_FIXED, MAP_ANONYMOUS)));
 
-	return error ? error : allow_off_page(filter, call, in_place, 2);
+	return error ? error : allow_off_page(filter, call, in_place, 2, NULL);
 }
 
-static int allow_in_place(struct call_filter *filter, uint32_t call, int fd,
+/* fds: to -1. */
+static int allow_in_place(struct call_filter *filter, uint32_t call, const int *fds,
 			  struct filter_test protection)
 {
 	const struct filter_test in_place[] = {
-		protection,
 		equal(3, MAP_SHARED | MAP_FIXED),
-		equal(4, (uint64_t)fd),
+		protection,
 	};
 
-	return allow_off_page(filter, call, in_place, OFF_PAGE_OTHERS);
+	return allow_off_page(filter, call, in_place, OFF_PAGE_OTHERS, fds);
 }
 
 static int allow_window(struct call_filter *filter, uint32_t call)
 {
 	static const uint64_t protections[] = { PROT_READ | PROT_WRITE, PROT_READ };
+	static const int window[] = { WINDOW_RECEIVED_FD, -1 };
 	int error = 0;
 
 	for (unsigned n = 0; n < 2 && !error; n++)
-		error = allow_in_place(filter, call, WINDOW_RECEIVED_FD, equal(2, protections[n]));
+		error = allow_in_place(filter, call, window, equal(2, protections[n]));
 	return error;
 }
 
@@ -264,13 +281,17 @@ static int allow_own_mapping(struct call_filter *filter, uint32_t call)
 					   GRANT_CONNECTIONS, GRANT_CARDS,	GRANT_CARDS + 1,
 					   GRANT_CARDS + 2,   GRANT_CARDS_LAST, GRANT_PORTS,
 					   GRANT_PORTS_LAST };
+	const int code[] = { grant_fd(GRANT_CODE), -1 };
+	int fds[sizeof(data) / sizeof(data[0]) + 1];
 	int error = allow_own_or_window(filter, call);
 
-	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]) && !error; n++)
-		error = allow_in_place(filter, call, grant_fd(data[n]), masked(2, PROT_EXEC, 0));
+	for (size_t n = 0; n < sizeof(data) / sizeof(data[0]); n++)
+		fds[n] = grant_fd(data[n]);
+	fds[sizeof(data) / sizeof(data[0])] = -1;
 	if (!error)
-		error = allow_in_place(filter, call, grant_fd(GRANT_CODE),
-				       equal(2, PROT_READ | PROT_EXEC));
+		error = allow_in_place(filter, call, fds, masked(2, PROT_EXEC, 0));
+	if (!error)
+		error = allow_in_place(filter, call, code, equal(2, PROT_READ | PROT_EXEC));
 	return error;
 }
 
@@ -444,7 +465,7 @@ static int allow(struct call_filter *filter, const struct role_call *entry)
 	case CALL_OWN_MEMORY: return allow_own_memory(filter, call);
 	case CALL_OWN_OR_WINDOW: return allow_own_or_window(filter, call);
 	case CALL_OWN_OR_RECEIVED: return allow_own_or_received(filter, call);
-	case CALL_OFF_PAGE: return allow_off_page(filter, call, NULL, 0);
+	case CALL_OFF_PAGE: return allow_off_page(filter, call, NULL, 0, NULL);
 	case CALL_FILTER: return allow_filter(filter, call);
 	case CALL_WAIT_OR_WAKE: return allow_futex(filter, call);
 	case CALL_TERMINAL: return allow_terminal(filter, call);
