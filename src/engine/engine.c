@@ -193,6 +193,8 @@ bool engine_list(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
 }
 
 void engine_leave_code(struct engine *engine) { engine->driver->leave_code(engine); }
+void engine_hold_code(struct engine *engine) { engine->driver->hold_code(engine); }
+void engine_release_code(struct engine *engine) { engine->driver->release_code(engine); }
 
 int engine_forked_bare(struct engine *engine) { return engine->driver->forked_bare(engine); }
 

@@ -301,8 +301,9 @@ int engine_forked_bare(struct engine *engine);
 /*
  * Then, before a processor runs: the engine goes on with
  * code memory of its own, code_fd (empty, to be mapped), in which is what was translated before.
- * Until it returns the process it was forked from may not run a processor. engine_prepare_thread()
- * comes again for each processor. 0 or -errno: then nothing can be run.
+ * Until it returns the code of the process that it was forked from is held, or no processor runs
+ * there. engine_prepare_thread() comes again for each processor. 0 or -errno: then nothing can be
+ * run.
  */
 int engine_forked(struct engine *engine, int code_fd);
 /*
@@ -310,3 +311,10 @@ int engine_forked(struct engine *engine, int code_fd);
  * looked at.
  */
 void engine_leave_code(struct engine *engine);
+/*
+ * While no processor runs: from now on nobody changes translated code, and whoever would waits
+ * until it is released, so that processors may run while somebody copies it. To release it waits
+ * for nobody, and does nothing where none is held. Any thread.
+ */
+void engine_hold_code(struct engine *engine);
+void engine_release_code(struct engine *engine);

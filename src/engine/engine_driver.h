@@ -44,6 +44,8 @@ struct engine_driver {
 	bool (*list)(struct engine *engine, uint64_t gpa, uint64_t gva, unsigned n,
 		     struct engine_listed *ret);
 	void (*leave_code)(struct engine *engine);
+	void (*hold_code)(struct engine *engine);
+	void (*release_code)(struct engine *engine);
 	int (*forked_bare)(struct engine *engine);
 	int (*forked)(struct engine *engine, int code_fd);
 };

@@ -86,7 +86,8 @@ enum {
 	RECORD_MEMORY, /* u64: how many bytes the guest shall have; 0: what it asks for */
 	/* u64: how many it shall have as long as nothing is set; 0: what it asks for */
 	RECORD_ADVICE,
-	RECORD_FORK, /* nothing follows until it was forked, then RECORD_RESUME */
+	/* nothing follows until it was forked, then RECORD_RESUME, perhaps RECORD_GO_ON before */
+	RECORD_FORK,
 	RECORD_FREEZE, /* the guest's file systems are to stand still, until RECORD_THAW */
 	RECORD_THAW,
 	/* One of these at a time: RECORD_DONE ends it. */
@@ -101,6 +102,7 @@ enum {
 	RECORD_FORK_ENDED, /* struct record_fork_ended: of the last RECORD_WANT_FORK */
 	RECORD_REJOIN, /* struct record_span: of RAM, its own small pages may become large ones */
 	RECORD_TRACE, /* u32: the set of kinds that are traced from here on (trace_ring.h) */
+	RECORD_GO_ON, /* what it has been forked to copies its code yet: nothing but that changes */
 };
 
 /* Translated code in the machine process's memory; name: [A-Za-z0-9_.], and its NUL. */

@@ -333,6 +333,7 @@ static bool message_put(struct broker *b, enum message message)
 		[SAY_RESUME] = RECORD_RESUME,       [SAY_LOOK] = RECORD_LOOK,
 		[SAY_FORK] = RECORD_FORK,          [SAY_ADVICE] = RECORD_ADVICE,
 		[SAY_FREEZE] = RECORD_FREEZE,      [SAY_THAW] = RECORD_THAW,
+		[SAY_GO_ON] = RECORD_GO_ON,
 	};
 	const uint64_t *data = NULL;
 
@@ -364,7 +365,8 @@ static void message_said(struct broker *b, enum message message)
 
 	b->unsaid &= ~(1u << message);
 	if (message == SAY_RESUME && b->fork.state != FORK_IDLE) {
-		b->unsaid &= ~(1u << SAY_REJOIN); /* of a span that is common now */
+		/* a span is common now, and it goes on with this */
+		b->unsaid &= ~(1u << SAY_REJOIN | 1u << SAY_GO_ON);
 		rejoin_begin(&b->rejoin, now_ms());
 	}
 	if (message == SAY_RESUME)
@@ -391,7 +393,7 @@ static bool may_say(const struct broker *b, enum message message)
 	if (message == SAY_FORK && b->unsaid & (1u << SAY_RESUME))
 		return false; /* which is about the time before it */
 	return b->unsaid & (1u << message) &&
-	       (b->fork.state == FORK_IDLE || message == SAY_RESUME ||
+	       (b->fork.state == FORK_IDLE || message == SAY_RESUME || message == SAY_GO_ON ||
 		(message == SAY_LOOK && may_look(b)));
 }
 

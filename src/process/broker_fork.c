@@ -144,6 +144,17 @@ static void layers_ask(struct fork *forking)
 	}
 }
 
+/* Nobody else is forked, and what the machine writes from here on is nobody's but its own. */
+static enum fork_news last_one_copies(const struct fork *forking)
+{
+	const bool is_last = forking->made + 1 == forking->wanted;
+
+	return forking->state == FORK_COPYING && is_last && has_layers(forking) &&
+			       !forking->layer_error
+		       ? FORK_COPIES
+		       : FORK_NOTHING_NEW;
+}
+
 /* It needs nothing of its parent any more, which has all its layers on. */
 static enum fork_news child_is_there(struct fork *forking)
 {
@@ -161,7 +172,7 @@ static enum fork_news layers_answered(struct fork *forking)
 							  : forking->layer_error);
 	if (forking->state == FORK_READY && has_layers(forking))
 		return child_is_there(forking);
-	return FORK_NOTHING_NEW;
+	return last_one_copies(forking);
 }
 
 static enum fork_news layer_is_on(struct fork *forking, int error)
@@ -293,7 +304,7 @@ enum fork_news fork_hear(struct fork *forking)
 	close(forking->kit[forking->made][KIT_READY]);
 	forking->kit[forking->made][KIT_READY] = -1;
 	CHECK(check_fork(forking));
-	return FORK_NOTHING_NEW;
+	return last_one_copies(forking);
 }
 
 enum fork_news fork_ready(struct fork *forking)

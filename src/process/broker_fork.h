@@ -12,6 +12,9 @@
  *  2. Of layers no more have answered than were asked, and no more settle than are on.
  *
  *   - While it is not idle the machine is told nothing but to go on: what it holds is copied.
+ *     Once the last child is there, and disks have their layers, only translated code is: the
+ *     machine goes on, but for that. It hears of nothing else yet, so that who listens there does
+ *     not wait for code, which he is told is free.
  *   - Who was forked is known by the kernel's word (forker_hear()), and is not waited for
  *     meanwhile, so that its number is its own: it may have ended before this process hears of it.
  *   - The first who speaks is the forker.
@@ -75,6 +78,7 @@ struct fork {
 enum fork_news {
 	FORK_NOTHING_NEW,
 	FORK_CHILD, /* one more is there: fork->child */
+	FORK_COPIES, /* the last one copies code, and needs nothing else of the machine */
 	FORK_DONE,  /* all are, or it went wrong: fork->error */
 };
 

@@ -32,6 +32,8 @@ static void fork_news(struct broker *b, enum fork_news news)
 
 	if (news == FORK_CHILD)
 		give_child(b);
+	if (news == FORK_COPIES && b->control.after_fork == WISH_RESUME)
+		broker_say(b, SAY_GO_ON);
 	if (news != FORK_DONE || b->control.save == SAVE_LAYERS)
 		return;
 	then = control_fork_ended(&b->control, b->fork.error, b->fork.made, !b->fork.unsettled);

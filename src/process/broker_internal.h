@@ -30,6 +30,7 @@ enum message {
 	SAY_TRACE,
 	SAY_FORK_ENDED,
 	SAY_REJOIN,
+	SAY_GO_ON,
 	MESSAGES
 };
 

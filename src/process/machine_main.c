@@ -466,6 +466,8 @@ static void *listen_to_broker(void *context)
 				want(process, &process->fork_wanted);
 			else if (kind == RECORD_RESUME)
 				machine_resume(process->machine);
+			else if (kind == RECORD_GO_ON)
+				machine_go_on(process->machine);
 			else if (kind == RECORD_ADVICE)
 				advise_memory(process, data, bytes);
 			else if (kind == RECORD_MEMORY)
@@ -743,8 +745,8 @@ static bool is_told(void)
 }
 
 /*
- * Who forked it stands still until the byte in GRANT_READY, as its code is its own, which it
- * changes when it goes on. All else is this process's already.
+ * Who forked it stands still or holds its code until the byte in GRANT_READY, as what is copied
+ * here is that. All else is this process's already.
  */
 static bool part_from_parent(struct process *process, uint32_t as)
 {

@@ -371,6 +371,11 @@ void machine_resume(struct machine *machine);
  */
 int machine_fork_begin(struct machine *machine);
 /*
+ * It goes on, while its translated code stays as it is until machine_resume(): what was forked of
+ * it copies that. A processor that would change code waits. From a thread that changes none.
+ */
+void machine_go_on(struct machine *machine);
+/*
  * In what was forked meanwhile, on its only thread. machine_take_code(): code_fd: empty memory for
  * translated code. Then it needs nothing of who it was forked from. machine_forked() before
  * anything else is mapped that has no place yet. After machine_forked_whole() rights can be taken

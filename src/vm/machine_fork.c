@@ -4,7 +4,8 @@
  *
  *   in the machine                         in what was forked
  *   machine_fork_begin()
- *   ... the process is forked ...          machine_take_code()
+ *   ... the process is forked ...
+ *   machine_go_on()                        machine_take_code()
  *   machine_resume()                       machine_forked()        locks, processors that stand
  *                                          machine_forked_whole()  units, another generation id
  *                                          machine_fork_go()       processors go on, then units
@@ -14,6 +15,8 @@
  *     keeps them back until it runs again.
  *   - What belongs to a thread of the host's (timers, signal stacks, CPU time) is made anew in what
  *     was forked; what belongs to the guest is as it was. Both have the same clocks.
+ *   - Translated code is the one thing that what was forked reads of the other's. It is held until
+ *     machine_resume(), which may come before machine_go_on(), or in its place.
  *   - Locks and conditions are made anew: their holders and sleepers were threads of the other.
  */
 #include "machine_internal.h"
@@ -37,7 +40,9 @@ int machine_fork_begin(struct machine *machine)
 		devices_stand(machine->devices);
 	ticker_drop_span(machine);
 	pthread_mutex_lock(&machine->lock);
-	if (!machine_move(machine, LIFE_FORKING))
+	if (machine_move(machine, LIFE_FORKING))
+		engine_hold_code(machine->engine);
+	else
 		error = -ECANCELED;
 	pthread_mutex_unlock(&machine->lock);
 	return error;

@@ -127,6 +127,24 @@ static bool it_hears(uint32_t want)
 	       read(heard[0], &kind, sizeof(kind)) == sizeof(kind) && kind == want;
 }
 
+/* Perhaps before what was forked of it has copied all. */
+static bool it_is_resumed(void)
+{
+	struct pollfd comes = { .fd = heard[0], .events = POLLIN };
+	uint32_t kind = 0;
+
+	if (poll(&comes, 1, WAIT_MS) != 1 || read(heard[0], &kind, sizeof(kind)) != sizeof(kind))
+		return false;
+	return kind == RECORD_RESUME || (kind == RECORD_GO_ON && it_hears(RECORD_RESUME));
+}
+
+static bool it_hears_nothing(void)
+{
+	struct pollfd comes = { .fd = heard[0], .events = POLLIN };
+
+	return poll(&comes, 1, QUIET_MS) == 0;
+}
+
 /* ---- a broker in a process of its own ---- */
 
 /* The disk process's last word comes when the machine is gone. */
@@ -344,7 +362,19 @@ static void put_layer_on(int32_t error)
 	       hears_layer() && write(layers[1], &on, sizeof(on)) == sizeof(on));
 }
 
-/* What was forked: it says so, and that it needs its parent no more. */
+/* What was forked: it says so, and no more. */
+static pid_t fork_child_that_copies(void)
+{
+	pid_t child = fork();
+
+	if (child)
+		return child;
+	if (write(kit_sockets[1], "", 1) == 1)
+		pause();
+	_exit(1);
+}
+
+/* It says so, and that it needs its parent no more. */
 static pid_t fork_child(int ready)
 {
 	pid_t child = fork();
@@ -609,12 +639,7 @@ static void child_without_a_word(void)
 	ready = bring_kit(peer, &held);
 	ask_fork(peer, "keep");
 	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1);
-	child = fork();
-	if (!child) {
-		if (write(kit_sockets[1], "", 1) == 1)
-			pause();
-		_exit(1);
-	}
+	child = fork_child_that_copies();
 	expect("a child that never says that it is ready", hears(peer, "\"errno\":110"));
 	end_child(child, ready);
 	close(held);
@@ -825,7 +850,7 @@ static void disks_that_do_not_settle(void)
 	child = fork_child(ready);
 	close(held);
 	expect("it is there", hears(peer, "\"child\":0"));
-	expect("the machine goes on", it_hears(RECORD_FORK) && it_hears(RECORD_RESUME));
+	expect("the machine goes on", it_hears(RECORD_FORK) && it_is_resumed());
 	expect("a disk that does not settle", hears(peer, "\"errno\":115"));
 	end_child(child, ready);
 	ask_with(peer, "{\"do\":\"save\"}\n", NULL, 0);
@@ -1038,6 +1063,59 @@ static void child_before_its_layers(void)
 	close(held);
 }
 
+/* Of its machine that hears nothing of it and waits, or goes on, but for its code. */
+static void while_the_child_copies(const char *parent, bool goes_on)
+{
+	pid_t broker = start(says_what_it_hears, 0), child;
+	FILE *peer = connect_to(), *other;
+	int held;
+	int ready = bring_kit(peer, &held);
+	int file = bring_layer(peer);
+	char byte;
+
+	ask_fork(peer, parent);
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1 && it_hears(RECORD_FORK));
+	child = fork_child_that_copies();
+	expect("nobody goes on before disks have layers", it_hears_nothing());
+	put_layer_on(0);
+	expect(parent, goes_on ? it_hears(RECORD_GO_ON) : it_hears_nothing());
+	other = connect_to();
+	expect("it is not to hear anything else", answers(other, "freeze", "\"errno\":16"));
+	expect("nor does it", it_hears_nothing());
+	expect("its code is copied", write(ready, "", 1) == 1 && hears(peer, "\"child\":0"));
+	if (goes_on)
+		expect("it hears so", it_hears(RECORD_RESUME));
+	kill_it();
+	finish("while the child copies", broker, BROKER_STOPPED);
+	end_child(child, ready);
+	fclose(peer);
+	fclose(other);
+	close(file);
+	close(held);
+}
+
+/* One that ends while it copies: what goes on already is told that nobody reads its code. */
+static void child_that_ends_while_it_copies(void)
+{
+	pid_t broker = start(says_what_it_hears, 0), child;
+	FILE *peer = connect_to();
+	int held;
+	int ready = bring_kit(peer, &held);
+	char byte;
+
+	ask_fork(peer, "keep");
+	expect("the forker is asked", read(ask_sockets[1], &byte, 1) == 1 && it_hears(RECORD_FORK));
+	child = fork_child_that_copies();
+	expect("the machine goes on", it_hears(RECORD_GO_ON));
+	expect("its kit is taken", recv(kit_sockets[1], &byte, 1, 0) == 1);
+	end_child(child, ready);
+	expect("a child that ends then", hears(peer, "\"errno\":10") && it_hears(RECORD_RESUME));
+	kill_it();
+	finish("a child that ends while it copies", broker, BROKER_STOPPED);
+	fclose(peer);
+	close(held);
+}
+
 static void settled_at_the_end(void)
 {
 	pid_t broker = start(says_it_stands, 0), child;
@@ -1094,6 +1172,9 @@ int main(void)
 	save_without_a_word(false);
 	save_without_a_word(true);
 	child_before_its_layers();
+	while_the_child_copies("keep", true);
+	while_the_child_copies("suspend", false);
+	child_that_ends_while_it_copies();
 	settled_at_the_end();
 	door_that_is_gone(true);
 	door_that_is_gone(false);

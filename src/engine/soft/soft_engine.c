@@ -253,6 +253,7 @@ static int soft_engine_forked(struct engine *engine, int code_fd)
 	int error;
 
 	soft->notes = NULL; /* nobody takes them here */
+	soft->code_held = 0; /* by the other one, of its own */
 	soft_touch_little(soft);
 	if (mmap(soft->code_write, soft->code_bytes, PROT_READ | PROT_WRITE, in_place, code_fd,
 		 0) == MAP_FAILED)
@@ -621,6 +622,8 @@ const struct engine_driver soft_engine_driver = {
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,
 	.leave_code = soft_engine_leave_code,
+	.hold_code = soft_engine_hold_code,
+	.release_code = soft_engine_release_code,
 	.forked_bare = soft_engine_forked_bare,
 	.forked = soft_engine_forked,
 };

@@ -349,6 +349,7 @@ struct soft_engine {
 	uint8_t *frame_writes;
 	/* blocks, hash, maps, page_blocks, code space, and what exclusive.c says */
 	struct soft_lock lock;
+	uint32_t code_held; /* code/code_hold.c: 0, 1, or 2: somebody waits */
 	uint64_t secret, no_key;  /* of the jump caches */
 	uint64_t poison;          /* of table entries */
 	void *leave, *enter, *signal, *refresh, *reload, *dead_floating;

@@ -156,7 +156,7 @@ static unsigned make_ways(struct soft_engine *engine, const struct code_place *c
 {
 	struct block *b;
 
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	b = soft_look_up_ahead(engine, code);
 	while (b && n < WAYS_KNOWN &&
 	       !(ways >> n & 1 && soft_make_way_ahead(engine, b, n, ret)))

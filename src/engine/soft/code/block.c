@@ -188,7 +188,7 @@ static void wait_for_room(struct soft_cpu *cpu)
 	soft_pass_all(engine);
 	engine->counts.waits++;
 	soft_end_alone(cpu);
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 }
 
 /* Under the lock, of protected pages: it is found from now on. NULL: *fault. */
@@ -234,7 +234,7 @@ static struct block *make_without_lock(struct soft_engine *engine, struct draft 
 	struct block *b;
 	bool is_wanted;
 
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	b = block_look_up(engine, place);
 	is_wanted = !b && soft_hva(engine, place->gpa);
 	if (is_wanted)
@@ -242,7 +242,7 @@ static struct block *make_without_lock(struct soft_engine *engine, struct draft 
 	soft_release(&engine->lock);
 	if (!is_wanted || !soft_make_draft(engine, draft, place))
 		return b;
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	b = take_draft(engine, draft, place, ways);
 	soft_release(&engine->lock);
 	return b;
@@ -289,7 +289,7 @@ struct block *soft_find_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mode,
 		b = make_beside(cpu, &place);
 	if (b)
 		return b;
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	while (!(b = block_look_up(engine, &place))) {
 		uint8_t *hva = soft_hva(engine, gpa); /* with the lock: overlays do not move */
 

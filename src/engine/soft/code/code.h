@@ -230,6 +230,14 @@ uint32_t soft_region_of(const struct soft_engine *engine, uint32_t host_offset);
 bool soft_make_room(struct soft_engine *engine);
 /* Under the lock, after soft_make_room(): the next description in the open region, cleared. */
 struct block *soft_next_block(struct soft_engine *engine);
+/* ---- code_hold.c ---- */
+
+/* The lock, for whoever changes code: while that is held, he waits. */
+void soft_acquire_code(struct soft_engine *engine);
+bool soft_code_is_held(const struct soft_engine *engine);
+void soft_engine_hold_code(struct engine *engine);
+void soft_engine_release_code(struct engine *engine);
+
 /* It is made: its code ends at this offset, and its maps and kept bytes are in their lists. */
 void soft_take_block(struct soft_engine *engine, const struct block *b, size_t end,
 		     unsigned kept_bytes);

@@ -431,7 +431,7 @@ void *soft_chain(struct soft_cpu *cpu, struct block *from, bool in_word, const u
 	if (!b)
 		return entry;
 	soft_acquire(&engine->lock);
-	if (engine->regions[of_block].times_reused == before &&
+	if (!soft_code_is_held(engine) && engine->regions[of_block].times_reused == before &&
 	    engine->regions[of_link].times_reused == link_before && !from->dead && !b->dead &&
 	    may_chain(from, b, target))
 		soft_link(engine, from, at, (uint32_t)(home - engine->code_run),

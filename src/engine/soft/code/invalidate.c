@@ -110,7 +110,7 @@ void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t byt
 
 void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes)
 {
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	soft_invalidate_locked(engine, gpa, bytes);
 	soft_release(&engine->lock);
 }
@@ -146,7 +146,7 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame)
 	__atomic_fetch_and(&engine->frame_flags[frame], (uint8_t)~FRAME_WRITTEN, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&engine->frame_flags[frame], FRAME_CODE, __ATOMIC_SEQ_CST);
 	soft_end_alone(cpu);
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	return false;
 }
 

@@ -54,7 +54,7 @@ static void *make_part(struct soft_cpu *cpu, struct block *b, unsigned stub)
 	struct soft_engine *engine = cpu->engine;
 	void *part = NULL;
 
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	if (soft_make_room(engine) && !b->dead)
 		part = soft_translate_part(engine, b, stub);
 	if (!part)

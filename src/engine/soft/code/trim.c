@@ -139,7 +139,7 @@ void soft_engine_trim(struct engine *opaque, unsigned idle_s)
 	struct soft_engine *engine = (struct soft_engine *)opaque;
 
 	assert(idle_s);
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	soft_give_back_regions(engine);
 	if (!engine->trim.is_left_out)
 		look(engine, idle_s);

@@ -175,7 +175,7 @@ void soft_engine_place_overlay(struct engine *opaque, struct guest_memory *memor
 	 * under the lock nobody takes what was translated: what is taken back here was made from
 	 * the old bytes, what is taken later is of the new, or was compared with them
 	 */
-	soft_acquire(&engine->lock);
+	soft_acquire_code(engine);
 	for (unsigned i = 0; i < 2; i++)
 		if (places[i] != GUEST_NOWHERE && soft_hva(engine, places[i]))
 			soft_invalidate_locked(engine, places[i] & ~(uint64_t)PAGE_OFFSET_MASK,

@@ -151,7 +151,7 @@ static uint32_t find_slot(const struct translation *translation, uint64_t target
 	uint32_t slot;
 
 	if (translation->is_draft)
-		soft_acquire(&engine->lock);
+		soft_acquire_code(engine);
 	slot = soft_jump_slot(engine, target, translation->mode, in_word);
 	if (translation->is_draft)
 		soft_release(&engine->lock);
