@@ -214,7 +214,8 @@ static unsigned count_same(struct part part, unsigned depth)
 static bool are_alike(const struct filter_rule *one, const struct filter_rule *other,
 		      unsigned depth)
 {
-	const struct filter_test *first = &one->test[depth], *second = &other->test[depth];
+	const struct filter_test *first = &one->test[depth];
+	const struct filter_test *second = &other->test[depth];
 
 	return one->tests == depth + 1 && other->tests == depth + 1 &&
 	       one->action == other->action && first->compare == FILTER_EQUAL &&
@@ -392,7 +393,8 @@ static bool is_first_of_call(const struct call_filter *filter, unsigned number)
 static unsigned sort_by_call(const struct call_filter *filter, const struct filter_rule **all,
 			     const struct filter_rule **firsts)
 {
-	unsigned calls = 0, sorted = 0;
+	unsigned calls = 0;
+	unsigned sorted = 0;
 
 	for (unsigned n = 0; n < filter->rules; n++) {
 		if (!is_first_of_call(filter, n))

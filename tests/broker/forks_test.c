@@ -1066,8 +1066,10 @@ static void child_before_its_layers(void)
 /* Of its machine that hears nothing of it and waits, or goes on, but for its code. */
 static void while_the_child_copies(const char *parent, bool goes_on)
 {
-	pid_t broker = start(says_what_it_hears, 0), child;
-	FILE *peer = connect_to(), *other;
+	pid_t broker = start(says_what_it_hears, 0);
+	FILE *peer = connect_to();
+	FILE *other;
+	pid_t child;
 	int held;
 	int ready = bring_kit(peer, &held);
 	int file = bring_layer(peer);
@@ -1097,8 +1099,9 @@ static void while_the_child_copies(const char *parent, bool goes_on)
 /* One that ends while it copies: what goes on already is told that nobody reads its code. */
 static void child_that_ends_while_it_copies(void)
 {
-	pid_t broker = start(says_what_it_hears, 0), child;
+	pid_t broker = start(says_what_it_hears, 0);
 	FILE *peer = connect_to();
+	pid_t child;
 	int held;
 	int ready = bring_kit(peer, &held);
 	char byte;
