@@ -166,6 +166,11 @@ void engine_make_code(struct engine *engine, const struct engine_place *place)
 	engine->driver->make_code(engine, place);
 }
 
+void engine_know_places(struct engine *engine, const uint8_t *places, size_t count)
+{
+	engine->driver->know_places(engine, places, count);
+}
+
 void engine_touch_ahead(struct engine *engine, size_t from, size_t end)
 {
 	engine->driver->touch_ahead(engine, from, end);

@@ -245,6 +245,12 @@ unsigned engine_find_code(struct engine *engine, struct engine_place *ret);
  */
 void engine_make_code(struct engine *engine, const struct engine_place *place);
 /*
+ * What engine_make_code() is going to be called for, as structs engine_place in a row, which need
+ * not be aligned: what of one of them leads to another one is made with all that is said of that.
+ * They are looked at until the next call, with 0, and say no more than hints. From the same thread.
+ */
+void engine_know_places(struct engine *engine, const uint8_t *places, size_t count);
+/*
  * Of an engine that goes on: has the host give memory for these bytes of the code that is made
  * first, so that no processor waits for that. From a thread that is no processor, while they run.
  */

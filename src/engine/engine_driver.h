@@ -38,6 +38,7 @@ struct engine_driver {
 	void (*find_used)(struct engine *engine, uint64_t *used, uint64_t most);
 	unsigned (*find_code)(struct engine *engine, struct engine_place *ret);
 	void (*make_code)(struct engine *engine, const struct engine_place *place);
+	void (*know_places)(struct engine *engine, const uint8_t *places, size_t count);
 	void (*touch_ahead)(struct engine *engine, size_t from, size_t end);
 	unsigned (*take_code)(struct engine *engine, struct engine_code *ret, unsigned most,
 			      uint64_t *ret_lost);

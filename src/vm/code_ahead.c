@@ -33,12 +33,14 @@ void code_ahead_make(struct machine *machine)
 {
 	struct code_ahead *ahead = &machine->code_ahead;
 
+	engine_know_places(machine->engine, ahead->places, ahead->count);
 	for (size_t n = 0; n < ahead->count && !is_enough(machine); n++) {
 		struct engine_place place;
 
 		memcpy(&place, ahead->places + n * sizeof(place), sizeof(place));
 		engine_make_code(machine->engine, &place);
 	}
+	engine_know_places(machine->engine, NULL, 0);
 	pthread_mutex_unlock(&ahead->making);
 }
 

@@ -77,7 +77,7 @@ static uint64_t frames_of(const struct soft_engine *engine)
 
 struct list { void **at; size_t bytes; };
 
-enum { LISTS_LOOKED_UP = 7, LISTS = 20 }; /* the first of them */
+enum { LISTS_LOOKED_UP = 8, LISTS = 21 }; /* the first of them */
 
 /*
  * Everything beside the code whose size the budget or the guest's memory says, one behind the
@@ -91,6 +91,7 @@ static void get_lists(struct soft_engine *engine, struct list ret[LISTS])
 		{ (void **)&engine->history, HISTORY_ENTRIES * sizeof(*engine->history) },
 		{ (void **)&engine->translation, soft_translation_bytes() },
 		{ (void **)&engine->scratch, 2 * LARGEST_PART_BYTES },
+		{ (void **)&engine->known_places, soft_known_places_bytes() },
 		{ (void **)&engine->draft, soft_draft_bytes() },
 		{ (void **)&engine->cpu_draft, soft_draft_bytes() },
 		{ (void **)&engine->regions, CODE_REGIONS * sizeof(*engine->regions) },
@@ -618,6 +619,7 @@ const struct engine_driver soft_engine_driver = {
 	.find_used = soft_engine_find_used,
 	.find_code = soft_engine_find_code,
 	.make_code = soft_engine_make_code,
+	.know_places = soft_engine_know_places,
 	.touch_ahead = soft_engine_touch_ahead,
 	.take_code = soft_engine_take_code,
 	.list = soft_engine_list,

@@ -319,6 +319,8 @@ struct soft_engine {
 	uint8_t *scratch;
 	/* translate/translate_draft.c: of who makes code ahead, and of a processor meanwhile */
 	struct draft *draft, *cpu_draft;
+	uint32_t places_made; /* by who makes code ahead */
+	struct known_places *known_places; /* code/ahead.c */
 	struct soft_lock cpu_draft_lock;
 	bool makes_ahead; /* atomic: a hint */
 	uint8_t *frame_flags;     /* changed atomically */
@@ -497,6 +499,7 @@ void soft_engine_note_use(struct engine *engine, bool notes);
 void soft_engine_find_used(struct engine *engine, uint64_t *used, uint64_t most);
 unsigned soft_engine_find_code(struct engine *engine, struct engine_place *ret);
 void soft_engine_make_code(struct engine *engine, const struct engine_place *place);
+void soft_engine_know_places(struct engine *engine, const uint8_t *places, size_t count);
 void soft_engine_touch_ahead(struct engine *engine, size_t from, size_t end);
 
 /* soft_engine.c: the invariants of code/code.h and mmu/space.h, while nobody else executes. */

@@ -13,6 +13,9 @@
  *     comes to it but by its own state.
  *   - Nobody is stopped for it: what lies in a page that somebody may be writing is left out.
  *   - It is made without the lock, which processors want (translate_draft.c), and taken with it.
+ *     Pages for it are asked for without, too (touch.c).
+ *   - A block's cold parts are made of its draft or not at all: so who makes one for the sake of a
+ *     link to it looks up what is said of its place.
  *
  * Left out: blocks that straddle, and those of 16- and 32-bit code.
  */
@@ -23,6 +26,7 @@
 #include "engine/soft/translate/translate.h"
 
 enum { PLACES_MOST = ENGINE_PLACES_MOST, WORD_BITS = 64 };
+enum { TOUCHED_EACH = 16 }; /* so many places: pages for what is made next are asked for */
 
 /* Indices of blocks. */
 struct code_uses {
@@ -132,6 +136,82 @@ unsigned soft_engine_find_code(struct engine *opaque, struct engine_place *ret)
 	return uses->told;
 }
 
+/* ---- what is known of places that links lead to ---- */
+
+enum { PLACE_BUCKETS = 2 * PLACES_MOST, PLACE_PROBES = 8 };
+
+/* bucket: index and one of a place; 0: none. */
+struct known_places {
+	const uint8_t *places;
+	uint16_t bucket[PLACE_BUCKETS];
+};
+_Static_assert(PLACES_MOST < UINT16_MAX, "an index and one");
+
+size_t soft_known_places_bytes(void) { return sizeof(struct known_places); }
+
+static struct engine_place place_at(const struct known_places *known, unsigned n)
+{
+	struct engine_place place;
+
+	memcpy(&place, known->places + n * sizeof(place), sizeof(place));
+	return place;
+}
+
+static uint32_t place_bucket(uint64_t gpa, uint32_t mode)
+{
+	return (uint32_t)((gpa ^ (uint64_t)mode << 48) * 0x9e3779b97f4a7c15ull >> 32);
+}
+
+static uint64_t gpa_of(const struct engine_place *place)
+{
+	return (uint64_t)place->gfn * PAGE_BYTES + (place->offset & PAGE_OFFSET_MASK);
+}
+
+/* Where many have the same bucket some are forgotten. */
+static void know_place(struct known_places *known, unsigned n)
+{
+	const struct engine_place place = place_at(known, n);
+	const uint32_t first = place_bucket(gpa_of(&place), place.mode);
+
+	for (unsigned probe = 0; probe < PLACE_PROBES; probe++) {
+		uint16_t *bucket = &known->bucket[(first + probe) % PLACE_BUCKETS];
+
+		if (*bucket)
+			continue;
+		*bucket = (uint16_t)(n + 1);
+		return;
+	}
+}
+
+void soft_engine_know_places(struct engine *opaque, const uint8_t *places, size_t count)
+{
+	struct known_places *known = ((struct soft_engine *)opaque)->known_places;
+
+	if (known->places)
+		memset(known->bucket, 0, sizeof(known->bucket));
+	known->places = count ? places : NULL;
+	for (unsigned n = 0; n < count && n < PLACES_MOST; n++)
+		know_place(known, n);
+}
+
+/* What they may say by now is a hint as well. */
+static uint64_t known_ways(const struct known_places *known, const struct code_place *code)
+{
+	const uint32_t first = place_bucket(code->gpa, code->mode);
+
+	for (unsigned probe = 0; probe < PLACE_PROBES; probe++) {
+		const uint16_t n = known->bucket[(first + probe) % PLACE_BUCKETS];
+		struct engine_place place;
+
+		if (!n)
+			break;
+		place = place_at(known, n - 1u);
+		if (gpa_of(&place) == code->gpa && place.mode == code->mode)
+			return place.ways;
+	}
+	return 0;
+}
+
 /* ---- making it ---- */
 
 static bool is_place(const struct engine_place *place)
@@ -171,7 +251,8 @@ static void make_all_ways(struct soft_engine *engine, const struct code_place *c
 	unsigned n = 0;
 
 	while (ways && (n = make_ways(engine, code, ways, n, &target)) < WAYS_KNOWN) {
-		soft_make_block_ahead(engine, &target, 0);
+		soft_make_block_ahead(engine, &target,
+				      known_ways(engine->known_places, &target));
 		make_ways(engine, code, 1ull << n, n, &target);
 		n++;
 	}
@@ -187,6 +268,8 @@ void soft_engine_make_code(struct engine *opaque, const struct engine_place *wan
 	if (!is_place(&place) || !touch(engine, code.gpa))
 		return;
 	__atomic_store_n(&engine->makes_ahead, true, __ATOMIC_RELAXED);
+	if (engine->places_made++ % TOUCHED_EACH == 0)
+		soft_touch_beside(engine);
 	soft_make_block_ahead(engine, &code, place.ways);
 	make_all_ways(engine, &code, place.ways);
 	__atomic_store_n(&engine->makes_ahead, false, __ATOMIC_RELAXED);

@@ -227,21 +227,15 @@ static struct block *take_draft(struct soft_engine *engine, struct draft *draft,
 	return b;
 }
 
-/* Of 64-bit code. NULL: it cannot be made so, or not now. */
+/* Of 64-bit code, where there is none. NULL: it cannot be made so, or not now. */
 static struct block *make_without_lock(struct soft_engine *engine, struct draft *draft,
 				       const struct code_place *place, uint64_t ways)
 {
 	struct block *b;
-	bool is_wanted;
 
-	soft_acquire_code(engine);
-	b = block_look_up(engine, place);
-	is_wanted = !b && soft_hva(engine, place->gpa);
-	if (is_wanted)
-		soft_begin_draft(engine, draft);
-	soft_release(&engine->lock);
-	if (!is_wanted || !soft_make_draft(engine, draft, place))
-		return b;
+	soft_begin_draft(engine, draft);
+	if (!soft_make_draft(engine, draft, place))
+		return NULL;
 	soft_acquire_code(engine);
 	b = take_draft(engine, draft, place, ways);
 	soft_release(&engine->lock);
@@ -251,7 +245,8 @@ static struct block *make_without_lock(struct soft_engine *engine, struct draft 
 void soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place,
 			   uint64_t ways)
 {
-	make_without_lock(engine, engine->draft, place, ways);
+	if (!block_look_up(engine, place))
+		make_without_lock(engine, engine->draft, place, ways);
 }
 
 /*

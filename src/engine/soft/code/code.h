@@ -262,6 +262,8 @@ void check_regions(const struct soft_engine *engine);
 
 /* touch.c; under the lock: the open region and its lists have pages for what is made next */
 void soft_touch_ahead(struct soft_engine *engine);
+/* Not under the lock, in a guest that goes on: somebody waits for pages, and nobody for him. */
+void soft_touch_beside(struct soft_engine *engine);
 /* It grows from here on: little at first. */
 void soft_touch_little(struct soft_engine *engine);
 
@@ -276,6 +278,7 @@ void soft_look_at_regions(struct soft_engine *engine, unsigned living);
 uint32_t soft_choose_region(struct soft_engine *engine);
 
 /* ahead.c */
+size_t soft_known_places_bytes(void);
 /* Of soft_engine.uses. */
 size_t soft_code_uses_bytes(const struct soft_engine *engine);
 /* The block is come to, while that is noted; from any processor. */
@@ -326,8 +329,8 @@ enum { WAYS_KNOWN = 64 }; /* of a block's ways out, by a bit each */
  */
 unsigned soft_next_way(const struct soft_engine *engine, const struct block *b, unsigned n);
 /*
- * Under the lock, from any thread: the block's way out of this number, if there is one, leads there
- * from now on, if it can. True: it could, if there were a block at *ret.
+ * Under the lock, from any thread: the block's way out of this number, if it is one to another
+ * block, leads there from now on, if it can. True: it could, if there were a block at *ret.
  */
 bool soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n,
 			 struct code_place *ret);
@@ -382,6 +385,9 @@ void soft_leave_mode(struct soft_cpu *cpu);
  * the host's; NO_JUMP_SLOT: there are no more.
  */
 uint32_t soft_jump_slot(struct soft_engine *engine, uint64_t rip, uint32_t mode, bool in_word);
+/* The same without the lock; NO_JUMP_SLOT: there may be none yet. */
+uint32_t soft_jump_slot_known(const struct soft_engine *engine, uint64_t rip, uint32_t mode,
+			      bool in_word);
 /* Of a processor that is being made. */
 void soft_make_slots(struct soft_cpu *cpu);
 /* None leads anywhere, now that the kernel's jumps are flushed. */

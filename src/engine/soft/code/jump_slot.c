@@ -44,8 +44,9 @@ static uint16_t *bucket_of(const struct soft_engine *engine, uint64_t rip, uint3
 
 	for (;; n++) {
 		uint16_t *bucket = &engine->slot_buckets[n % SLOT_BUCKETS];
+		const uint16_t slot = __atomic_load_n(bucket, __ATOMIC_ACQUIRE);
 
-		if (!*bucket || is_name(&engine->slot_names[*bucket - 1], rip, mode, in_word))
+		if (!slot || is_name(&engine->slot_names[slot - 1], rip, mode, in_word))
 			return bucket;
 	}
 }
@@ -79,13 +80,25 @@ uint32_t soft_jump_slot(struct soft_engine *engine, uint64_t rip, uint32_t mode,
 		return NO_JUMP_SLOT;
 	engine->slot_names[slot] =
 		(struct jump_slot_name){ .rip = rip, .mode = (uint16_t)mode, .in_word = in_word };
-	*bucket = (uint16_t)(slot + 1);
 	emit_stub(engine, slot);
 	engine->empty_slots[slot] = stub_of(engine, slot);
 	for (unsigned n = 0; n < engine->cpu_count; n++)
 		empty(engine->cpus[n], slot);
 	__atomic_store_n(&engine->slot_count, slot + 1, __ATOMIC_RELEASE);
+	__atomic_store_n(bucket, (uint16_t)(slot + 1), __ATOMIC_RELEASE);
 	return slot;
+}
+
+uint32_t soft_jump_slot_known(const struct soft_engine *engine, uint64_t rip, uint32_t mode,
+			      bool in_word)
+{
+	const uint16_t *bucket = bucket_of(engine, rip, mode, in_word);
+	const uint16_t slot = __atomic_load_n(bucket, __ATOMIC_ACQUIRE);
+
+	/* it may have been somebody's since it was found to be free */
+	if (!slot || !is_name(&engine->slot_names[slot - 1], rip, mode, in_word))
+		return NO_JUMP_SLOT;
+	return slot - 1u;
 }
 
 static uint32_t slots_of(const struct soft_cpu *cpu)

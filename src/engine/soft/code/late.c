@@ -159,11 +159,8 @@ bool soft_make_way_ahead(struct soft_engine *engine, struct block *b, unsigned n
 	way = way_of(engine, b, n);
 	if (leads_on(engine, b, n, way))
 		return false;
-	if (way.kind == WAY_CHAIN)
-		return chain_ahead(engine, b, n, way, ret);
-	if (way.kind == WAY_LATE && soft_make_room(engine) && !b->dead)
-		soft_translate_part(engine, b, n);
-	return false;
+	/* of a draft cold parts were made; for those of another block it would be made again */
+	return way.kind == WAY_CHAIN && chain_ahead(engine, b, n, way, ret);
 }
 
 static bool is_late(const struct soft_engine *engine, const struct block *b, unsigned n)

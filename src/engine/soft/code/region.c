@@ -153,7 +153,7 @@ static void close_region(struct soft_engine *engine, uint32_t number)
 /* But for closed_at: who has not forgotten yet what led there looks at it without the lock. */
 static void empty_region(struct code_region *region, bool is_reused)
 {
-	region->used = region->start;
+	__atomic_store_n(&region->used, region->start, __ATOMIC_RELAXED); /* of drafts */
 	__atomic_store_n(&region->blocks, 0, __ATOMIC_RELEASE);
 	region->maps = region->kept = region->links = 0;
 	region->times_reused += is_reused;
@@ -168,7 +168,7 @@ static void open_region(struct soft_engine *engine, uint32_t number)
 	struct code_region *region = &engine->regions[number];
 
 	empty_region(region, region->closed);
-	engine->open_region = number;
+	__atomic_store_n(&engine->open_region, number, __ATOMIC_RELAXED);
 }
 
 /* The one behind the open one that is empty; or that was closed first; CODE_REGIONS: all live. */
@@ -294,7 +294,7 @@ void soft_take_block(struct soft_engine *engine, const struct block *b, size_t e
 	struct code_region *region = soft_open_region(engine);
 
 	assert(end - region->used <= LARGEST_PART_BYTES && kept_bytes <= MOST_KEPT_BYTES);
-	region->used = end;
+	__atomic_store_n(&region->used, end, __ATOMIC_RELAXED);
 	region->maps += b->maps;
 	region->kept += kept_bytes;
 	__atomic_store_n(&region->blocks, region->blocks + 1, __ATOMIC_RELEASE);

@@ -11,12 +11,16 @@
  * first pages, large ones, while a processor makes code in them already, or sleeps still. Before it
  * runs everybody would wait for that.
  */
+#include <assert.h>
+
 #include "code.h"
 #include "lib/touch.h"
 
 enum { TOUCHED_AT_ONCE = 64 << 10 };
 /* When so little of it is left: what is made next mostly fits. */
 enum { TOUCHED_BEFORE = 2 << 10 };
+/* By who makes code ahead, who asks for them without the lock: so much that nobody else has to. */
+enum { TOUCHED_BESIDE_BEFORE = 40 << 10, PARTS = 5 };
 /* So much code in pieces before there are large pages: more than what an idle machine needs. */
 enum { PIECES_BYTES = 1 << 20 };
 /* Of a guest that goes on: as much code as most have until they have settled. */
@@ -27,6 +31,12 @@ enum { ASKED_AHEAD_BYTES = 4 << 20 };
  * list: where that begins, which may be in the middle of a large page that is somebody else's.
  */
 struct part { uint8_t *list, *begin; size_t used, bytes; bool is_short; };
+
+/* What is asked for when the lock is given up, by the address at which it is written. */
+struct touches {
+	struct { uint8_t *at; size_t bytes; } piece[PARTS];
+	unsigned count;
+};
 
 static bool makes_much(const struct soft_engine *engine)
 {
@@ -60,58 +70,70 @@ static bool find_large(struct soft_engine *engine, void *at)
 	return false;
 }
 
+static void ask(struct touches *later, uint8_t *at, size_t bytes)
+{
+	if (!later) {
+		touch_to_write(at, bytes);
+		return;
+	}
+	assert(later->count < PARTS);
+	later->piece[later->count].at = at;
+	later->piece[later->count++].bytes = bytes;
+}
+
 /* What is touched, up to an address that is a multiple of as much; NULL, where nothing is. */
 static const uint8_t *touch_part(struct soft_engine *engine, const struct part *part,
-				 size_t *touched)
+				 size_t *touched, struct touches *later)
 {
+	const size_t before = later ? TOUCHED_BESIDE_BEFORE : TOUCHED_BEFORE;
 	const size_t at = part->used > *touched ? part->used : *touched;
 	uint8_t *large = round_down(part->begin + at, TOUCH_LARGE_BYTES);
 	uint8_t *page = round_down(part->begin + at, PAGE_BYTES);
 	uint8_t *end = round_down(page, TOUCHED_AT_ONCE) + TOUCHED_AT_ONCE;
 
-	if (part->used + TOUCHED_BEFORE < *touched || at >= part->bytes)
+	if (part->used + before < *touched || at >= part->bytes)
 		return NULL;
-	if (!part->is_short && large >= part->list && find_large(engine, large)) {
+	if (!later && !part->is_short && large >= part->list && find_large(engine, large)) {
 		end = large + TOUCH_LARGE_BYTES;
 	} else {
 		if (end > part->begin + part->bytes)
 			end = part->begin + part->bytes;
-		touch_to_write(page, (size_t)(end - page));
+		ask(later, page, (size_t)(end - page));
 	}
 	*touched = (size_t)(end - part->begin);
 	return page;
 }
 
 /* Of a list that regions have a part of each. */
-static void touch_list(struct soft_engine *engine, void *list, uint32_t number, struct part part,
-		       size_t *touched)
+static void touch_list(struct soft_engine *engine, void *list, struct part part, size_t *touched,
+		       struct touches *later)
 {
 	part.list = list;
-	part.begin = part.list + number * part.bytes;
-	touch_part(engine, &part, touched);
+	part.begin = part.list + engine->open_region * part.bytes;
+	touch_part(engine, &part, touched, later);
 }
 
-static void touch_lists(struct soft_engine *engine, struct code_region *region)
+static void touch_lists(struct soft_engine *engine, struct code_region *region,
+			struct touches *later)
 {
 	const struct soft_budget *budget = &engine->budget;
-	const uint32_t number = engine->open_region;
 
-	touch_list(engine, engine->blocks, number,
+	touch_list(engine, engine->blocks,
 		   (struct part){ .used = region->blocks * sizeof(*engine->blocks),
 				  .bytes = budget->region_blocks * sizeof(*engine->blocks) },
-		   &region->touched.blocks);
-	touch_list(engine, engine->maps, number,
+		   &region->touched.blocks, later);
+	touch_list(engine, engine->maps,
 		   (struct part){ .used = region->maps * sizeof(*engine->maps),
 				  .bytes = budget->region_maps * sizeof(*engine->maps) },
-		   &region->touched.maps);
-	touch_list(engine, engine->links, number,
+		   &region->touched.maps, later);
+	touch_list(engine, engine->links,
 		   (struct part){ .used = region->links * sizeof(*engine->links),
 				  .bytes = budget->region_links * sizeof(*engine->links),
 				  .is_short = true },
-		   &region->touched.links);
-	touch_list(engine, engine->kept, number,
+		   &region->touched.links, later);
+	touch_list(engine, engine->kept,
 		   (struct part){ .used = region->kept, .bytes = budget->region_kept_bytes },
-		   &region->touched.kept);
+		   &region->touched.kept, later);
 }
 
 /* Of the hash what lies in whole large pages; how many blocks will be found by it is known now. */
@@ -125,19 +147,22 @@ static void touch_hash(struct soft_engine *engine)
 		find_large(engine, at);
 }
 
-static void touch_code(struct soft_engine *engine, struct code_region *region)
+static void touch_code(struct soft_engine *engine, struct code_region *region,
+		       struct touches *later)
 {
 	const struct part code = { .list = engine->code_write,
 				   .begin = engine->code_write + region->start,
 				   .used = region->used - region->start,
 				   .bytes = engine->budget.region_bytes };
 	const bool made_much = makes_much(engine);
-	const uint8_t *begin = touch_part(engine, &code, &region->touched.code);
+	const uint8_t *begin = touch_part(engine, &code, &region->touched.code, later);
 	const uint8_t *end = code.begin + region->touched.code;
 
 	if (!begin)
 		return;
-	touch_to_read(engine->code_run + (begin - engine->code_write), (size_t)(end - begin));
+	if (!later)
+		touch_to_read(engine->code_run + (begin - engine->code_write),
+			      (size_t)(end - begin));
 	if (made_much)
 		return;
 	engine->touched_bytes += (size_t)(end - begin);
@@ -149,8 +174,33 @@ void soft_touch_ahead(struct soft_engine *engine)
 {
 	struct code_region *region = soft_open_region(engine);
 
-	touch_code(engine, region);
-	touch_lists(engine, region);
+	touch_code(engine, region, NULL);
+	touch_lists(engine, region, NULL);
+}
+
+static void touch_piece(const struct soft_engine *engine, uint8_t *at, size_t bytes)
+{
+	const size_t in_code = (size_t)(at - engine->code_write);
+
+	touch_to_write(at, bytes);
+	if (in_code < engine->code_bytes)
+		touch_to_read(engine->code_run + in_code, bytes);
+}
+
+void soft_touch_beside(struct soft_engine *engine)
+{
+	struct touches later = { .count = 0 };
+	struct code_region *region;
+
+	soft_acquire(&engine->lock);
+	region = soft_open_region(engine);
+	if (is_asked_ahead(engine)) {
+		touch_code(engine, region, &later);
+		touch_lists(engine, region, &later);
+	}
+	soft_release(&engine->lock);
+	for (unsigned n = 0; n < later.count; n++)
+		touch_piece(engine, later.piece[n].at, later.piece[n].bytes);
 }
 
 void soft_engine_touch_ahead(struct engine *opaque, size_t from, size_t end)
@@ -161,6 +211,9 @@ void soft_engine_touch_ahead(struct engine *opaque, size_t from, size_t end)
 
 	if (!engine->goes_on)
 		return;
+	if (!from) /* as the hash of shadow pages (mmu/spaces.c) */
+		touch_to_write(engine->slot_buckets,
+			       SLOT_BUCKETS * sizeof(*engine->slot_buckets));
 	if (end > engine->budget.region_bytes)
 		end = engine->budget.region_bytes;
 	if (from >= end)

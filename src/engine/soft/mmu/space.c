@@ -303,6 +303,8 @@ static void note_writer(struct mmu *mmu, uint64_t frame, uint32_t place)
 {
 	struct writers *writers = &mmu->writers[frame];
 
+	/* as in table_note_miss() */
+	__atomic_fetch_or(&writers->slot[0], 0, __ATOMIC_RELAXED);
 	if (writers_add(writers, place))
 		return;
 	for (unsigned n = 0; n < WRITERS_SLOTS; n++)

@@ -4,6 +4,7 @@
 
 #include "common.h"
 #include "engine/soft/code/code.h"
+#include "lib/touch.h"
 
 /* With common spaces: [1] is the processor's own, the others are where its jumps are. */
 enum { OWN_SPACE = 1 };
@@ -32,8 +33,12 @@ bool mmu_prepare(struct mmu *mmu, uint32_t chunks, uint32_t places)
 
 	mmu->frames = guest_memory_footprint_bytes(engine->memory->ram_bytes) / PAGE_BYTES;
 	mmu->writers = soft_reserve_own(mmu->frames * sizeof(*mmu->writers));
-	return mmu->writers && table_store_create(&mmu->tables, chunks, places) &&
-	       shadow_pool_create(&mmu->pool);
+	if (!mmu->writers || !table_store_create(&mmu->tables, chunks, places) ||
+	    !shadow_pool_create(&mmu->pool))
+		return false;
+	if (engine->goes_on) /* each of its pages is looked at before it is written */
+		touch_to_write(mmu->pool.hash, SHADOW_BUCKETS * sizeof(*mmu->pool.hash));
+	return true;
 }
 
 struct mmu *mmu_create(struct soft_cpu *cpu)

@@ -212,7 +212,8 @@ bool table_note_miss(struct table_store *store, struct table_pair *pair, uint64_
 	uint64_t *word = &pair->looked_up[place / 64];
 	uint64_t bit = 1ull << place % 64;
 
-	if (*word & bit)
+	/* what is written next is not read first: of zeros that are shared a copy would be made */
+	if (__atomic_fetch_or(word, 0, __ATOMIC_RELAXED) & bit)
 		return true;
 	if (store->places == store->places_most)
 		return false;

@@ -16,10 +16,9 @@ struct code_place { uint64_t rip, gpa, second_page, cs_base; uint32_t cs_limit, 
 struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault);
 /*
- * The same without the lock, a draft by one thread at a time (translate_draft.c): begun under the
- * lock; made, where false is that there is none; and taken under the lock, with room in the open
- * region, when its page is protected. NULL: the guest's bytes are others by now, or it does not
- * fit.
+ * The same without the lock, a draft by one thread at a time (translate_draft.c): begun; made,
+ * where false is that there is none; and taken under the lock, with room in the open region, when
+ * its page is protected. NULL: the guest's bytes are others by now, or it does not fit.
  */
 size_t soft_draft_bytes(void);
 void soft_begin_draft(struct soft_engine *engine, struct draft *draft);

@@ -150,11 +150,14 @@ static uint32_t find_slot(const struct translation *translation, uint64_t target
 	struct soft_engine *engine = translation->engine;
 	uint32_t slot;
 
-	if (translation->is_draft)
-		soft_acquire_code(engine);
+	if (!translation->is_draft)
+		return soft_jump_slot(engine, target, translation->mode, in_word);
+	slot = soft_jump_slot_known(engine, target, translation->mode, in_word);
+	if (slot != NO_JUMP_SLOT)
+		return slot;
+	soft_acquire_code(engine);
 	slot = soft_jump_slot(engine, target, translation->mode, in_word);
-	if (translation->is_draft)
-		soft_release(&engine->lock);
+	soft_release(&engine->lock);
 	return slot;
 }
 

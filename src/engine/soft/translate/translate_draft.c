@@ -3,8 +3,8 @@
  * make and link theirs meanwhile. There are two: of who makes code ahead, and of the processor that
  * makes its own beside him (code/block.c).
  *
- *   soft_begin_draft()   under the lock   where the guest's bytes are; what is numbered
- *   soft_make_draft()    without          the code, as it lies in a cache line where there is room
+ *   soft_begin_draft()   without          what is numbered; where in a cache line there is room
+ *   soft_make_draft()    without          the code, as it lies there
  *   soft_take_draft()    under the lock   copied there, with its number
  *   soft_translate_draft_part()  likewise, as long as that is held: a cold part, for which another
  *                                         block would have to be made again
@@ -22,11 +22,14 @@
 #include "translate_internal.h"
 
 enum { NAME_AT = 2 /* in a stub */, SITES = 1 /* of a block's hot code, at most */ };
+/* Numbers that are a draft's own: for them the lock is taken. */
+enum { SITES_AT_ONCE = 64 * SITES };
 
 struct draft {
 	struct translation translation;
 	struct block block; /* without number and place */
 	uint8_t *begin;     /* of what is emitted */
+	uint32_t next_site, sites; /* that are left */
 	/* as the hot code has left it, for each cold part */
 	unsigned cold_count;
 	bool host_flags, word_flags;
@@ -41,17 +44,42 @@ static size_t until(const uint8_t *at, const uint8_t *like)
 	return ((uintptr_t)like - (uintptr_t)at) % CACHE_LINE_BYTES;
 }
 
+/* Without the lock it may be where room was. */
 static uint8_t *room_in(struct soft_engine *engine)
 {
-	return engine->code_write + soft_open_region(engine)->used;
+	const uint32_t open = __atomic_load_n(&engine->open_region, __ATOMIC_RELAXED);
+
+	return engine->code_write +
+	       __atomic_load_n(&engine->regions[open].used, __ATOMIC_RELAXED);
+}
+
+static void take_sites(struct soft_engine *engine, struct draft *draft)
+{
+	soft_acquire(&engine->lock);
+	draft->next_site = engine->sites;
+	engine->sites += SITES_AT_ONCE;
+	soft_release(&engine->lock);
+	draft->sites = SITES_AT_ONCE;
 }
 
 void soft_begin_draft(struct soft_engine *engine, struct draft *draft)
 {
+	if (!draft->sites)
+		take_sites(engine, draft);
 	draft->begin = draft->room + until(draft->room, room_in(engine));
 	memset(&draft->block, 0, sizeof(draft->block));
-	draft->block.first_site = engine->sites;
-	engine->sites += SITES;
+	draft->block.first_site = draft->next_site;
+}
+
+/* What needs none leaves its numbers to the next draft. */
+static void count_sites(struct draft *draft, struct block *b)
+{
+	if (soft_floats(draft->translation.mode)) {
+		draft->next_site += SITES;
+		draft->sites -= SITES;
+	} else { /* nobody asks for it again */
+		b->first_site = 0;
+	}
 }
 
 bool soft_make_draft(struct soft_engine *engine, struct draft *draft,
@@ -72,8 +100,7 @@ bool soft_make_draft(struct soft_engine *engine, struct draft *draft,
 	translate_emit_block(translation);
 	CHECK(check_translation(translation));
 	has_sites = translation->next_site - b->first_site <= SITES;
-	if (!soft_floats(translation->mode)) /* nobody asks for it again */
-		b->first_site = 0;
+	count_sites(draft, b);
 	return has_sites;
 }
 
