@@ -88,10 +88,7 @@ static void lose_connection(struct arrival *arrival)
 {
 	if (!arrival->is_connected)
 		return;
-	if (arrival->line.process)
-		wire_line_close(&arrival->line);
-	else
-		close(arrival->line.socket);
+	wire_line_close(&arrival->line);
 	arrival->is_connected = false;
 	arrival->lost_s = now_s();
 }
@@ -263,21 +260,11 @@ static int begin_file(struct arrival *arrival)
 static bool pass_connection(const struct arrival *arrival)
 {
 	const struct sockaddr_un address = line_address(arrival);
-	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
-		.head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
-			  .cmsg_type = SCM_RIGHTS }
-	};
-	uint8_t byte = 0;
-	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-					.msg_controllen = sizeof(control) };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool is_passed;
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	const bool is_passed = fd >= 0 &&
+			       !connect(fd, (const struct sockaddr *)&address, sizeof(address)) &&
+			       wire_line_pass(&arrival->line, fd);
 
-	memcpy(CMSG_DATA(&control.head), &arrival->line.socket, sizeof(int));
-	is_passed = fd >= 0 &&
-		    !connect(fd, (const struct sockaddr *)&address, sizeof(address)) &&
-		    sendmsg(fd, &message, MSG_NOSIGNAL) == 1 && read(fd, &byte, 1) == 1;
 	if (fd >= 0)
 		close(fd);
 	return is_passed;
@@ -302,22 +289,14 @@ static void greet(struct arrival *arrival)
 
 static void take_connection(struct arrival *arrival)
 {
-	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
-		.bytes = { 0 }
-	};
-	uint8_t byte;
-	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	int fd = accept4(arrival->listener, NULL, NULL, SOCK_CLOEXEC);
+	const int fd = accept4(arrival->listener, NULL, NULL, SOCK_CLOEXEC);
+	struct wire_line line;
 
-	if (fd >= 0 && recvmsg(fd, &message, MSG_CMSG_CLOEXEC) == 1 && CMSG_FIRSTHDR(&message)) {
+	if (fd >= 0 && wire_line_take(fd, &line)) {
 		lose_connection(arrival);
-		arrival->line = (struct wire_line){ .process = 0 };
-		memcpy(&arrival->line.socket, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+		arrival->line = line;
 		arrival->is_connected = true;
-		if (write(fd, &byte, 1) == 1)
-			greet(arrival);
+		greet(arrival);
 	}
 	if (fd >= 0)
 		close(fd);
@@ -789,17 +768,18 @@ static void turn(struct arrival *arrival)
 		{ .fd = arrival->keeper_fd, .events = POLLIN },
 		{ .fd = arrival->stage == RUNS ? arrival->child_fd : -1, .events = POLLIN },
 	};
-	const int ready = poll(fds, sizeof(fds) / sizeof(fds[0]), turn_ms(arrival));
+	const bool holds = arrival->is_connected && wire_line_holds(&arrival->line);
+	const int ready = poll(fds, sizeof(fds) / sizeof(fds[0]), holds ? 0 : turn_ms(arrival));
 
-	if (!fds[0].revents || ready <= 0)
+	if (!holds && (!fds[0].revents || ready <= 0))
 		keep_alive(arrival);
-	if (ready <= 0) {
+	if (!holds && ready <= 0) {
 		arrival->is_over |= !patience_ms(arrival);
 		return;
 	}
 	if (fds[1].revents & (POLLIN | POLLHUP))
 		hear_pager(arrival);
-	if (fds[0].revents)
+	if (arrival->is_connected && (holds || fds[0].revents))
 		hear_sender(arrival);
 	if (fds[2].revents)
 		take_connection(arrival);
@@ -920,7 +900,7 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 	signal(SIGPIPE, SIG_IGN); /* a machine does not end with who reads what is said of it */
 	error = take_head(&arrival);
 	if (error == -EBUSY && pass_connection(&arrival))
-		return; /* its umbra-wire goes on */
+		return; /* it goes on there */
 	if (!error && !make_blocks(&arrival))
 		error = -ENOMEM;
 	if (error && error != -ECONNRESET) {

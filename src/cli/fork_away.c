@@ -57,7 +57,7 @@ struct sending {
 	struct parcel_answer answer;
 	struct wire_line line;
 	bool is_begun_line; /* umbra-wire has begun, and was not heard yet */
-	bool is_head_sent, is_connected, is_greeted;
+	bool is_connected, is_greeted;
 	struct saved_blocks sent; /* what is there, or on its way */
 	uint64_t front_from; /* what the machine begins with: block 0, and from this one on */
 	uint8_t *front; /* these, block 0 first; NULL: not read yet */
@@ -122,7 +122,6 @@ static int disconnect(struct sending *sending, int error)
 	    wire_line_close(&sending->line) == -EACCES)
 		error = -EACCES;
 	sending->is_connected = sending->is_greeted = sending->is_begun_line = false;
-	sending->is_head_sent = false;
 	return error;
 }
 
@@ -540,7 +539,7 @@ static int look_for_word(const struct sending *sending, int ms)
 {
 	struct pollfd line = { .fd = sending->line.socket, .events = POLLIN };
 
-	return poll(&line, 1, ms);
+	return wire_line_holds(&sending->line) ? 1 : poll(&line, 1, ms);
 }
 
 /* The same. Of who has just asked the next word is not slept for. */
@@ -611,7 +610,7 @@ static bool send_head(struct sending *sending)
 /* What is there is believed: a lie is one about a machine there. */
 static int greet(struct sending *sending)
 {
-	if ((!sending->is_head_sent && !send_head(sending)) || !receive_answer(sending))
+	if (!send_head(sending) || !receive_answer(sending))
 		return -ECONNRESET;
 	if (sending->answer.error == -EBUSY) {
 		sending->answer.error = 0;
@@ -681,12 +680,9 @@ static int connect_there(struct sending *sending)
 {
 	int error = sending->is_begun_line ? 0 : begin_line(sending);
 
-	if (!error) { /* it goes as soon as it may */
-		sending->is_head_sent = send_head(sending);
+	if (!error)
 		error = wire_line_finish(&sending->line);
-	}
 	sending->is_begun_line = false;
-	sending->is_head_sent &= !error;
 	sending->is_connected = !error;
 	if (!error)
 		wire_line_be_patient(&sending->line);

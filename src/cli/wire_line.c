@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@
 
 #include "cli.h"
 #include "helper_program.h"
+#include "wire/sealed.h"
 
 /* umbra-wire's descriptors and its exit codes; ours lie above them while it is started */
 enum { FIRST_FD = 3, FDS = 3, ABOVE_FD = 10, EXIT_OTHER_KEY = 2, DIGITS = 2 * WIRE_KEY_BYTES };
@@ -140,10 +142,10 @@ int wire_secret_read(const char *key, const struct wire_certificates *certificat
 /* ---- the line ---- */
 
 /* fds: -1: it comes later. */
-static int start(const int fds[FDS], const char *mode, pid_t *ret)
+static int start(const int fds[FDS], const char *mode, bool asks_keys, pid_t *ret)
 {
 	static char *const nothing[] = { NULL };
-	const char *words[] = { "umbra-wire", mode, NULL };
+	const char *words[] = { "umbra-wire", mode, asks_keys ? "keys" : NULL, NULL };
 	posix_spawn_file_actions_t actions;
 	char path[PATH_MAX];
 	int error = helper_program_find("umbra-wire", path, sizeof(path));
@@ -189,13 +191,21 @@ static void wait_or_end(pid_t process)
 
 static int end_of(const struct wire_line *line)
 {
+	const bool was_refused = line->sealed && line->sealed->was_refused;
 	int status = 0;
 
-	wait_or_end(line->process);
-	while (waitpid(line->process, &status, 0) < 0 && errno == EINTR)
-		;
+	if (line->process) {
+		wait_or_end(line->process);
+		while (waitpid(line->process, &status, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (line->connection >= 0)
+		close(line->connection);
 	close(line->socket);
-	return WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_KEY ? -EACCES : -ECONNRESET;
+	free(line->sealed);
+	return was_refused || (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_OTHER_KEY)
+		       ? -EACCES
+		       : -ECONNRESET;
 }
 
 void wire_line_be_patient(const struct wire_line *line)
@@ -225,8 +235,8 @@ void wire_line_tune(int connection)
 }
 
 /* above_connection is closed; -1, and no secret: both come later. */
-static int begin(int above_connection, const char *mode, const struct wire_secret *secret,
-		 struct wire_line *ret)
+static int begin(int above_connection, const char *mode, bool asks_keys,
+		 const struct wire_secret *secret, struct wire_line *ret)
 {
 	int pair[2] = { -1, -1 };
 	int error = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
@@ -236,28 +246,41 @@ static int begin(int above_connection, const char *mode, const struct wire_secre
 	if (!error && (fds[1] < 0 || (secret && (fds[0] < 0 || fds[2] < 0))))
 		error = -EMFILE;
 	if (!error)
-		error = start(fds, mode, &ret->process);
+		error = start(fds, mode, asks_keys, &ret->process);
 	for (unsigned n = 0; n < FDS; n++)
 		if (fds[n] >= 0)
 			close(fds[n]);
 	if (pair[1] >= 0)
 		close(pair[1]);
 	ret->socket = pair[0];
+	ret->connection = -1;
+	ret->sealed = NULL;
 	if (error)
 		close(pair[0]);
+	return error;
+}
+
+/* asks_keys: the connection is kept, too: what is said on it is sealed here. */
+static int begin_on(int connection, bool accepts, bool asks_keys, const struct wire_secret *secret,
+		    struct wire_line *ret)
+{
+	const int error = begin(above(connection), accepts ? "accept" : "connect", asks_keys,
+				secret, ret);
+
+	if (error || !asks_keys)
+		close(connection);
+	else
+		ret->connection = connection;
 	return error;
 }
 
 int wire_line_begin(int connection, bool accepts, const struct wire_secret *secret,
 		    struct wire_line *ret)
 {
-	const int up = above(connection);
-
-	close(connection);
-	return begin(up, accepts ? "accept" : "connect", secret, ret);
+	return begin_on(connection, accepts, true, secret, ret);
 }
 
-int wire_line_begin_early(struct wire_line *ret) { return begin(-1, "later", NULL, ret); }
+int wire_line_begin_early(struct wire_line *ret) { return begin(-1, "later", true, NULL, ret); }
 
 static int send_both(const struct wire_line *line, const int fds[WIRE_LATER_FDS])
 {
@@ -275,71 +298,180 @@ static int send_both(const struct wire_line *line, const int fds[WIRE_LATER_FDS]
 	return sendmsg(line->socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -ECONNRESET;
 }
 
-int wire_line_give(const struct wire_line *line, int connection, const struct wire_secret *secret)
+int wire_line_give(struct wire_line *line, int connection, const struct wire_secret *secret)
 {
 	const int fds[WIRE_LATER_FDS] = { connection, give_secret(secret) };
 	const int error = fds[1] < 0 ? -EMFILE : send_both(line, fds);
 
-	for (unsigned n = 0; n < WIRE_LATER_FDS; n++)
-		if (fds[n] >= 0)
-			close(fds[n]);
+	if (fds[1] >= 0)
+		close(fds[1]);
+	if (error)
+		close(connection);
+	else
+		line->connection = connection;
 	return error;
 }
 
 int wire_line_listen(int listener, const struct wire_secret *secret, struct wire_line *ret)
 {
-	return begin(above(listener), "wait", secret, ret);
+	return begin(above(listener), "wait", true, secret, ret);
 }
 
-int wire_line_finish(const struct wire_line *line)
+/* A word of umbra-wire's, and the descriptor that has come with it, or -1. False: it has ended. */
+static bool hear_wire(const struct wire_line *line, uint8_t *ret_word, int *ret_fd)
 {
-	uint8_t byte;
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} control = { .bytes = { 0 } };
+	struct iovec part = { .iov_base = ret_word, .iov_len = 1 };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	ssize_t got;
 
-	return wire_line_receive(line, &byte, 1) ? 0 : end_of(line);
+	do
+		got = recvmsg(line->socket, &message, MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR);
+	*ret_fd = -1;
+	if (got == 1 && message.msg_controllen >= CMSG_LEN(sizeof(int)) &&
+	    control.head.cmsg_level == SOL_SOCKET && control.head.cmsg_type == SCM_RIGHTS)
+		memcpy(ret_fd, CMSG_DATA(&control.head), sizeof(int));
+	return got == 1;
+}
+
+/* From now on: the connection, and nobody between. */
+static int take_keys(struct wire_line *line)
+{
+	struct wire_keys keys;
+
+	if (line->connection < 0 || !wire_receive(line->socket, &keys, sizeof(keys)))
+		return -ECONNRESET;
+	line->sealed = wire_sealed_make(&keys);
+	if (!line->sealed)
+		return -ENOMEM;
+	close(line->socket);
+	line->socket = line->connection;
+	line->connection = -1;
+	return 0;
+}
+
+/* It goes through umbra-wire. */
+static int leave_connection(struct wire_line *line)
+{
+	if (line->connection >= 0)
+		close(line->connection);
+	line->connection = -1;
+	return 0;
+}
+
+int wire_line_finish(struct wire_line *line)
+{
+	uint8_t word = 0;
+	int error = -EPROTO;
+	int fd;
+
+	if (!hear_wire(line, &word, &fd))
+		return end_of(line);
+	if (word == WIRE_CONNECTION && fd >= 0 && line->connection < 0) {
+		line->connection = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (word == WIRE_SHOWN)
+		return leave_connection(line);
+	if (word == WIRE_KEYS)
+		error = take_keys(line);
+	if (error)
+		end_of(line);
+	return error;
 }
 
 int wire_line_open(int connection, bool accepts, const struct wire_secret *secret,
 		   struct wire_line *ret)
 {
-	const int error = wire_line_begin(connection, accepts, secret, ret);
+	const int error = begin_on(connection, accepts, false, secret, ret);
 
 	return error ? error : wire_line_finish(ret);
 }
 
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes)
 {
-	const uint8_t *at = from;
-
 	assert(line->socket >= 0);
-	while (bytes) {
-		ssize_t n = send(line->socket, at, bytes, MSG_NOSIGNAL);
-
-		if (n <= 0 && errno != EINTR)
-			return false;
-		at += n > 0 ? n : 0;
-		bytes -= n > 0 ? (size_t)n : 0;
-	}
-	return true;
+	return line->sealed ? wire_sealed_send(line->sealed, line->socket, from, bytes)
+			    : wire_send(line->socket, from, bytes);
 }
 
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes)
 {
-	uint8_t *at = to;
-
 	assert(line->socket >= 0);
-	while (bytes) {
-		ssize_t n = recv(line->socket, at, bytes, 0);
+	return line->sealed ? wire_sealed_receive(line->sealed, line->socket, to, bytes)
+			    : wire_receive(line->socket, to, bytes);
+}
 
-		if (n <= 0 && (!n || errno != EINTR))
-			return false;
-		at += n > 0 ? n : 0;
-		bytes -= n > 0 ? (size_t)n : 0;
-	}
-	return true;
+bool wire_line_holds(const struct wire_line *line)
+{
+	return line->sealed && wire_sealed_holds(line->sealed);
+}
+
+/* ---- to another process ---- */
+
+struct passed { bool is_sealed; struct wire_keys keys; };
+
+bool wire_line_pass(const struct wire_line *line, int socket)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS } };
+	struct passed passed = { .is_sealed = line->sealed };
+	struct iovec part = { .iov_base = &passed, .iov_len = sizeof(passed) };
+	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+					.msg_controllen = sizeof(control) };
+	uint8_t byte;
+
+	if (line->sealed && !wire_sealed_is_empty(line->sealed))
+		return false;
+	if (line->sealed)
+		passed.keys = wire_sealed_keys(line->sealed);
+	memcpy(CMSG_DATA(&control.head), &line->socket, sizeof(int));
+	return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof(passed) &&
+	       read(socket, &byte, 1) == 1;
+}
+
+bool wire_line_take(int socket, struct wire_line *ret)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} control = { .bytes = { 0 } };
+	struct passed passed;
+	struct iovec part = { .iov_base = &passed, .iov_len = sizeof(passed) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	const bool is_whole =
+		recvmsg(socket, &message, MSG_CMSG_CLOEXEC) == sizeof(passed);
+
+	*ret = (struct wire_line){ .socket = -1, .connection = -1 };
+	if (CMSG_FIRSTHDR(&message))
+		memcpy(&ret->socket, CMSG_DATA(&control.head), sizeof(int));
+	if (is_whole && ret->socket >= 0 && passed.is_sealed)
+		ret->sealed = wire_sealed_make(&passed.keys);
+	if (is_whole && ret->socket >= 0 && (!passed.is_sealed || ret->sealed) &&
+	    write(socket, "", 1) == 1)
+		return true;
+	free(ret->sealed);
+	if (ret->socket >= 0)
+		close(ret->socket);
+	return false;
 }
 
 int wire_line_close(struct wire_line *line)
 {
-	shutdown(line->socket, SHUT_RDWR);
+	if (line->sealed)
+		wire_sealed_end(line->sealed, line->socket, GOES_MS);
+	else
+		shutdown(line->socket, SHUT_RDWR);
 	return end_of(line);
 }

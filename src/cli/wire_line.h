@@ -1,6 +1,8 @@
 /*
- * A connection to another host's Umbra, which umbra-wire keeps secret and whole (src/wire): with a
- * key that both sides have, or with certificates of an authority that both believe.
+ * A connection to another host's Umbra, which is kept secret and whole (src/wire): with a key that
+ * both sides have, or with certificates of an authority that both believe. umbra-wire shakes hands;
+ * then what is said goes through it, or, of a line that was begun in steps (below), is sealed and
+ * opened here, where that can be.
  */
 #pragma once
 
@@ -19,7 +21,13 @@ struct wire_secret { size_t bytes; uint8_t data[WIRE_SECRET_BYTES]; };
 /* Files, in PEM; NULL: not given. key: nobody else's to read. */
 struct wire_certificates { const char *certificate, *key, *authority; };
 
-struct wire_line { int socket; pid_t process; };
+/*
+ * socket: what is said comes and goes by it, but not as it is: see wire_line_holds(). process:
+ * umbra-wire; 0: it is somebody else's. sealed: what seals here; NULL: umbra-wire does.
+ * connection: -1, or its own until hands are shaken.
+ */
+struct wire_sealed;
+struct wire_line { int socket, connection; pid_t process; struct wire_sealed *sealed; };
 
 /* A key that both sides have: a file of 64 hexadecimal digits, nobody else's to read. */
 int wire_key_read(const char *path, struct wire_secret *ret);
@@ -46,7 +54,7 @@ int wire_line_open(int connection, bool accepts, const struct wire_secret *secre
  */
 int wire_line_begin(int connection, bool accepts, const struct wire_secret *secret,
 		    struct wire_line *ret);
-int wire_line_finish(const struct wire_line *line);
+int wire_line_finish(struct wire_line *line);
 /*
  * umbra-wire for a connection that this side opens, before there is one and the secret is known: it
  * loads meanwhile. Then it is given both, and goes on as one that was begun; the connection is
@@ -54,7 +62,7 @@ int wire_line_finish(const struct wire_line *line);
  * by wire_line_close().
  */
 int wire_line_begin_early(struct wire_line *ret);
-int wire_line_give(const struct wire_line *line, int connection, const struct wire_secret *secret);
+int wire_line_give(struct wire_line *line, int connection, const struct wire_secret *secret);
 /*
  * Of a socket that listens, and does not block; it stays open here. Ready but for a connection:
  * wire_line_finish() returns when there is one (-ECONNRESET: umbra-wire has ended), and the next
@@ -63,6 +71,14 @@ int wire_line_give(const struct wire_line *line, int connection, const struct wi
 int wire_line_listen(int listener, const struct wire_secret *secret, struct wire_line *ret);
 /* From now on one whose other side takes or says nothing for WIRE_PATIENCE_S is lost. */
 void wire_line_be_patient(const struct wire_line *line);
+/* Whether something has come that a poll of the socket does not say. */
+bool wire_line_holds(const struct wire_line *line);
+/*
+ * To another process, by a socket between them, of which nothing that has come may be left unread;
+ * who takes it closes it, and who has passed it forgets it. False: it did not come there.
+ */
+bool wire_line_pass(const struct wire_line *line, int socket);
+bool wire_line_take(int socket, struct wire_line *ret);
 /* All of it, or false: the connection is lost. */
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);

@@ -5,9 +5,15 @@
  */
 #pragma once
 
+#include "record.h"
+
 enum { WIRE_SECRET_BYTES = 60000, WIRE_CERTIFICATES = 'C' };
 /* What an umbra-wire that began before is given: a connection, a pipe with the secret. */
 enum { WIRE_LATER_FDS = 2 };
+/* What umbra-wire says first of each; WIRE_KEYS: struct wire_keys follows, and it has ended. */
+enum { WIRE_CONNECTION = 'C', WIRE_SHOWN = 'Y', WIRE_KEYS = 'K' };
+/* Of what goes through from now on: of what comes, of what is sent. */
+struct wire_keys { struct record_keys from, to; };
 enum wire_part {
 	WIRE_CERTIFICATE, /* this side's, with those between it and the authority */
 	WIRE_PRIVATE_KEY,

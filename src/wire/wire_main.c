@@ -3,14 +3,18 @@
  * a certificate of each (secret.h). What is said on it comes and goes by a socket here, in the
  * clear; it is not looked at.
  *
- *   umbra-wire accept|connect|wait|later
+ *   umbra-wire accept|connect|wait|later [keys]
  *           descriptors: 3 the connection, 4 the socket here, 5 the key
  *
  * On the socket comes one byte first, once the other side has shown that it has the key, or a
  * certificate of the authority that is believed, which names the host that was meant. One that
  * waits has a socket that listens (and does not block) at 3, is ready but for that, and says
- * another byte before, once it has a connection; it ends when its starter does. One that connects
- * later has 4 alone, by which a byte comes with 3 and 5.
+ * another byte before, with the connection, once it has one; it ends when its starter does. One
+ * that connects later has 4 alone, by which a byte comes with 3 and 5.
+ *
+ * With `keys` it says those of the records that follow in place of that byte, and ends: its starter
+ * seals and opens them (record.h), and nobody stands between him and the other side any more. Where
+ * that cannot be, of another cipher or of a processor without its instructions, it stays.
  *
  *   - Before a byte of the other side's is read the process has given up its rights (who connects
  *     has said its first word by then: the other side has work to do meanwhile), as every role
@@ -60,10 +64,12 @@ enum { RECORD_BYTES = 16384, ROOM_BYTES = 5 * RECORD_BYTES };
  */
 #define WITH_KEY "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK:-GROUP-ALL:+GROUP-X25519:" \
 		 "+GROUP-SECP256R1"
+#define AES_FIRST ":-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305"
 static const char priority[] = WITH_KEY;
-static const char with_aes[] = WITH_KEY
-	":-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
-static const char with_certificates[] = "NORMAL:-VERS-ALL:+VERS-TLS1.3";
+static const char with_aes[] = WITH_KEY AES_FIRST;
+#define WITH_CERTIFICATES "NORMAL:-VERS-ALL:+VERS-TLS1.3"
+static const char with_certificates[] = WITH_CERTIFICATES;
+static const char with_certificates_and_aes[] = WITH_CERTIFICATES AES_FIRST;
 static const char who[] = "umbra";
 
 #ifdef __SANITIZE_ADDRESS__
@@ -86,6 +92,7 @@ struct wire {
 	bool may_hear; /* its rights are given up */
 	bool is_relaying; /* hands are shaken: what has come is read, and not waited for */
 	bool has_more; /* of what is sent now another record follows */
+	bool gives_keys;
 	uint8_t room[ROOM_BYTES]; /* of what goes through, one way or the other */
 };
 
@@ -107,6 +114,22 @@ static int give_up_rights(void)
 
 /* ---- one that waits ---- */
 
+static int say_connection(int connection)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(int))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS } };
+	uint8_t byte = WIRE_CONNECTION;
+	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
+	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+					.msg_controllen = sizeof(control) };
+
+	memcpy(CMSG_DATA(&control.head), &connection, sizeof(connection));
+	return sendmsg(PLAIN_FD, &message, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+}
+
 /* The connection, in the listener's place; or -errno: its starter is gone. */
 static int accept_one(void)
 {
@@ -121,7 +144,7 @@ static int accept_one(void)
 	if (connection < 0 || dup2(connection, CONNECTION_FD) < 0)
 		return -errno;
 	close(connection);
-	return write_all(PLAIN_FD, "C", 1);
+	return say_connection(CONNECTION_FD);
 }
 
 /* ---- one that connects later ---- */
@@ -268,10 +291,11 @@ static int read_secret(struct wire *wire)
 
 static const char *priority_of(bool has_key)
 {
+	const bool has_aes = gcm_is_here();
+
 	if (!has_key)
-		return with_certificates;
-	return __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul") ? with_aes
-										  : priority;
+		return has_aes ? with_certificates_and_aes : with_certificates;
+	return has_aes ? with_aes : priority;
 }
 
 /* ---- what comes ---- */
@@ -470,14 +494,52 @@ static int relay(struct wire *wire)
 	return here < 0 ? -here : -there;
 }
 
+/* ---- its end ---- */
+
+static bool get_keys(const struct wire *wire, bool of_what_comes, struct record_keys *ret)
+{
+	unsigned char number[sizeof(ret->number)];
+	gnutls_datum_t mac;
+	gnutls_datum_t nonce;
+	gnutls_datum_t key;
+
+	if (gnutls_record_get_state(wire->session, of_what_comes, &mac, &nonce, &key, number) ||
+	    nonce.size != sizeof(ret->nonce) || key.size != sizeof(ret->key))
+		return false;
+	memcpy(ret->key, key.data, sizeof(ret->key));
+	memcpy(ret->nonce, nonce.data, sizeof(ret->nonce));
+	memcpy(&ret->number, number, sizeof(number));
+	ret->number = __builtin_bswap64(ret->number);
+	return true;
+}
+
+/* Whether it has: then there is nothing left to do here. */
+static bool give_keys(const struct wire *wire)
+{
+	uint8_t said[1 + sizeof(struct wire_keys)] = { WIRE_KEYS };
+	struct wire_keys keys;
+
+	if (!wire->gives_keys || !gcm_is_here() ||
+	    gnutls_cipher_get(wire->session) != GNUTLS_CIPHER_AES_128_GCM ||
+	    gnutls_record_check_pending(wire->session) ||
+	    !get_keys(wire, true, &keys.from) || !get_keys(wire, false, &keys.to))
+		return false;
+	memcpy(said + 1, &keys, sizeof(keys));
+	return !write_all(PLAIN_FD, said, sizeof(said));
+}
+
 static bool is_loss(int error)
 {
 	return error == GNUTLS_E_PREMATURE_TERMINATION || error == GNUTLS_E_PULL_ERROR ||
 	       error == GNUTLS_E_PUSH_ERROR || error == GNUTLS_E_TIMEDOUT;
 }
 
-static bool is_mode(const char *word)
+static bool is_mode(int argc, char **argv)
 {
+	const char *word = argc > 1 ? argv[1] : "";
+
+	if (argc > 3 || (argc == 3 && strcmp(argv[2], "keys") != 0))
+		return false;
 	return !strcmp(word, "accept") || !strcmp(word, "connect") || !strcmp(word, "wait") ||
 	       !strcmp(word, "later");
 }
@@ -488,10 +550,11 @@ int main(int argc, char **argv)
 	bool waits;
 	int error;
 
-	if (argc != 2 || !is_mode(argv[1])) {
+	if (!is_mode(argc, argv)) {
 		fputs("umbra-wire: it is started by umbra fork --to and umbra listen\n", stderr);
 		return EXIT_HERE;
 	}
+	wire.gives_keys = argc == 3;
 	waits = !strcmp(argv[1], "wait");
 	wire.is_server = waits || !strcmp(argv[1], "accept");
 	if ((!strcmp(argv[1], "later") && take_both()) || read_secret(&wire) || begin(&wire))
@@ -505,5 +568,7 @@ int main(int argc, char **argv)
 		return EXIT_LOST;
 	if (error)
 		return EXIT_KEY;
-	return write_all(PLAIN_FD, "Y", 1) ? EXIT_HERE : relay(&wire);
+	if (give_keys(&wire))
+		return 0;
+	return write_all(PLAIN_FD, &(uint8_t){ WIRE_SHOWN }, 1) ? EXIT_HERE : relay(&wire);
 }

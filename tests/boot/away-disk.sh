@@ -5,9 +5,9 @@
 set -u
 cd "$(dirname "$0")/../.."
 umbra=${UMBRA:-$PWD/build/umbra}
-test=away-disk
+test=away-disk cutter=
 . tests/boot/disk-chain.sh
-here=$where there=$(mktemp -d); trap 'kill $listener 2>/dev/null; for n in two three; do on_there kill $n 2>/dev/null; done; rm -rf "${work%/disks}" "$where" "$there"' EXIT
+here=$where there=$(mktemp -d); trap 'kill $listener $cutter 2>/dev/null; for n in two three; do on_there kill $n 2>/dev/null; done; rm -rf "${work%/disks}" "$where" "$there"' EXIT
 mkdir "$work/parcels" "$work/disks"; chmod 700 "$work/parcels"
 head -c 3000000 /dev/urandom >"$work/read"
 on_there() { XDG_RUNTIME_DIR=$there "$umbra" "$@"; }
@@ -22,7 +22,11 @@ timeout -s KILL 250 "$umbra" run --name one --time-limit 240 --kernel build/gues
 	--disk "$work/top.vhdx" --disk "$work/read,format=raw,readonly" </dev/null >"$work/one.log" 2>&1 &
 wait_for_writing
 disown
-timeout 200 "$umbra" fork one --to "$place" --key "$work/key" --name two --bandwidth 8M --json >"$work/sent" 2>"$work/err" &
+python3 tests/guest/cutter.py "$place" >"$work/cutter.log" &
+cutter=$!
+disown
+until grep -q : "$work/cutter.log"; do sleep 0.05; done
+timeout 200 "$umbra" fork one --to "$(cat "$work/cutter.log")" --key "$work/key" --name two --bandwidth 8M --json >"$work/sent" 2>"$work/err" &
 sender=$!
 until grep -q 'two has arrived' "$work/listen.log"; do
 	[ "$SECONDS" -lt 150 ] && kill -0 "$sender" 2>/dev/null || fail "two does not arrive: $(cat "$work/err" "$work/listen.log")"
@@ -31,7 +35,7 @@ done
 on_there info two --json | grep -q remote-disks || fail "info does not say what is to come: $(on_there info two --json)"
 on_there ps --tree | grep -q 'of disks to come' || fail "nor does ps"
 ls "$work/disks"/two.0.vhdx >/dev/null && [ ! -s "$work/disks/two.0.vhdx" ] || fail "a disk has its name before it is there"
-for wire in $(pgrep -P "$sender" umbra-wire); do kill -9 "$wire"; done # what was asked for is asked for again
+kill -USR1 "$cutter" # what was asked for is asked for again
 wait "$sender" || fail "it is not sent: $(cat "$work/err")"
 while on_there info two --json | grep -q remote; do # of memory, out of its file
 	[ "$SECONDS" -lt 200 ] || fail "something is still to come: $(on_there info two --json)"

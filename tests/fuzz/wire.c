@@ -4,11 +4,14 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "fuzz.h"
 #include "wire/parcel.h"
+#include "wire/sealed.h"
 
-enum { KINDS = 5, TOTAL = (1 << 20) + 1000 };
+enum { KINDS = 6, TOTAL = (1 << 20) + 1000 };
 enum { OF_BLOCK = PARCEL_PIECE_BYTES / PARCEL_GRAIN_BYTES };
 
 static void take_pieces(const uint8_t *data, size_t bytes)
@@ -108,6 +111,55 @@ static void take_files(const uint8_t *data, size_t bytes)
 		check_space(&space);
 }
 
+/*
+ * Of who has the key: with an even first byte as it is, with another one each part is sealed as a
+ * record, of which kind and how long two bytes say.
+ */
+static size_t seal_parts(const uint8_t *data, size_t bytes, uint8_t *to)
+{
+	const struct record_keys keys = { .number = 0 };
+	struct record_way way;
+	size_t used = 0;
+
+	record_begin(&way, &keys);
+	while (bytes >= 2 && used < 4 * RECORD_DATA_BYTES) {
+		const size_t left = bytes - 2;
+		const size_t part = data[1] < left ? data[1] : left;
+
+		record_seal(&way, (enum record_kind)data[0], data + 2, part, to + used);
+		used += part + RECORD_MORE_BYTES;
+		data += 2 + part;
+		bytes = left - part;
+	}
+	return used;
+}
+
+static void take_records(const uint8_t *data, size_t bytes)
+{
+	static uint8_t room[5 * RECORD_DATA_BYTES];
+	const struct wire_keys keys = { .from.number = 0 };
+	struct wire_sealed *sealed = wire_sealed_make(&keys);
+	uint8_t byte;
+	int ends[2];
+
+	if (!bytes || !sealed || socketpair(AF_UNIX, SOCK_STREAM, 0, ends)) {
+		free(sealed);
+		return;
+	}
+	if (data[0] & 1) {
+		bytes = seal_parts(data + 1, bytes - 1, room);
+		data = room;
+	}
+	wire_send(ends[0], data, bytes < sizeof(room) ? bytes : sizeof(room));
+	shutdown(ends[0], SHUT_WR);
+	while (wire_sealed_receive(sealed, ends[1], &byte, 1))
+		check_wire_sealed(sealed);
+	check_wire_sealed(sealed);
+	close(ends[0]);
+	close(ends[1]);
+	free(sealed);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	uint8_t *exact = malloc(bytes);
@@ -127,6 +179,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		take_word(exact);
 	else if (data[0] % KINDS == 4)
 		take_files(exact, bytes - 1);
+	else if (data[0] % KINDS == 5 && gcm_is_here())
+		take_records(exact, bytes - 1);
 	free(exact);
 	return 0;
 }
@@ -154,6 +208,10 @@ size_t fuzz_seed(unsigned n, uint8_t *data)
 		for (unsigned k = 0; k < 3; k++, file.disk = k / 2, file.level = k % 2)
 			parcel_put_file(&file, data + 1 + k * PARCEL_FILE_BYTES);
 		return 1 + 3 * PARCEL_FILE_BYTES;
+	}
+	if (n % KINDS == 5) {
+		memcpy(data + 1, "\1\27\4data\27\1x\25\2\1", 14);
+		return 1 + 14;
 	}
 	if (n % KINDS == 1)
 		return 1 + PARCEL_HEAD_BYTES;

@@ -1,0 +1,226 @@
+/* See sealed.h. */
+#include "sealed.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "lib/check.h"
+
+/* RFC 8446, 6: a level, what it is. */
+enum { ALERT_BYTES = 2, ALERT_WARNING = 1, ALERT_END = 0 };
+enum {
+	ALERT_BAD_CERTIFICATE = 42,
+	ALERT_UNSUPPORTED_CERTIFICATE = 43,
+	ALERT_CERTIFICATE_EXPIRED = 45,
+	ALERT_CERTIFICATE_UNKNOWN = 46,
+	ALERT_UNKNOWN_AUTHORITY = 48,
+	ALERT_CERTIFICATE_REQUIRED = 116
+};
+
+bool wire_send(int socket, const void *from, size_t bytes)
+{
+	const uint8_t *at = from;
+
+	while (bytes) {
+		ssize_t n = send(socket, at, bytes, MSG_NOSIGNAL);
+
+		if (n <= 0 && errno != EINTR)
+			return false;
+		at += n > 0 ? n : 0;
+		bytes -= n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+bool wire_receive(int socket, void *to, size_t bytes)
+{
+	uint8_t *at = to;
+
+	while (bytes) {
+		ssize_t n = recv(socket, at, bytes, 0);
+
+		if (n <= 0 && (!n || errno != EINTR))
+			return false;
+		at += n > 0 ? n : 0;
+		bytes -= n > 0 ? (size_t)n : 0;
+	}
+	return true;
+}
+
+void check_wire_sealed(const struct wire_sealed *sealed)
+{
+	assert(sealed->data + sealed->data_bytes <= sealed->next);
+	assert(sealed->next <= sealed->end && sealed->end <= sizeof(sealed->in));
+}
+
+struct wire_sealed *wire_sealed_make(const struct wire_keys *keys)
+{
+	struct wire_sealed *sealed = aligned_alloc(_Alignof(struct wire_sealed), sizeof(*sealed));
+
+	if (!sealed)
+		return NULL;
+	sealed->was_refused = false;
+	sealed->data = sealed->data_bytes = sealed->next = sealed->end = 0;
+	record_begin(&sealed->from, &keys->from);
+	record_begin(&sealed->to, &keys->to);
+	return sealed;
+}
+
+struct wire_keys wire_sealed_keys(const struct wire_sealed *sealed)
+{
+	return (struct wire_keys){ .from = sealed->from.keys, .to = sealed->to.keys };
+}
+
+/* ---- what is said ---- */
+
+bool wire_sealed_send(struct wire_sealed *sealed, int socket, const void *from, size_t bytes)
+{
+	const uint8_t *at = from;
+
+	while (bytes) {
+		size_t used = 0;
+
+		for (unsigned n = 0; n < SEALED_RECORDS && bytes; n++) {
+			const size_t part = bytes < RECORD_DATA_BYTES ? bytes : RECORD_DATA_BYTES;
+
+			if (record_seal(&sealed->to, RECORD_DATA, at, part, sealed->out + used))
+				return false;
+			used += part + RECORD_MORE_BYTES;
+			at += part;
+			bytes -= part;
+		}
+		if (!wire_send(socket, sealed->out, used))
+			return false;
+	}
+	return true;
+}
+
+/* ---- what comes ---- */
+
+/* Once nothing is left of the data before. More of what is sealed, or false: it has ended. */
+static bool read_more(struct wire_sealed *sealed, int socket)
+{
+	ssize_t got;
+
+	assert(!sealed->data_bytes);
+	memmove(sealed->in, sealed->in + sealed->next, sealed->end - sealed->next);
+	sealed->end -= sealed->next;
+	sealed->data = sealed->next = 0;
+	do
+		got = recv(socket, sealed->in + sealed->end, sizeof(sealed->in) - sealed->end, 0);
+	while (got < 0 && errno == EINTR);
+	sealed->end += got > 0 ? (size_t)got : 0;
+	CHECK(check_wire_sealed(sealed));
+	return got > 0;
+}
+
+/* As record_bytes(); 0: not all of it is there. */
+static int next_bytes(const struct wire_sealed *sealed)
+{
+	const size_t there = sealed->end - sealed->next;
+	const int bytes = record_bytes(sealed->in + sealed->next, there);
+
+	return bytes > 0 && (size_t)bytes > there ? 0 : bytes;
+}
+
+/* A client has shaken hands before its certificate is looked at. */
+static bool is_refusal(const uint8_t *alert, size_t bytes)
+{
+	if (bytes != ALERT_BYTES)
+		return false;
+	switch (alert[1]) {
+	case ALERT_BAD_CERTIFICATE: case ALERT_UNSUPPORTED_CERTIFICATE:
+	case ALERT_CERTIFICATE_EXPIRED: case ALERT_CERTIFICATE_UNKNOWN:
+	case ALERT_UNKNOWN_AUTHORITY: case ALERT_CERTIFICATE_REQUIRED: return true;
+	default: return false;
+	}
+}
+
+/* The data of one more record, or false. */
+static bool open_next(struct wire_sealed *sealed, int socket)
+{
+	uint8_t *record;
+	size_t data_bytes;
+	int kind;
+	int bytes;
+
+	while (!(bytes = next_bytes(sealed)))
+		if (!read_more(sealed, socket))
+			return false;
+	if (bytes < 0)
+		return false;
+	record = sealed->in + sealed->next;
+	kind = record_open(&sealed->from, record, (size_t)bytes, &data_bytes);
+	if (kind == RECORD_ALERT)
+		sealed->was_refused |= is_refusal(record + RECORD_HEAD_BYTES, data_bytes);
+	if (kind != RECORD_DATA || !data_bytes)
+		return false;
+	sealed->data = sealed->next + RECORD_HEAD_BYTES;
+	sealed->data_bytes = data_bytes;
+	sealed->next += (size_t)bytes;
+	CHECK(check_wire_sealed(sealed));
+	return true;
+}
+
+bool wire_sealed_receive(struct wire_sealed *sealed, int socket, void *to, size_t bytes)
+{
+	uint8_t *at = to;
+
+	while (bytes) {
+		size_t part;
+
+		if (!sealed->data_bytes && !open_next(sealed, socket))
+			return false;
+		part = bytes < sealed->data_bytes ? bytes : sealed->data_bytes;
+		memcpy(at, sealed->in + sealed->data, part);
+		sealed->data += part;
+		sealed->data_bytes -= part;
+		at += part;
+		bytes -= part;
+	}
+	return true;
+}
+
+bool wire_sealed_holds(const struct wire_sealed *sealed)
+{
+	return sealed->data_bytes || next_bytes(sealed);
+}
+
+bool wire_sealed_is_empty(const struct wire_sealed *sealed)
+{
+	return !sealed->data_bytes && sealed->next == sealed->end;
+}
+
+/* ---- its end ---- */
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* What is on its way is lost where a socket is closed that has more to be read. */
+void wire_sealed_end(struct wire_sealed *sealed, int socket, unsigned ms)
+{
+	static const uint8_t ends[ALERT_BYTES] = { ALERT_WARNING, ALERT_END };
+	const int64_t until = now_ms() + ms;
+	struct pollfd line = { .fd = socket, .events = POLLIN };
+	int64_t left;
+
+	if (!record_seal(&sealed->to, RECORD_ALERT, ends, sizeof(ends), sealed->out))
+		send(socket, sealed->out, sizeof(ends) + RECORD_MORE_BYTES,
+		     MSG_NOSIGNAL | MSG_DONTWAIT);
+	shutdown(socket, SHUT_WR);
+	while ((left = until - now_ms()) > 0 && poll(&line, 1, (int)left) > 0) {
+		sealed->data_bytes = 0;
+		if (!open_next(sealed, socket))
+			return;
+	}
+}
