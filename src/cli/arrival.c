@@ -25,6 +25,7 @@
 #include "control/names.h"
 #include "landing.h"
 #include "lib/plain_text.h"
+#include "process/pager_connection.h"
 #include "saved_host.h"
 #include "spare.h"
 #include "vm/saved_blocks.h"
@@ -62,6 +63,9 @@ struct arrival {
 	struct arrival_grains grains; /* of the machine */
 	int pager;       /* its line; -1 */
 	bool pager_asks; /* it has said that it is there */
+	bool pager_waits; /* and that it misses something */
+	bool is_handed, was_handed; /* the pager has this connection, or had it */
+	int rest; /* what came by way of the pager, and was not heard yet; -1 */
 	pid_t child;     /* who starts the machine, and what tells of his end */
 	int child_fd;
 	int word; /* to him: it may begin; from him: it runs. -1: all is said */
@@ -89,7 +93,7 @@ static void lose_connection(struct arrival *arrival)
 	if (!arrival->is_connected)
 		return;
 	wire_line_close(&arrival->line);
-	arrival->is_connected = false;
+	arrival->is_connected = arrival->is_handed = arrival->was_handed = false;
 	arrival->lost_s = now_s();
 }
 
@@ -124,6 +128,18 @@ static void put_answer(struct arrival *arrival)
 	send_or_lose(arrival, bytes, sizeof(bytes));
 }
 
+/* With the word that says so, at once: by way of the pager nothing comes between. */
+static void say_answer(struct arrival *arrival)
+{
+	const struct parcel_word word = { .kind = PARCEL_ANSWERS };
+	uint8_t bytes[PARCEL_WORD_BYTES + PARCEL_ANSWER_BYTES];
+
+	arrival->answer.have = arrival->has.count;
+	parcel_put_word(&word, bytes);
+	parcel_put_answer(&arrival->answer, bytes + PARCEL_WORD_BYTES);
+	send_or_lose(arrival, bytes, sizeof(bytes));
+}
+
 static void set_answer(struct arrival *arrival, int error, const char *text)
 {
 	arrival->answer.error = error;
@@ -134,8 +150,7 @@ static void set_answer(struct arrival *arrival, int error, const char *text)
 static void answer(struct arrival *arrival, int error, const char *text)
 {
 	set_answer(arrival, error, text);
-	say(arrival, PARCEL_ANSWERS, 0);
-	put_answer(arrival);
+	say_answer(arrival);
 	arrival->is_over |= error != 0;
 }
 
@@ -530,7 +545,10 @@ static void take_part(struct arrival *arrival, const struct parcel_piece *piece,
 	}
 }
 
-/* A part is one that was asked for, of the machine, before its block. */
+/*
+ * A part is one that was asked for, of the machine, before its block; what the pager has asked for
+ * by itself he knows.
+ */
 static bool is_expected(const struct arrival *arrival, const struct parcel_piece *piece)
 {
 	const uint64_t block = piece->at / PARCEL_PIECE_BYTES;
@@ -538,7 +556,8 @@ static bool is_expected(const struct arrival *arrival, const struct parcel_piece
 	if (saved_blocks_has(&arrival->has, block))
 		return false;
 	return !parcel_is_part(piece, arrival->space.bytes) ||
-	       (piece->at < arrival->head.bytes && saved_blocks_has(&arrival->asked, block));
+	       (piece->at < arrival->head.bytes &&
+		(arrival->was_handed || saved_blocks_has(&arrival->asked, block)));
 }
 
 /* The pager may still be reading. */
@@ -551,13 +570,19 @@ static void hear_end(struct arrival *arrival)
 		leave_liar(arrival);
 }
 
+static bool receive(const struct arrival *arrival, void *to, size_t bytes)
+{
+	return arrival->rest >= 0 ? wire_receive(arrival->rest, to, bytes)
+				  : wire_line_receive(&arrival->line, to, bytes);
+}
+
 static void hear_sender(struct arrival *arrival)
 {
 	static uint8_t data[PARCEL_PIECE_BYTES];
 	uint8_t head[PARCEL_PIECE_HEAD_BYTES];
 	struct parcel_piece piece;
 
-	if (!wire_line_receive(&arrival->line, head, sizeof(head))) {
+	if (!receive(arrival, head, sizeof(head))) {
 		lose_connection(arrival);
 		return;
 	}
@@ -576,7 +601,7 @@ static void hear_sender(struct arrival *arrival)
 		hear_end(arrival);
 		return;
 	}
-	if (!wire_line_receive(&arrival->line, data, piece.bytes))
+	if (!receive(arrival, data, piece.bytes))
 		lose_connection(arrival);
 	else if (!is_expected(arrival, &piece) ||
 		 parcel_checksum(0, data, piece.bytes) != piece.crc)
@@ -650,6 +675,76 @@ static void ask_for_grains(struct arrival *arrival, const struct saved_blocks_wo
 	}
 }
 
+/* It misses pages, and has asked for none by itself. */
+static bool may_hand(const struct arrival *arrival)
+{
+	return arrival->pager >= 0 && arrival->pager_waits && arrival->is_connected &&
+	       !arrival->is_handed && arrival->stage == RUNS && !is_served(arrival) &&
+	       wire_line_can_be_handed(&arrival->line);
+}
+
+static bool send_hand(const struct arrival *arrival, const struct pager_hand *hand, int there)
+{
+	const int fds[PAGER_HAND_FDS] = { arrival->line.connection, there };
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(sizeof(fds))];
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(fds)), .cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS } };
+	struct iovec part = { .iov_base = (void *)(uintptr_t)hand, .iov_len = sizeof(*hand) };
+	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+					.msg_controllen = sizeof(control) };
+
+	memcpy(CMSG_DATA(&control.head), fds, sizeof(fds));
+	return sendmsg(arrival->pager, &message, MSG_NOSIGNAL) == sizeof(*hand);
+}
+
+/* The pager asks by itself from now on, and passes on all that comes. */
+static void hand_connection(struct arrival *arrival)
+{
+	struct pager_hand hand = { .word = { .block = SAVED_BLOCKS_OF_CONNECTION,
+					     .count = arrival->space.bytes } };
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+		return;
+	hand.keys = wire_line_hand(&arrival->line, pair[0]);
+	arrival->is_handed = arrival->was_handed = true;
+	if (!send_hand(arrival, &hand, pair[1]))
+		lose_connection(arrival);
+	close(pair[1]);
+}
+
+/* What it has passed on is heard before what comes now. */
+static void hear_rest(struct arrival *arrival)
+{
+	uint8_t byte;
+
+	while (arrival->is_connected && recv(arrival->rest, &byte, 1, MSG_PEEK) == 1)
+		hear_sender(arrival);
+	close(arrival->rest);
+	arrival->rest = -1;
+}
+
+/* It has all that it needs. All that was said here is on its way before it says its keys. */
+static void take_connection_back(struct arrival *arrival)
+{
+	struct pollfd line = { .fd = arrival->pager, .events = POLLIN };
+	struct pager_hand hand;
+
+	if (!arrival->is_handed)
+		return;
+	shutdown(arrival->line.socket, SHUT_WR);
+	if (poll(&line, 1, WIRE_PATIENCE_S * 1000) <= 0 ||
+	    recv(arrival->pager, &hand, sizeof(hand), MSG_DONTWAIT) != sizeof(hand) ||
+	    (arrival->rest = wire_line_hand_back(&arrival->line, &hand.keys)) < 0) {
+		lose_connection(arrival);
+		return;
+	}
+	hear_rest(arrival);
+	arrival->is_handed = false;
+}
+
 static void hear_pager(struct arrival *arrival)
 {
 	struct saved_blocks_word word;
@@ -662,6 +757,12 @@ static void hear_pager(struct arrival *arrival)
 		return;
 	}
 	arrival->pager_asks = true;
+	if (word.block == SAVED_BLOCKS_OF_CONNECTION) {
+		arrival->pager_waits = false;
+		take_connection_back(arrival);
+		return;
+	}
+	arrival->pager_waits |= word.count != 0;
 	ask_for_grains(arrival, &word);
 }
 
@@ -795,6 +896,8 @@ static void turn(struct arrival *arrival)
 		tell_pager(arrival);
 	if (arrival->reader_waits && arrival->landing.line >= 0)
 		wake_reader(arrival);
+	if (may_hand(arrival))
+		hand_connection(arrival);
 }
 
 /* Which files its disks lie in, there. */
@@ -894,6 +997,7 @@ void arrival_serve(const struct arrival_place *place, struct wire_line *line, st
 
 	arrival = (struct arrival){ .place = place, .line = *line, .is_connected = true,
 				    .folder = -1, .file = -1, .listener = -1, .pager = -1,
+				    .rest = -1,
 				    .child_fd = -1, .word = -1, .pages = -1, .keeper_fd = -1,
 				    .spare = *spare };
 	wire_line_be_patient(line);

@@ -546,12 +546,17 @@ static int look_for_word(const struct sending *sending, int ms)
 static int wait_for_word(struct sending *sending)
 {
 	int heard = look_for_word(sending, 0);
+	bool looks = !heard && is_asking(sending, now_ns());
+	bool is_over = false; /* nobody asks any more */
 
 	if (!heard)
 		note_wants(sending);
-	while (!heard && is_asking(sending, now_ns()) && brief_wait_looks(&sending->wait))
+	while (looks && !heard && brief_wait_looks(&sending->wait)) {
 		heard = look_for_word(sending, 0);
-	if (!heard)
+		looks = is_asking(sending, now_ns());
+		is_over = !looks;
+	}
+	if (!heard && !is_over) /* else something may be sent now */
 		heard = look_for_word(sending, wait_ms(sending));
 	if (heard)
 		brief_wait_found(&sending->wait);

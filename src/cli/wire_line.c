@@ -22,7 +22,6 @@
 
 #include "cli.h"
 #include "helper_program.h"
-#include "wire/sealed.h"
 
 /* umbra-wire's descriptors and its exit codes; ours lie above them while it is started */
 enum { FIRST_FD = 3, FDS = 3, ABOVE_FD = 10, EXIT_OTHER_KEY = 2, DIGITS = 2 * WIRE_KEY_BYTES };
@@ -465,6 +464,38 @@ bool wire_line_take(int socket, struct wire_line *ret)
 	if (ret->socket >= 0)
 		close(ret->socket);
 	return false;
+}
+
+/* ---- to the pager, and back ---- */
+
+bool wire_line_can_be_handed(const struct wire_line *line)
+{
+	return line->sealed && wire_sealed_is_empty(line->sealed);
+}
+
+struct wire_keys wire_line_hand(struct wire_line *line, int socket)
+{
+	const struct wire_keys keys = wire_sealed_keys(line->sealed);
+
+	assert(wire_line_can_be_handed(line));
+	free(line->sealed);
+	line->sealed = NULL;
+	line->connection = line->socket;
+	line->socket = socket;
+	wire_line_be_patient(line);
+	return keys;
+}
+
+int wire_line_hand_back(struct wire_line *line, const struct wire_keys *keys)
+{
+	const int socket = line->socket;
+
+	line->sealed = wire_sealed_make(keys);
+	if (!line->sealed)
+		return -1;
+	line->socket = line->connection;
+	line->connection = -1;
+	return socket;
 }
 
 int wire_line_close(struct wire_line *line)

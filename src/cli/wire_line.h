@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "wire/secret.h"
+#include "wire/sealed.h"
 
 enum { WIRE_KEY_BYTES = 32, WIRE_PATIENCE_S = 20 };
 
@@ -24,9 +24,8 @@ struct wire_certificates { const char *certificate, *key, *authority; };
 /*
  * socket: what is said comes and goes by it, but not as it is: see wire_line_holds(). process:
  * umbra-wire; 0: it is somebody else's. sealed: what seals here; NULL: umbra-wire does.
- * connection: -1, or its own until hands are shaken.
+ * connection: -1, or its own until hands are shaken, and while the pager has it.
  */
-struct wire_sealed;
 struct wire_line { int socket, connection; pid_t process; struct wire_sealed *sealed; };
 
 /* A key that both sides have: a file of 64 hexadecimal digits, nobody else's to read. */
@@ -79,6 +78,17 @@ bool wire_line_holds(const struct wire_line *line);
  */
 bool wire_line_pass(const struct wire_line *line, int socket);
 bool wire_line_take(int socket, struct wire_line *ret);
+/*
+ * To the pager (process/pager_connection.h): what is said goes by `socket` from now on, as it is,
+ * and what comes, too. Where that can be: it is sealed here, and nothing that has come is unread.
+ */
+bool wire_line_can_be_handed(const struct wire_line *line);
+struct wire_keys wire_line_hand(struct wire_line *line, int socket);
+/*
+ * It is back, with these keys: the socket, of which all that has come is to be received first; or
+ * -1: no memory.
+ */
+int wire_line_hand_back(struct wire_line *line, const struct wire_keys *keys);
 /* All of it, or false: the connection is lost. */
 bool wire_line_send(const struct wire_line *line, const void *from, size_t bytes);
 bool wire_line_receive(const struct wire_line *line, void *to, size_t bytes);

@@ -505,7 +505,8 @@ static const struct role_call hub_calls[] = {
  */
 static const struct role_call pager_calls[] = {
 	{ NAMED(poll), CALL_ANY, 0 },
-	{ NAMED(recvmsg), CALL_ON_GRANTS, GRANT(GRANT_PAGER) },
+	{ NAMED(recvmsg), CALL_ON_GRANTS, GRANT(GRANT_PAGER) | GRANT(GRANT_PAGES) },
+	{ NAMED(close), CALL_ANY, 0 },
 	{ NAMED(read), CALL_ANY, 0 },
 	{ NAMED(pread64), CALL_ON_GRANTS, GRANT(GRANT_SAVED) },
 	{ NAMED(preadv), CALL_ON_GRANTS, GRANT(GRANT_SAVED) },

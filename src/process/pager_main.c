@@ -16,6 +16,8 @@
  *  4. A file that is still being filled, from another place, has a line by which is said what there
  *     is of it, and wanted (vm/saved_blocks.h). What is missed is asked for; the rest comes by
  *     itself, and is brought as it comes. When the line ends before, so does this process.
+ *     While that is by a connection which this process has been given (pager_connection.h), what is
+ *     missed is asked for there, and put into memory as it comes, before it is in the file.
  *  5. When all is there nothing is registered any more, and the process ends in order; of a machine
  *     whose disks arrive by the same line, when those are, so that it is not forked before.
  *
@@ -25,6 +27,7 @@
 #include <errno.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -36,6 +39,7 @@
 #include "ipc/lockdown.h"
 #include "lib/missed_pages.h"
 #include "mains.h"
+#include "pager_connection.h"
 #include "pager_left.h"
 #include "plan.h"
 #include "report.h"
@@ -51,10 +55,19 @@ enum {
 	ZEROS_AT_ONCE = 16,
 	AHEAD_ENTRIES = 16, /* at once while nobody waits, after a while in which nobody did */
 	AHEAD_PACKED = 1, /* of those that have to be unpacked: who misses one waits for that */
+	ASKED_MOST = 16, /* entries that were asked for by the connection, and have not come */
 	REST_MS = 30,    /* nobody has waited for so long: what is left is brought */
 	RESTS_MOST = 32, /* or so many have, of a guest that looks at much of its memory */
 };
 #define MEMORY_MOST_BYTES (1ull << 44)
+
+/* An entry that was asked for by the connection. Of one in two blocks a part of each comes. */
+enum { LOWER_PART = 1, UPPER_PART = 2, BOTH_PARTS = 3 };
+struct asked {
+	uint32_t number;
+	unsigned parts; /* that are in `section` */
+	uint8_t section[PARCEL_PIECE_BYTES];
+};
 
 struct pager {
 	const char *source; /* the file, for messages */
@@ -74,6 +87,9 @@ struct pager {
 	int line; /* of a file that is being filled; -1: all of it is there */
 	struct saved_blocks here; /* grains */
 	uint64_t disk_blocks; /* of disks, that are still to come */
+	struct pager_connection connection;
+	struct asked asked[ASKED_MOST];
+	unsigned asks;
 };
 
 /* ---- ends ---- */
@@ -311,6 +327,76 @@ static void want_entry(const struct pager *pager, const struct saved_entry *entr
 	}
 }
 
+/* ---- by the connection ---- */
+
+static void lose_connection(struct pager *pager)
+{
+	pager_connection_lose(&pager->connection);
+	for (; pager->asks; pager->asks--)
+		want_entry(pager, &pager->pages.entry[pager->asked[pager->asks - 1].number]);
+}
+
+static bool is_asked(const struct pager *pager, uint32_t number)
+{
+	for (unsigned n = 0; n < pager->asks; n++)
+		if (pager->asked[n].number == number)
+			return true;
+	return false;
+}
+
+static void forget_asked(struct pager *pager, uint32_t number)
+{
+	for (unsigned n = 0; n < pager->asks; n++)
+		if (pager->asked[n].number == number) {
+			if (n != --pager->asks) /* with as much as has come of it */
+				pager->asked[n] = pager->asked[pager->asks];
+			return;
+		}
+}
+
+/* Grains of one block at a time. */
+static bool ask_for_parts(struct pager *pager, const struct saved_entry *entry)
+{
+	const uint64_t end = last_grain(entry) + 1;
+	const uint64_t of_block = SAVED_BLOCK_BYTES / SAVED_GRAIN_BYTES;
+	bool is_good = true;
+
+	for (uint64_t grain = entry->at / SAVED_GRAIN_BYTES; grain < end && is_good;) {
+		const uint64_t next = (grain / of_block + 1) * of_block;
+		const uint64_t count = (next < end ? next : end) - grain;
+
+		is_good = pager_connection_want(&pager->connection, grain, (uint32_t)count);
+		grain += count;
+	}
+	return is_good;
+}
+
+/* Whether the other end's block is in the file already: then only the file ever has all of it. */
+static bool has_one_end(const struct pager *pager, const struct saved_entry *entry)
+{
+	return saved_blocks_has(&pager->here, entry->at / SAVED_GRAIN_BYTES) ||
+	       saved_blocks_has(&pager->here, last_grain(entry));
+}
+
+/* False: it has to be asked for otherwise. */
+static bool ask(struct pager *pager, uint32_t number)
+{
+	const struct saved_entry *entry = &pager->pages.entry[number];
+
+	if (!pager_connection_is_there(&pager->connection) ||
+	    saved_entry_bytes(entry) > SAVED_BLOCK_BYTES || has_one_end(pager, entry))
+		return false;
+	if (is_asked(pager, number))
+		return true;
+	if (pager->asks == ASKED_MOST)
+		return false;
+	pager->asked[pager->asks].parts = 0;
+	pager->asked[pager->asks++].number = number;
+	if (!ask_for_parts(pager, entry))
+		lose_connection(pager);
+	return true;
+}
+
 static bool has_frames(const struct pager *pager, uint32_t number)
 {
 	const struct saved_entry *entry = &pager->pages.entry[number];
@@ -332,7 +418,8 @@ static void bring(struct pager *pager, uint64_t frame)
 		return;
 	}
 	if (!is_here(pager, owner - 1)) {
-		want_entry(pager, &pager->pages.entry[owner - 1]);
+		if (!ask(pager, owner - 1))
+			want_entry(pager, &pager->pages.entry[owner - 1]);
 		return; /* who waits is woken when it is brought */
 	}
 	bring_entries(pager, owner - 1, 1);
@@ -392,8 +479,10 @@ static void bring_blocks(struct pager *pager, const struct saved_blocks_word *wo
 
 	for (uint32_t n = first_entry(pager, word->block * SAVED_GRAIN_BYTES);
 	     n < pager->pages.entries && pager->pages.entry[n].at < end; n++)
-		if (is_here(pager, n) && has_frames(pager, n))
+		if (is_here(pager, n) && has_frames(pager, n)) {
+			forget_asked(pager, n);
 			bring_entries(pager, n, 1);
+		}
 }
 
 /* Nothing of the file has come with it. */
@@ -407,6 +496,40 @@ static int take_disk_blocks(struct pager *pager, struct saved_blocks_word *ret)
 	return 1;
 }
 
+/* With its descriptors, of one that wakes nobody; what this side has asked for is lost. */
+static void take_hand(struct pager *pager, const struct pager_hand *hand,
+		      const struct cmsghdr *control)
+{
+	int fds[PAGER_HAND_FDS];
+
+	if (!control || control->cmsg_len != CMSG_LEN(sizeof(fds)))
+		return;
+	memcpy(fds, CMSG_DATA(control), sizeof(fds));
+	lose_connection(pager);
+	pager_connection_take(&pager->connection, hand, fds, pager->here.blocks);
+}
+
+/* Bytes of a word, or of the hand that has come; as read(). */
+static ssize_t read_line(struct pager *pager, struct saved_blocks_word *ret)
+{
+	union {
+		struct cmsghdr head;
+		uint8_t bytes[CMSG_SPACE(PAGER_HAND_FDS * sizeof(int))];
+	} control = { .bytes = { 0 } };
+	struct pager_hand hand;
+	struct iovec part = { .iov_base = &hand, .iov_len = sizeof(hand) };
+	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+				  .msg_controllen = sizeof(control) };
+	const ssize_t got = recvmsg(pager->line, &message, MSG_CMSG_CLOEXEC);
+
+	*ret = hand.word;
+	if (got != sizeof(hand) || hand.word.block != SAVED_BLOCKS_OF_CONNECTION)
+		return got;
+	take_hand(pager, &hand, CMSG_FIRSTHDR(&message));
+	*ret = (struct saved_blocks_word){ .block = 0 };
+	return sizeof(*ret);
+}
+
 /* 1: *ret has come; 0: nothing; or the line has ended: all of it is there, or never will be. */
 static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
 {
@@ -414,7 +537,7 @@ static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
 
 	if (pager->line < 0 || poll(&line, 1, 0) <= 0)
 		return 0;
-	if (read(pager->line, ret, sizeof(*ret)) != sizeof(*ret)) {
+	if (read_line(pager, ret) != sizeof(*ret)) {
 		if (pager->here.count < pager->here.blocks || pager->disk_blocks)
 			give_up(pager, -ENOTCONN);
 		pager->line = -1;
@@ -427,6 +550,100 @@ static int hear_line(struct pager *pager, struct saved_blocks_word *ret)
 	for (uint64_t n = 0; n < ret->count; n++)
 		saved_blocks_set(&pager->here, ret->block + n);
 	return 1;
+}
+
+/*
+ * What the piece has of it, which is kept where that is not all. Whether nobody else needs that:
+ * the other part may have come already, and lie in the file.
+ */
+static bool take_parts(const struct pager *pager, struct asked *asked, const uint8_t **ret_section)
+{
+	const struct saved_entry *entry = &pager->pages.entry[asked->number];
+	const uint64_t bytes = saved_entry_bytes(entry);
+	const uint64_t border = (entry->at / SAVED_BLOCK_BYTES + 1) * SAVED_BLOCK_BYTES;
+	const uint64_t lower = border < entry->at + bytes ? border - entry->at : bytes;
+	const uint8_t *below = pager_connection_find(&pager->connection, entry->at, lower);
+	const uint8_t *above = lower < bytes ? pager_connection_find(&pager->connection, border,
+								     bytes - lower)
+					     : NULL;
+
+	if (below && lower < bytes) {
+		memcpy(asked->section, below, lower);
+		asked->parts |= LOWER_PART;
+	}
+	if (above) {
+		memcpy(asked->section + lower, above, bytes - lower);
+		asked->parts |= UPPER_PART;
+	}
+	if (lower == bytes)
+		*ret_section = below;
+	else
+		*ret_section = asked->parts == BOTH_PARTS ? asked->section : NULL;
+	return below && lower == bytes;
+}
+
+/*
+ * What was asked for and has come with this piece; what is not as it should be its file will say.
+ * Whether the piece was taken here.
+ */
+static bool bring_piece(struct pager *pager)
+{
+	bool is_taken = false;
+
+	for (unsigned n = 0; n < pager->asks;) {
+		const uint32_t number = pager->asked[n].number;
+		const uint8_t *section;
+		const uint8_t *from;
+
+		is_taken |= take_parts(pager, &pager->asked[n], &section);
+		if (!section) {
+			n++;
+			continue;
+		}
+		if (saved_pages_of_section(&pager->pages.entry[number], section, &from))
+			want_entry(pager, &pager->pages.entry[number]);
+		else
+			put_entry(pager, number, from);
+		forget_asked(pager, number);
+	}
+	return is_taken;
+}
+
+/* Pieces that are whole, until somebody waits. False: the connection is lost. */
+static bool take_pieces(struct pager *pager)
+{
+	bool is_whole;
+	bool drops;
+
+	do {
+		if (!pager_connection_hear(&pager->connection, &is_whole))
+			return false;
+		if (!is_whole)
+			return true;
+		drops = bring_piece(pager) && pager_connection_has_part(&pager->connection);
+		if (!(drops ? pager_connection_drop(&pager->connection)
+			    : pager_connection_pass(&pager->connection)))
+			return false;
+		take_events(pager);
+	} while (!pager->waiters);
+	return true;
+}
+
+/* Of a connection: what has come, and what who fills the file says. */
+static void serve_connection(struct pager *pager, short far, short near)
+{
+	struct pager_connection *connection = &pager->connection;
+	bool is_good = pager_connection_is_there(connection);
+	bool ends = false;
+
+	if (is_good && near)
+		is_good = pager_connection_say(connection, &ends) && !ends;
+	if (is_good && far && !wire_sealed_holds(connection->sealed))
+		is_good = pager_connection_read(connection);
+	if (is_good)
+		is_good = take_pieces(pager);
+	if (!is_good && pager_connection_is_there(connection))
+		lose_connection(pager);
 }
 
 /* One word's: meanwhile somebody may wait. */
@@ -588,14 +805,20 @@ static void wait_for_faults(struct pager *pager)
 {
 	struct pollfd fds[] = { { .fd = pager->faults, .events = POLLIN },
 				{ .fd = grant_fd(GRANT_END), .events = POLLIN },
-				{ .fd = pager->line, .events = POLLIN } };
-	const int patience = patience_ms(pager);
-	const int got = poll(fds, 3, patience);
+				{ .fd = pager->line, .events = POLLIN },
+				{ .fd = pager->connection.far, .events = POLLIN },
+				{ .fd = pager->connection.near, .events = POLLIN } };
+	const bool holds = pager_connection_is_there(&pager->connection) &&
+			   wire_sealed_holds(pager->connection.sealed);
+	const int patience = holds ? 0 : patience_ms(pager);
+	const int got = poll(fds, sizeof(fds) / sizeof(fds[0]), patience);
 
 	if (got > 0 && fds[1].revents)
 		give_up(pager, -ESRCH);
 	if (patience > 0)
 		pager->rests = got ? pager->rests - 1 : 0;
+	if (holds || fds[3].revents || fds[4].revents)
+		serve_connection(pager, fds[3].revents, fds[4].revents);
 }
 
 static void serve(struct pager *pager)
@@ -621,6 +844,36 @@ static void serve(struct pager *pager)
 	}
 	tell_left(pager, 0);
 	leave(pager, 0, pager->frames);
+}
+
+static bool has_part_of_piece(const struct pager *pager)
+{
+	const struct pager_connection *connection = &pager->connection;
+
+	return pager_connection_is_there(connection) &&
+	       (connection->got || !wire_sealed_is_empty(connection->sealed));
+}
+
+/* Behind a piece, and once who fills the file has said all that he has to say by it. */
+static void give_connection_back(struct pager *pager)
+{
+	struct pager_connection *connection = &pager->connection;
+	struct pager_hand hand = { .word = { .block = SAVED_BLOCKS_OF_CONNECTION } };
+	bool ends = false;
+
+	while (has_part_of_piece(pager)) {
+		wait_for_faults(pager);
+		take_events(pager);
+	}
+	if (!pager_connection_is_there(connection))
+		return;
+	want(pager, hand.word.block, 0);
+	while (!ends)
+		if (!pager_connection_say(connection, &ends))
+			return;
+	hand.keys = wire_sealed_keys(connection->sealed);
+	if (write(pager->line, &hand, sizeof(hand)) != sizeof(hand))
+		give_up(pager, -ENOTCONN);
 }
 
 static int map_left(struct pager *pager)
@@ -686,6 +939,8 @@ int pager_main(void)
 		return complain(EXIT_USAGE, "it has no plan", "the pager",
 				"use umbra run: it starts the processes of a machine");
 	pager.source = plan->source;
+	pager.connection.far = pager.connection.near = -1;
+	signal(SIGPIPE, SIG_IGN); /* who is gone is heard of otherwise */
 	pager.line = role_was_given(GRANT_PAGES) ? grant_fd(GRANT_PAGES) : -1;
 	error = rights_error ? rights_error : begin(&pager);
 	if (!error)
@@ -710,5 +965,6 @@ int pager_main(void)
 		give_up(&pager, error);
 	serve(&pager);
 	say(DEMAND_WHOLE);
+	give_connection_back(&pager);
 	return 0;
 }

@@ -25,6 +25,9 @@ struct saved_blocks_word { uint64_t block, count; };
  * then. */
 #define SAVED_BLOCKS_OF_DISKS UINT64_MAX
 
+/* As `block`: of the connection by which all of it comes (process/pager_connection.h). */
+#define SAVED_BLOCKS_OF_CONNECTION (UINT64_MAX - 1)
+
 /* None is set. False: no memory. */
 bool saved_blocks_make(struct saved_blocks *blocks, uint64_t file_bytes);
 bool saved_grains_make(struct saved_blocks *grains, uint64_t file_bytes);

@@ -356,3 +356,15 @@ int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t 
 	}
 	return error;
 }
+
+int saved_pages_of_section(const struct saved_entry *entry, const uint8_t *section,
+			   const uint8_t **ret)
+{
+	struct page_head head;
+
+	if (entry->packed_words)
+		return -EOPNOTSUPP;
+	memcpy(&head, section, sizeof(head));
+	*ret = section + sizeof(head);
+	return is_right(entry, &head, *ret) ? 0 : -EBADMSG;
+}

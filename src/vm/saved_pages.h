@@ -69,3 +69,9 @@ uint32_t saved_pages_run(const struct saved_pages *pages, uint32_t number, uint3
  */
 int saved_pages_read(const struct saved_pages *pages, uint32_t number, uint32_t count,
 		     const uint8_t **ret);
+/*
+ * The same of one entry that is not packed, of a section that lies in memory, all of it:
+ * -EOPNOTSUPP of one that is.
+ */
+int saved_pages_of_section(const struct saved_entry *entry, const uint8_t *section,
+			   const uint8_t **ret);

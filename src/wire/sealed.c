@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "lib/check.h"
 
@@ -100,19 +101,25 @@ bool wire_sealed_send(struct wire_sealed *sealed, int socket, const void *from, 
 	return true;
 }
 
+size_t wire_sealed_seal(struct wire_sealed *sealed, const void *from, size_t bytes)
+{
+	return record_seal(&sealed->to, RECORD_DATA, from, bytes, sealed->out)
+		       ? 0
+		       : bytes + RECORD_MORE_BYTES;
+}
+
 /* ---- what comes ---- */
 
-/* Once nothing is left of the data before. More of what is sealed, or false: it has ended. */
-static bool read_more(struct wire_sealed *sealed, int socket)
+bool wire_sealed_read(struct wire_sealed *sealed, int socket)
 {
 	ssize_t got;
 
-	assert(!sealed->data_bytes);
+	assert(!sealed->data_bytes); /* else they would lie in its way */
 	memmove(sealed->in, sealed->in + sealed->next, sealed->end - sealed->next);
 	sealed->end -= sealed->next;
 	sealed->data = sealed->next = 0;
 	do
-		got = recv(socket, sealed->in + sealed->end, sizeof(sealed->in) - sealed->end, 0);
+		got = read(socket, sealed->in + sealed->end, sizeof(sealed->in) - sealed->end);
 	while (got < 0 && errno == EINTR);
 	sealed->end += got > 0 ? (size_t)got : 0;
 	CHECK(check_wire_sealed(sealed));
@@ -141,20 +148,15 @@ static bool is_refusal(const uint8_t *alert, size_t bytes)
 	}
 }
 
-/* The data of one more record, or false. */
-static bool open_next(struct wire_sealed *sealed, int socket)
+/* The data of the next record, which is so long, and here. */
+static bool open_record(struct wire_sealed *sealed, int bytes)
 {
-	uint8_t *record;
+	uint8_t *record = sealed->in + sealed->next;
 	size_t data_bytes;
 	int kind;
-	int bytes;
 
-	while (!(bytes = next_bytes(sealed)))
-		if (!read_more(sealed, socket))
-			return false;
 	if (bytes < 0)
 		return false;
-	record = sealed->in + sealed->next;
 	kind = record_open(&sealed->from, record, (size_t)bytes, &data_bytes);
 	if (kind == RECORD_ALERT)
 		sealed->was_refused |= is_refusal(record + RECORD_HEAD_BYTES, data_bytes);
@@ -167,6 +169,28 @@ static bool open_next(struct wire_sealed *sealed, int socket)
 	return true;
 }
 
+/* The data of one more record, or false. */
+static bool open_next(struct wire_sealed *sealed, int socket)
+{
+	int bytes;
+
+	while (!(bytes = next_bytes(sealed)))
+		if (!wire_sealed_read(sealed, socket))
+			return false;
+	return open_record(sealed, bytes);
+}
+
+/* Of the data that are here. */
+static size_t take_data(struct wire_sealed *sealed, void *to, size_t most)
+{
+	const size_t bytes = most < sealed->data_bytes ? most : sealed->data_bytes;
+
+	memcpy(to, sealed->in + sealed->data, bytes);
+	sealed->data += bytes;
+	sealed->data_bytes -= bytes;
+	return bytes;
+}
+
 bool wire_sealed_receive(struct wire_sealed *sealed, int socket, void *to, size_t bytes)
 {
 	uint8_t *at = to;
@@ -176,14 +200,20 @@ bool wire_sealed_receive(struct wire_sealed *sealed, int socket, void *to, size_
 
 		if (!sealed->data_bytes && !open_next(sealed, socket))
 			return false;
-		part = bytes < sealed->data_bytes ? bytes : sealed->data_bytes;
-		memcpy(at, sealed->in + sealed->data, part);
-		sealed->data += part;
-		sealed->data_bytes -= part;
+		part = take_data(sealed, at, bytes);
 		at += part;
 		bytes -= part;
 	}
 	return true;
+}
+
+ssize_t wire_sealed_take(struct wire_sealed *sealed, void *to, size_t most)
+{
+	const int bytes = sealed->data_bytes ? 0 : next_bytes(sealed);
+
+	if (bytes && !open_record(sealed, bytes))
+		return -EBADMSG;
+	return (ssize_t)take_data(sealed, to, most);
 }
 
 bool wire_sealed_holds(const struct wire_sealed *sealed)

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "secret.h"
 
@@ -34,6 +35,13 @@ struct wire_keys wire_sealed_keys(const struct wire_sealed *sealed);
 /* All of it, or false: the connection is lost. */
 bool wire_sealed_send(struct wire_sealed *sealed, int socket, const void *from, size_t bytes);
 bool wire_sealed_receive(struct wire_sealed *sealed, int socket, void *to, size_t bytes);
+/* One record, of no more than RECORD_DATA_BYTES, to sealed->out: how long it is; 0: none more may
+ * be. */
+size_t wire_sealed_seal(struct wire_sealed *sealed, const void *from, size_t bytes);
+/* What a poll has seen, in one read. False: the connection is lost. */
+bool wire_sealed_read(struct wire_sealed *sealed, int socket);
+/* Of what is here, without waiting: how much; 0: nothing; -EBADMSG: there will be no more. */
+ssize_t wire_sealed_take(struct wire_sealed *sealed, void *to, size_t most);
 /* Whether something is here that can be received, or says why nothing can. */
 bool wire_sealed_holds(const struct wire_sealed *sealed);
 /* Nothing has come that was not received. */

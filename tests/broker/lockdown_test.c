@@ -48,7 +48,7 @@ static const unsigned most_calls[ROLES] = {
 	[ROLE_MACHINE] = 20, [ROLE_BROKER] = 24, [ROLE_DISK] = 30, [ROLE_KEEPER] = 20,
 	[ROLE_NET] = 34,     [ROLE_FORKER] = 38, [ROLE_SWITCH] = 16, [ROLE_LINE] = 19,
 	[ROLE_RELAY] = 18,   [ROLE_HUB] = 23,    [ROLE_BALANCER] = 17,
-	[ROLE_PAGER] = 18,   [ROLE_FOLDER] = 28, [ROLE_WIRE] = 22,
+	[ROLE_PAGER] = 19,   [ROLE_FOLDER] = 28, [ROLE_WIRE] = 22,
 };
 static int failures;
 
@@ -490,6 +490,10 @@ static void conditions_of_pager(void)
 	       &(struct attempt){ SYS_ioctl, { 0, 0xc028aa05 /* UFFDIO_MOVE */, data } });
 	denied(ROLE_PAGER, "another file",
 	       &(struct attempt){ SYS_pread64, { grant_fd(GRANT_PLAN), data, 8, 0 } });
+	denied(ROLE_PAGER, "what another descriptor brings",
+	       &(struct attempt){ SYS_recvmsg, { grant_fd(GRANT_PLAN), 0, 0 } });
+	denied(ROLE_PAGER, "a socket",
+	       &(struct attempt){ SYS_socket, { AF_UNIX, SOCK_STREAM, 0 } });
 	denied(ROLE_PAGER, "parts of another file",
 	       &(struct attempt){ SYS_preadv, { grant_fd(GRANT_PLAN), 0, 0, 0 } });
 	denied(ROLE_PAGER, "a file", &(struct attempt){ SYS_openat, { AT_FDCWD, data, O_RDONLY } });

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """cutter.py HOST:PORT: says a port of its own, passes on what comes there, and cuts all connections at SIGUSR1."""
-import select, signal, socket, sys, threading
+import contextlib, select, signal, socket, sys, threading
 
 
 class Cutter(threading.Thread):
@@ -15,7 +15,8 @@ class Cutter(threading.Thread):
 
     def cut(self):
         for end in self.now:
-            end.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError): # it has ended meanwhile
+                end.shutdown(socket.SHUT_RDWR)
 
     def run(self):
         while True:
