@@ -2,8 +2,8 @@
  * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the
  * broker how it ended.
  *
- * Threads: the processors' (vm/lifecycle.c), one that listens to the broker, and one that saves the
- * machine, or has it stand still to be forked, when asked to. After lockdown() the process holds
+ * Threads: the processors' (vm/lifecycle.c), one that listens to the broker and has the machine stand
+ * still to be forked, and one that does what takes its time: it saves the machine, when asked to. After lockdown() the process holds
  * two event descriptors, with a bus two more, an end of two pipes for each network card, and
  * memory, nothing else.
  *
@@ -98,8 +98,10 @@ static enum wish wait_for_wish(struct process *process)
 	enum wish wish = WISH_OF_SHOW;
 
 	pthread_mutex_lock(&process->saving);
+	process->saver_rests = true;
 	while (!has_wish(process))
 		pthread_cond_wait(&process->save_ready, &process->saving);
+	process->saver_rests = false;
 	if (take_wish(&process->fork_wanted))
 		wish = WISH_OF_FORK;
 	else if (take_wish(&process->save_wanted))
@@ -167,6 +169,23 @@ static void stand_still_for_fork(struct process *process)
 	int32_t error = machine_fork_begin(process->machine);
 
 	tell(process, RECORD_FORK_READY, &error, sizeof(error));
+}
+
+/*
+ * The listener's wish: nothing follows it that somebody would have to hear, so that it is done where
+ * it was heard, and nobody else is woken. Not while the saver does something, who holds locks.
+ */
+static void stand_still_or_want(struct process *process)
+{
+	bool saver_rests;
+
+	pthread_mutex_lock(&process->saving);
+	saver_rests = process->saver_rests && !has_wish(process);
+	pthread_mutex_unlock(&process->saving);
+	if (saver_rests)
+		stand_still_for_fork(process);
+	else
+		want(process, &process->fork_wanted);
 }
 
 static void *save_when_wanted(void *context)
@@ -463,7 +482,7 @@ static void *listen_to_broker(void *context)
 			else if (kind == RECORD_SAVE)
 				want(process, &process->save_wanted);
 			else if (kind == RECORD_FORK)
-				want(process, &process->fork_wanted);
+				stand_still_or_want(process);
 			else if (kind == RECORD_RESUME)
 				machine_resume(process->machine);
 			else if (kind == RECORD_GO_ON)
@@ -635,7 +654,7 @@ static void locks_make(struct process *process)
 	pthread_mutex_init(&process->saving, NULL);
 	pthread_cond_init(&process->save_ready, NULL);
 	process->save_wanted = process->fork_wanted = process->show_wanted =
-		process->list_wanted = false;
+		process->list_wanted = process->saver_rests = false;
 	process->told_keys = 0;
 }
 

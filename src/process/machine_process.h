@@ -31,9 +31,10 @@ struct process {
 	/* A thread's first system calls are not in the list: it must be through them before
 	 * lock-down. */
 	pthread_barrier_t listening;
-	pthread_mutex_t saving; /* of the next three lines */
+	pthread_mutex_t saving; /* of the next four lines */
 	pthread_cond_t save_ready;
 	bool save_wanted, fork_wanted, show_wanted, list_wanted;
+	bool saver_rests; /* it does nothing, and holds nothing */
 	struct listing_wanted listing;
 	uint64_t told_keys; /* machine_state.key_changes of what the broker knows */
 	pthread_mutex_t ring; /* the ring to the broker: processors and listener */
