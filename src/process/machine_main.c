@@ -2,10 +2,10 @@
  * The machine process's main: makes the machine, gives up its rights, runs the guest, and tells the
  * broker how it ended.
  *
- * Threads: the processors' (vm/lifecycle.c), one that listens to the broker and has the machine stand
- * still to be forked, and one that does what takes its time: it saves the machine, when asked to. After lockdown() the process holds
- * two event descriptors, with a bus two more, an end of two pipes for each network card, and
- * memory, nothing else.
+ * Threads: the processors' (vm/lifecycle.c), one that listens to the broker, and has the machine
+ * stand still to be forked, and one that does what takes its time: it saves the machine, say. After
+ * lockdown() the process holds two event descriptors, with a bus two more, an end of two pipes for
+ * each network card, and memory, nothing else.
  *
  * In what is forked (ipc/forker.h) it is the saver that goes on, in go_on_forked(): it takes what
  * the new broker has given, brings the other threads back to where they began, gives up what it
@@ -172,8 +172,8 @@ static void stand_still_for_fork(struct process *process)
 }
 
 /*
- * The listener's wish: nothing follows it that somebody would have to hear, so that it is done where
- * it was heard, and nobody else is woken. Not while the saver does something, who holds locks.
+ * Nothing follows that wish which its listener would have to hear, so that it does it itself, and
+ * nobody else is woken. Not while the saver does something, who holds locks.
  */
 static void stand_still_or_want(struct process *process)
 {
