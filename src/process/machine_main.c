@@ -85,12 +85,12 @@ static bool take_wish(bool *which)
 	return wanted;
 }
 
-enum wish { WISH_OF_FORK, WISH_OF_SAVE, WISH_OF_SHOW, WISH_OF_LIST };
+enum wish { WISH_OF_UNITS, WISH_OF_FORK, WISH_OF_SAVE, WISH_OF_SHOW, WISH_OF_LIST };
 
 static bool has_wish(const struct process *process)
 {
-	return process->save_wanted || process->fork_wanted || process->show_wanted ||
-	       process->list_wanted;
+	return process->save_wanted || process->fork_wanted || process->units_wanted ||
+	       process->show_wanted || process->list_wanted;
 }
 
 static enum wish wait_for_wish(struct process *process)
@@ -102,7 +102,9 @@ static enum wish wait_for_wish(struct process *process)
 	while (!has_wish(process))
 		pthread_cond_wait(&process->save_ready, &process->saving);
 	process->saver_rests = false;
-	if (take_wish(&process->fork_wanted))
+	if (take_wish(&process->units_wanted)) /* of the fork before */
+		wish = WISH_OF_UNITS;
+	else if (take_wish(&process->fork_wanted))
 		wish = WISH_OF_FORK;
 	else if (take_wish(&process->save_wanted))
 		wish = WISH_OF_SAVE;
@@ -188,6 +190,13 @@ static void stand_still_or_want(struct process *process)
 		want(process, &process->fork_wanted);
 }
 
+/* Who listens waits for nobody who may wait for code: he is told when that is free. */
+static void go_on(struct process *process)
+{
+	if (machine_go_on(process->machine))
+		want(process, &process->units_wanted);
+}
+
 static void *save_when_wanted(void *context)
 {
 	struct process *process = context;
@@ -198,6 +207,7 @@ static void *save_when_wanted(void *context)
 	for (;;) {
 		switch (wait_for_wish(process)) {
 		case WISH_OF_FORK: stand_still_for_fork(process); break;
+		case WISH_OF_UNITS: machine_go_on_whole(process->machine); break;
 		case WISH_OF_SAVE: save(process); break;
 		case WISH_OF_SHOW: show(process); break;
 		case WISH_OF_LIST: list(process); break;
@@ -486,7 +496,7 @@ static void *listen_to_broker(void *context)
 			else if (kind == RECORD_RESUME)
 				machine_resume(process->machine);
 			else if (kind == RECORD_GO_ON)
-				machine_go_on(process->machine);
+				go_on(process);
 			else if (kind == RECORD_ADVICE)
 				advise_memory(process, data, bytes);
 			else if (kind == RECORD_MEMORY)
@@ -653,8 +663,8 @@ static void locks_make(struct process *process)
 	pthread_mutex_init(&process->ring, NULL);
 	pthread_mutex_init(&process->saving, NULL);
 	pthread_cond_init(&process->save_ready, NULL);
-	process->save_wanted = process->fork_wanted = process->show_wanted =
-		process->list_wanted = process->saver_rests = false;
+	process->save_wanted = process->fork_wanted = process->units_wanted =
+		process->show_wanted = process->list_wanted = process->saver_rests = false;
 	process->told_keys = 0;
 }
 

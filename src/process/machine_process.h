@@ -33,7 +33,7 @@ struct process {
 	pthread_barrier_t listening;
 	pthread_mutex_t saving; /* of the next four lines */
 	pthread_cond_t save_ready;
-	bool save_wanted, fork_wanted, show_wanted, list_wanted;
+	bool save_wanted, fork_wanted, units_wanted, show_wanted, list_wanted;
 	bool saver_rests; /* it does nothing, and holds nothing */
 	struct listing_wanted listing;
 	uint64_t told_keys; /* machine_state.key_changes of what the broker knows */

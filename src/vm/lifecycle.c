@@ -203,16 +203,15 @@ static void units_go(struct machine *machine)
 	units_resume(&machine->units);
 }
 
-void machine_go_on(struct machine *machine)
-{
-	if (processors_go(machine))
-		units_go(machine);
-}
+bool machine_go_on(struct machine *machine) { return processors_go(machine); }
+
+void machine_go_on_whole(struct machine *machine) { units_go(machine); }
 
 void machine_resume(struct machine *machine)
 {
 	engine_release_code(machine->engine);
-	machine_go_on(machine);
+	if (processors_go(machine))
+		units_go(machine);
 }
 
 /* Nobody waits for the threads of units before there is something for them to do. */

@@ -371,10 +371,13 @@ void machine_resume(struct machine *machine);
  */
 int machine_fork_begin(struct machine *machine);
 /*
- * It goes on, while its translated code stays as it is until machine_resume(): what was forked of
- * it copies that. A processor that would change code waits. From a thread that changes none.
+ * Its processors go on, while its translated code stays as it is until machine_resume(): what was
+ * forked of it copies that. Who would change code waits, and as a device that gives the guest what
+ * has come meanwhile may be one, devices go on by machine_go_on_whole(), from another thread than
+ * machine_resume() comes from. False: it did not stand, and there is nothing to do.
  */
-void machine_go_on(struct machine *machine);
+bool machine_go_on(struct machine *machine);
+void machine_go_on_whole(struct machine *machine);
 /*
  * In what was forked meanwhile, on its only thread. machine_take_code(): code_fd: empty memory for
  * translated code. Then it needs nothing of who it was forked from. machine_forked() before
