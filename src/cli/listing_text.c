@@ -16,8 +16,8 @@
 
 enum { HEX_BYTES = 2 * LISTING_HOST_BYTES + 1, LINE_BYTES = 12, NO_GUEST = -1 };
 
-/* Of the host's code; guest: from the block's begin on, or NO_GUEST. */
-struct piece { unsigned begin, end; int guest; const char *kind; };
+/* Of the host's code; guest: in the guest's bytes, or NO_GUEST; from_gva: as in a map. */
+struct piece { unsigned begin, end; int guest, from_gva; const char *kind; };
 
 /* How long the guest instruction at this offset is: up to where the next one begins. */
 static unsigned guest_length(const struct listing *listing, unsigned guest)
@@ -43,6 +43,7 @@ static bool find_piece(const struct listing *listing, unsigned n, struct piece *
 		*ret = (struct piece){ .begin = listing->map[n - 1].host,
 				       .end = n < head->maps ? listing->map[n].host : head->hot_end,
 				       .guest = listing->map[n - 1].guest,
+				       .from_gva = listing->map[n - 1].from_gva,
 				       .kind = "instruction" };
 		return true;
 	}
@@ -107,11 +108,12 @@ static void print_host(const struct listing *listing, const struct piece *piece,
 		print_bytes(listing->host + at, piece->end - at, at);
 }
 
-static void print_guest(const struct listing *listing, unsigned guest, bool has_words)
+static void print_guest(const struct listing *listing, const struct piece *piece, bool has_words)
 {
+	const unsigned guest = (unsigned)piece->guest;
 	char words[INSTRUCTION_TEXT_BYTES] = "";
 	const unsigned bytes = guest_length(listing, guest);
-	const uint64_t at = listing->head.gva + guest;
+	const uint64_t at = listing->head.gva + (uint64_t)(int64_t)piece->from_gva;
 
 	printf("%lx  ", at);
 	for (unsigned n = 0; n < bytes; n++)
@@ -144,7 +146,7 @@ void listing_print(const struct listing *listing, bool has_words)
 		if (piece.guest == NO_GUEST)
 			puts(piece.kind);
 		else
-			print_guest(listing, (unsigned)piece.guest, has_words);
+			print_guest(listing, &piece, has_words);
 		print_host(listing, &piece, has_words);
 	}
 }
@@ -181,7 +183,7 @@ static json_t *describe_piece(const struct listing *listing, const struct piece 
 
 	if (piece->guest == NO_GUEST)
 		return object;
-	json_object_set_new(object, "guest-offset", json_integer(piece->guest));
+	json_object_set_new(object, "guest-offset", json_integer(piece->from_gva));
 	json_object_set_new(object, "guest",
 			    hexadecimal(listing->guest + piece->guest,
 					guest_length(listing, (unsigned)piece->guest)));

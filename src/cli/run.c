@@ -243,6 +243,8 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 						{ "slots", MACHINE_WITHOUT_SLOTS },
 						{ "strips", MACHINE_WITHOUT_STRIPS },
 						{ "indexes", MACHINE_WITHOUT_INDEXES },
+						{ "traces", MACHINE_WITHOUT_TRACES },
+						{ "waiting", MACHINE_WITHOUT_WAITING },
 						{ NULL, 0 } };
 	int error = leave_out(machine, options->debug_mmu, mmu,
 			      "say spaces, tables, batches, sharing, or open=N");
@@ -252,7 +254,7 @@ static int take_left_out(struct machine_plan *machine, const struct run_options 
 	machine->without |= options->debug_copies ? MACHINE_WITHOUT_TRUST : 0;
 	return leave_out(machine, options->debug_code, code,
 			 "say words, shortcuts, pages, victims, flags, trims, uses, slots, strips, "
-			 "indexes");
+			 "indexes, traces, waiting");
 }
 
 static int take_model(struct machine_plan *machine, const struct run_options *options)

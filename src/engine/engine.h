@@ -95,6 +95,8 @@ enum engine_without {
 	ENGINE_WITHOUT_SLOTS = 4096,     /* a kernel's jumps to known addresses compare, too */
 	ENGINE_WITHOUT_STRIPS = 8192,    /* each iteration of a loop has its lookups */
 	ENGINE_WITHOUT_INDEXES = 16384,  /* that of a table of 256 is looked up as any other */
+	ENGINE_WITHOUT_TRACES = 32768,   /* no block goes on where its jumps lead */
+	ENGINE_WITHOUT_WAITING = 65536,  /* each does, and not only what is hot */
 };
 struct engine_options {
 	uint64_t overhead_bytes;
@@ -274,8 +276,8 @@ unsigned engine_take_code(struct engine *engine, struct engine_code *ret, unsign
 /*
  * What is translated of the guest's memory at one place: blocks, and the cold parts of each that
  * were made since. map: where the host's code of a guest instruction begins, from the begin of
- * both; from hot_begin on to hot_end it is sorted by host. Before that is the entry, behind it are
- * ways out.
+ * both, and how far from gva it lies; from hot_begin on to hot_end it is sorted by host. Before
+ * that is the entry, behind it are ways out.
  */
 #define ENGINE_LISTED_ANYWHERE UINT64_MAX
 enum { ENGINE_LISTED_GUEST_BYTES = 1024, ENGINE_LISTED_HOST_BYTES = 60 << 10 };
@@ -285,7 +287,7 @@ struct engine_listed {
 	uint16_t code_bits, insns, links; /* links: jumps that lead to other blocks by now */
 	uint16_t guest_bytes, host_bytes, hot_begin, hot_end, maps;
 	bool is_user, is_part;
-	struct { uint16_t host, guest; } map[ENGINE_LISTED_MAPS];
+	struct { uint16_t host, guest; int16_t from_gva; } map[ENGINE_LISTED_MAPS];
 	uint8_t guest[ENGINE_LISTED_GUEST_BYTES]; /* of a part: its block's */
 	uint8_t host[ENGINE_LISTED_HOST_BYTES];
 };

@@ -33,7 +33,8 @@ struct listing_head {
 	uint16_t code_bits, insns, links, guest_bytes, host_bytes, hot_begin, hot_end, maps;
 	uint8_t is_user, is_part, zero[6];
 };
-struct listing_map { uint16_t host, guest; };
+/* guest: in the guest's bytes; from_gva: the instruction's address, which may be any. */
+struct listing_map { uint16_t host, guest; int16_t from_gva; };
 enum {
 	LISTING_BYTES = sizeof(struct listing_head) + LISTING_MAPS * sizeof(struct listing_map) +
 			LISTING_GUEST_BYTES + LISTING_HOST_BYTES

@@ -126,7 +126,9 @@ _Static_assert((int)MACHINE_WITHOUT_SPACES == (int)ENGINE_WITHOUT_SPACES &&
 		       (int)MACHINE_WITHOUT_USES == (int)ENGINE_WITHOUT_USES &&
 		       (int)MACHINE_WITHOUT_SLOTS == (int)ENGINE_WITHOUT_SLOTS &&
 		       (int)MACHINE_WITHOUT_STRIPS == (int)ENGINE_WITHOUT_STRIPS &&
-		       (int)MACHINE_WITHOUT_INDEXES == (int)ENGINE_WITHOUT_INDEXES,
+		       (int)MACHINE_WITHOUT_INDEXES == (int)ENGINE_WITHOUT_INDEXES &&
+		       (int)MACHINE_WITHOUT_TRACES == (int)ENGINE_WITHOUT_TRACES &&
+		       (int)MACHINE_WITHOUT_WAITING == (int)ENGINE_WITHOUT_WAITING,
 	       "the same bits");
 
 static int make_engine(struct machine *machine)

@@ -391,6 +391,8 @@ static struct engine *soft_create(const struct guest_memory *memory,
 	engine->makes_strips = !(options->without & ENGINE_WITHOUT_STRIPS);
 	engine->looks_up_tables = !(options->without & ENGINE_WITHOUT_INDEXES);
 	engine->drops_dead_flags = !(options->without & ENGINE_WITHOUT_DEAD_FLAGS);
+	engine->makes_traces = !(options->without & ENGINE_WITHOUT_TRACES);
+	engine->makes_traces_at_once = options->without & ENGINE_WITHOUT_WAITING;
 	engine->evicts_by_use = !(options->without & ENGINE_WITHOUT_USES);
 	engine->trim.is_left_out = options->without & ENGINE_WITHOUT_TRIMS;
 	engine->tables_left_open = options->mmu_tables_left_open;

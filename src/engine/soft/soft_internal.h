@@ -102,6 +102,9 @@ enum { JUMP_SITE_BITS = 16, JUMP_SITES = 1 << JUMP_SITE_BITS };
 struct known_page { uint64_t sum, gpa; };
 enum { KNOWN_PAGES = 2048 };
 
+/* Places of blocks in which a processor was seen. */
+enum { HOT_SEEN = 256 };
+
 /*
  * Of the entry for an address. A product, so that functions whose addresses differ by a round
  * number do not meet; of 32 bits, as translated code does it.
@@ -143,6 +146,7 @@ enum block_end { END_NONE, END_EVICTED, END_WRITTEN, BLOCK_ENDS };
 /* Of the code cache, since its creation. made_again: by what became of the one before. */
 struct code_counts {
 	uint64_t made_first, made_again[BLOCK_ENDS];
+	uint64_t traces; /* of blocks that were hot */
 	uint64_t parts, evictions, waits, blocks_evicted;
 	uint64_t regions_kept; /* since they were used: code/eviction.c */
 	/* of times that one processor was alone, beside `waits`: exclusive.c */
@@ -242,6 +246,7 @@ struct soft_cpu {
 	struct jump_counters jumps;
 	struct known_page known_pages[KNOWN_PAGES];
 	struct jump_entry jump_victims[JUMP_VICTIMS];
+	uint64_t hot_seen[HOT_SEEN]; /* code/trace.c */
 	uint64_t slots[JUMP_SLOTS];
 	bool slots_used[JUMP_SLOTS / SLOTS_OF_A_PART]; /* something was filled in there */
 	bool in_user_view;         /* the view that soft_select_view() has set */
@@ -342,6 +347,7 @@ struct soft_engine {
 	uint64_t *empty_slots;  /* the stubs */
 	uint32_t slot_count;
 	uint32_t sites; /* how many numbers code/jump_site.c has given */
+	bool makes_traces, makes_traces_at_once; /* code/trace.c; at once: for tests */
 	bool drops_dead_flags; /* translate_find_live_flags() */
 	bool makes_strips;     /* translate/translate_strip.c */
 	bool looks_up_tables;  /* whose index is a byte: translate/translate_group.c */

@@ -94,6 +94,8 @@ static uint64_t ways_of(const struct soft_engine *engine, const struct block *b)
 {
 	uint64_t ways = 0;
 
+	if (b->form == BLOCK_TRACE) /* what is made in its place has others */
+		return 0;
 	for (unsigned n = 0; (n = soft_next_way(engine, b, n)) && n < WAYS_KNOWN;)
 		ways |= 1ull << n;
 	return ways;

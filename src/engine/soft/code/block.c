@@ -48,6 +48,12 @@ struct block *soft_block_of(const struct soft_engine *engine, uint64_t host_pc)
 	return owner_of(engine, part_of(engine, host_pc));
 }
 
+uint64_t soft_place_of(const struct soft_engine *engine, const struct block *b, unsigned at)
+{
+	return b->form == BLOCK_TRACE ? soft_trace_place(engine, b, at)
+				      : (b->gpa & PAGE_OFFSET_MASK) + at;
+}
+
 /* The entries, polls and stubs are no guest instruction's. */
 bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word)
@@ -67,8 +73,7 @@ bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_r
 	for (n = 1; n < part->maps && map[n].host <= offset; n++)
 		;
 	b = owner_of(engine, part);
-	*ret_rip = soft_page_rip(cpu, b) + (b->gpa & PAGE_OFFSET_MASK) +
-		   (map[n - 1].guest & MAP_GUEST);
+	*ret_rip = soft_page_rip(cpu, b) + soft_place_of(engine, b, map[n - 1].guest & MAP_GUEST);
 	*ret_in_word = map[n - 1].guest & MAP_FLAGS_IN_WORD;
 	return true;
 }
@@ -152,7 +157,7 @@ struct block *soft_look_up_block(struct soft_cpu *cpu, uint64_t gpa, uint32_t mo
 	return block_look_up(cpu->engine, &place);
 }
 
-static void block_insert(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)
+static void list_block(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)
 {
 	uint32_t *head = &engine->hash[bucket(b->gpa, mode)];
 
@@ -160,8 +165,22 @@ static void block_insert(struct soft_engine *engine, struct block *b, uint64_t f
 	b->next_in_page = engine->page_blocks[frame];
 	engine->page_blocks[frame] = (uint32_t)(b - engine->blocks) + 1;
 	__atomic_store_n(head, engine->page_blocks[frame], __ATOMIC_RELEASE);
-	soft_note_made(engine, b);
 	soft_note_page(engine, b);
+}
+
+static void block_insert(struct soft_engine *engine, struct block *b, uint64_t frame, uint32_t mode)
+{
+	list_block(engine, b, frame, mode);
+	soft_note_made(engine, b);
+}
+
+void soft_replace_block(struct soft_engine *engine, struct block *b, struct block *by)
+{
+	const uint64_t frame = soft_frame(engine, soft_hva(engine, b->gpa));
+
+	soft_take_back(engine, b, frame);
+	list_block(engine, by, frame, soft_key_mode(by));
+	engine->counts.traces++;
 }
 
 static uint8_t *second_hva(const struct soft_engine *engine, uint64_t second_page)
@@ -196,8 +215,12 @@ static struct block *make_block(struct soft_engine *engine, const struct code_pl
 				struct fault *fault)
 {
 	const uint64_t frame = soft_frame(engine, soft_hva(engine, place->gpa));
-	struct block *b = soft_translate(engine, place, fault);
+	struct block *b = NULL;
 
+	if (engine->makes_traces_at_once && soft_may_be_trace(place->mode))
+		b = soft_translate_trace(engine, place);
+	if (!b)
+		b = soft_translate(engine, place, fault);
 	if (b && b->mode & BLOCK_STRADDLES && place->second_page)
 		add_straddler(engine, b, place->second_page);
 	if (b)

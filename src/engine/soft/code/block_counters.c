@@ -14,6 +14,7 @@ static const struct { const char *name; size_t offset; } counters[] = {
 	COUNTER("blocks-after-eviction", made_again[END_EVICTED]),
 	COUNTER("blocks-after-a-write", made_again[END_WRITTEN]),
 	COUNTER("cold-parts", parts),
+	COUNTER("traces", traces),
 	COUNTER("regions-evicted", evictions),
 	COUNTER("regions-kept", regions_kept),
 	COUNTER("waits-for-room", waits),

@@ -59,6 +59,7 @@ enum block_form {
 	BLOCK_WHOLE,
 	BLOCK_BEFORE_STRADDLER, /* the instruction behind it straddles */
 	BLOCK_PART,             /* no block: a cold part of one, made later */
+	BLOCK_TRACE,            /* it goes on where its jumps lead: translate_trace.c */
 };
 
 /* A look-up touches one cache line. */
@@ -92,8 +93,20 @@ struct block {
 };
 _Static_assert(sizeof(struct block) == CACHE_LINE_BYTES, "a look-up touches one line");
 
-/* host: from the block's or the part's host_offset on; guest: from the block's gva. */
+/* host: from the block's or the part's host_offset on; guest: from the first byte that is kept. */
 struct pc_map { uint16_t host, guest; };
+
+/*
+ * Whether it is another one when these bytes are: of a trace whatever is in its page. (Of one that
+ * straddles, what is in its first page.)
+ */
+static inline bool soft_block_has(const struct block *b, uint64_t gpa, uint64_t bytes)
+{
+	if (b->form == BLOCK_TRACE)
+		return gpa / PAGE_BYTES <= b->gpa / PAGE_BYTES &&
+		       gpa + bytes > (b->gpa & ~(uint64_t)PAGE_OFFSET_MASK);
+	return gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa;
+}
 
 /* In pc_map.guest: at a fault here flags_word has the guest's flags, not the host. */
 enum { MAP_FLAGS_IN_WORD = 0x8000, MAP_GUEST = 0x7fff };
@@ -186,6 +199,8 @@ static inline uint64_t soft_page_rip(const struct soft_cpu *cpu, const struct bl
 struct block *soft_block_of(const struct soft_engine *engine, uint64_t host_pc);
 /* The block that begins at this host address; NULL for the way out of the engine. */
 struct block *soft_block_at(const struct soft_engine *engine, const void *entry);
+/* Where the instruction is that begins so many bytes into the block's, from its page's begin on. */
+uint64_t soft_place_of(const struct soft_engine *engine, const struct block *b, unsigned at);
 /* ret_in_word: MAP_FLAGS_IN_WORD is set there. False: not in a block. */
 bool soft_guest_pc(const struct soft_cpu *cpu, uint64_t host_pc, uint64_t *ret_rip,
 		   bool *ret_in_word);
@@ -203,6 +218,8 @@ struct block *soft_look_up_ahead(const struct soft_engine *engine, const struct 
  */
 void soft_make_block_ahead(struct soft_engine *engine, const struct code_place *place,
 			   uint64_t ways);
+/* Under the lock: the block, which lives, goes, and the other one is found in its place. */
+void soft_replace_block(struct soft_engine *engine, struct block *b, struct block *by);
 /* Under the lock: nobody finds it any more. */
 void soft_hide_block(struct soft_engine *engine, struct block *b);
 
@@ -421,6 +438,8 @@ void soft_invalidate(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t bytes);
 /* Whoever comes to one of its entries, by whatever way, comes to the dispatcher. */
 void soft_lead_away(struct soft_engine *engine, const struct block *b);
+/* Under the lock: this block of the frame's, which lives, dies. */
+void soft_take_back(struct soft_engine *engine, struct block *b, uint64_t frame);
 /* Whether the page gives its code up at the next write. */
 bool soft_becomes_data(const struct soft_engine *engine, uint64_t frame);
 /*
@@ -440,6 +459,12 @@ bool soft_protect_code(struct soft_cpu *cpu, uint64_t frame);
 bool soft_try_to_protect_code(struct soft_engine *engine, uint64_t frame);
 /* Under the lock: the frame has lost blocks; when it has none left, it may be written again. */
 void soft_end_protection(struct soft_engine *engine, uint64_t frame);
+
+/* trace.c */
+/* Whether blocks of this mode can be traces. */
+bool soft_may_be_trace(uint32_t mode);
+/* The processor was kicked, and is at state.rip: a block that begins there may become a trace. */
+void soft_note_kicked(struct soft_cpu *cpu);
 
 /* dispatch.c */
 uint32_t soft_mode(struct soft_cpu *cpu);

@@ -275,6 +275,8 @@ static void *dispatch(struct soft_cpu *cpu, bool remembers)
 
 	pass(cpu);
 	CHECK(check_now_and_then(cpu));
+	if (__atomic_load_n(&cpu->kick, __ATOMIC_RELAXED) & KICK_EVENT)
+		soft_note_kicked(cpu);
 	/* a delivery may lead to the next one, without end: what others want is seen each time */
 	for (;;) {
 		if (!take_pending(cpu))

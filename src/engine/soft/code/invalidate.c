@@ -44,11 +44,28 @@ void soft_lead_away(struct soft_engine *engine, const struct block *b)
 static void block_kill(struct soft_engine *engine, struct block *b, uint64_t frame)
 {
 	soft_hide_block(engine, b);
-	soft_note_end(engine, b, END_WRITTEN);
 	__atomic_store_n(&b->dead, true, __ATOMIC_SEQ_CST);
 	soft_unlink(engine, frame, b->host_offset, b->host_offset + b->hot_bytes);
 	soft_lead_home(engine, b);
 	soft_lead_away(engine, b);
+}
+
+static void block_was_written(struct soft_engine *engine, struct block *b, uint64_t frame)
+{
+	soft_note_end(engine, b, END_WRITTEN);
+	block_kill(engine, b, frame);
+}
+
+void soft_take_back(struct soft_engine *engine, struct block *b, uint64_t frame)
+{
+	uint32_t *link = &engine->page_blocks[frame];
+
+	block_kill(engine, b, frame);
+	while (*link && &engine->blocks[*link - 1] != b)
+		link = &engine->blocks[*link - 1].next_in_page;
+	if (*link)
+		*link = b->next_in_page;
+	b->next_in_page = UNLISTED;
 }
 
 void soft_end_protection(struct soft_engine *engine, uint64_t frame)
@@ -77,9 +94,9 @@ void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t byt
 	for (uint32_t *link = &engine->page_blocks[frame]; *link;) {
 		struct block *b = &engine->blocks[*link - 1];
 
-		if (all || (gpa < b->gpa + b->guest_bytes && gpa + bytes > b->gpa)) {
+		if (all || soft_block_has(b, gpa, bytes)) {
 			if (!b->dead)
-				block_kill(engine, b, frame);
+				block_was_written(engine, b, frame);
 			*link = b->next_in_page;
 			b->next_in_page = UNLISTED;
 		} else {
@@ -96,7 +113,8 @@ void soft_invalidate_locked(struct soft_engine *engine, uint64_t gpa, size_t byt
 			/* it stays in the list of its first page until that is written */
 			if (!b->dead && here &&
 			    (all || (gpa < second + 15 && gpa + bytes > second)))
-				block_kill(engine, b, soft_frame(engine, soft_hva(engine, b->gpa)));
+				block_was_written(engine, b,
+						  soft_frame(engine, soft_hva(engine, b->gpa)));
 			if (b->dead)
 				*link = b->next_straddler;
 			else

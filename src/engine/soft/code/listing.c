@@ -20,13 +20,29 @@ struct search { uint64_t gpa, gva; unsigned left; };
 
 static bool holds(uint64_t begin, unsigned bytes, uint64_t at) { return at - begin < bytes; }
 
-static bool is_wanted(const struct search *search, const struct block *b)
+/* Whether an instruction of the trace begins there, in its page. */
+static bool trace_holds(const struct soft_engine *engine, const struct block *b, uint64_t place)
 {
+	const struct pc_map *map = &engine->maps[b->map_first];
+
+	for (unsigned n = 0; n < b->maps; n++)
+		if (soft_place_of(engine, b, map[n].guest & MAP_GUEST) == place)
+			return true;
+	return false;
+}
+
+static bool is_wanted(const struct soft_engine *engine, const struct search *search,
+		      const struct block *b)
+{
+	const bool has_gpa = search->gpa != ENGINE_LISTED_ANYWHERE;
+	const uint64_t at = has_gpa ? search->gpa : search->gva;
+	const uint64_t begin = has_gpa ? b->gpa : b->gva;
+
 	if (b->dead || b->form == BLOCK_PART)
 		return false;
-	if (search->gpa != ENGINE_LISTED_ANYWHERE)
-		return holds(b->gpa, b->guest_bytes, search->gpa);
-	return holds(b->gva, b->guest_bytes, search->gva);
+	if (b->form == BLOCK_TRACE && at / PAGE_BYTES == begin / PAGE_BYTES)
+		return trace_holds(engine, b, at & PAGE_OFFSET_MASK);
+	return holds(begin, b->guest_bytes, at);
 }
 
 static bool is_part_of(const struct soft_engine *engine, const struct block *part,
@@ -75,7 +91,7 @@ static const struct block *find_in_frame(const struct soft_engine *engine, struc
 
 	for (uint32_t n = hva ? engine->page_blocks[soft_frame(engine, hva)] : 0; n && !found;
 	     n = engine->blocks[n - 1].next_in_page)
-		if (is_wanted(search, &engine->blocks[n - 1]))
+		if (is_wanted(engine, search, &engine->blocks[n - 1]))
 			found = find_of_block(engine, search, &engine->blocks[n - 1]);
 	return found;
 }
@@ -86,7 +102,7 @@ static const struct block *find_anywhere(const struct soft_engine *engine, struc
 	uint32_t at = 0;
 
 	for (const struct block *b; !found && (b = next_of_all(engine, &at));)
-		if (is_wanted(search, b))
+		if (is_wanted(engine, search, b))
 			found = find_of_block(engine, search, b);
 	return found;
 }
@@ -151,6 +167,9 @@ static void list(const struct soft_engine *engine, const struct block *b, const 
 	for (unsigned n = 0; n < part->maps; n++) {
 		ret->map[n].host = map[n].host;
 		ret->map[n].guest = map[n].guest & MAP_GUEST;
+		ret->map[n].from_gva =
+			(int16_t)((int)soft_place_of(engine, b, ret->map[n].guest) -
+				  (int)(b->gpa & PAGE_OFFSET_MASK));
 	}
 	list_guest(engine, b, ret);
 	memcpy(ret->host, engine->code_run + part->host_offset, part->host_bytes);

@@ -117,7 +117,7 @@ static bool has_code(const struct soft_cpu *cpu, const struct part *part)
 /* With the write that makes its page data every block of it goes, too. */
 static bool hits_block(const struct soft_cpu *cpu, const struct part *part, const struct block *b)
 {
-	return (part->gpa + part->bytes > b->gpa && part->gpa < b->gpa + b->guest_bytes) ||
+	return soft_block_has(b, part->gpa, part->bytes) ||
 	       (part->gpa / PAGE_BYTES == b->gpa / PAGE_BYTES &&
 		soft_becomes_data(cpu->engine, soft_frame(cpu->engine, part->hva)));
 }

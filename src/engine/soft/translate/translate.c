@@ -185,9 +185,11 @@ void check_translation(const struct translation *translation)
 
 		assert(guest_insn->rip == rip &&
 		       (translation->cs_base + rip) / PAGE_BYTES == translation->page);
-		assert(n + 1 == translation->count ||
+		assert(n + 1 == translation->count || guest_insn->is_followed ||
 		       !x86_insn_is(&guest_insn->insn, X86_ENC_ENDS_BLOCK));
-		rip = (rip + guest_insn->insn.length) & translation->rip_mask;
+		rip = guest_insn->is_followed
+			      ? translate_jump_target(translation, guest_insn)
+			      : (rip + guest_insn->insn.length) & translation->rip_mask;
 	}
 	assert(translation->mode & BLOCK_ALONE ||
 	       (translation->cs_base + last->rip + last->insn.length - 1) / PAGE_BYTES ==
@@ -284,9 +286,23 @@ void translate_describe(struct translation *translation, const struct code_place
 	b->mode = (uint16_t)place->mode;
 	b->form = translation->next_straddles ? BLOCK_BEFORE_STRADDLER : BLOCK_WHOLE;
 	b->insns = (uint8_t)translation->count;
-	b->guest_bytes = (uint16_t)(last->rip + last->insn.length - translation->rip);
+	b->guest_bytes = (uint16_t)(last->at + last->insn.length);
 	if ((place->gpa & PAGE_OFFSET_MASK) + b->guest_bytes > PAGE_BYTES)
 		b->mode |= BLOCK_STRADDLES;
+}
+
+/* In the open region. */
+static void emit_and_keep(struct translation *translation, struct block *b)
+{
+	struct soft_engine *engine = translation->engine;
+
+	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
+	if (soft_floats(translation->mode))
+		b->first_site = engine->sites;
+	translate_emit_block(translation);
+	engine->sites = translation->next_site;
+	CHECK(check_translation(translation));
+	translate_keep(translation, b, (size_t)(out(translation)->out - engine->code_write));
 }
 
 struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
@@ -299,13 +315,27 @@ struct block *soft_translate(struct soft_engine *engine, const struct code_place
 		return NULL;
 	b = soft_next_block(engine);
 	translate_describe(translation, place, b);
-	out(translation)->out = engine->code_write + soft_open_region(engine)->used;
-	if (soft_floats(translation->mode))
-		b->first_site = engine->sites;
-	translate_emit_block(translation);
-	engine->sites = translation->next_site;
-	CHECK(check_translation(translation));
-	translate_keep(translation, b, (size_t)(out(translation)->out - engine->code_write));
+	emit_and_keep(translation, b);
+	return b;
+}
+
+struct block *soft_translate_trace(struct soft_engine *engine, const struct code_place *place)
+{
+	struct translation *translation = engine->translation;
+	const uint64_t page = place->gpa & ~(uint64_t)PAGE_OFFSET_MASK;
+	const uint8_t *hva = soft_hva(engine, page);
+	struct block *b;
+
+	begin(translation, engine, place->mode, place->rip);
+	translation->cs_base = 0;
+	translation->page = translation->rip >> 12;
+	if (!hva || !translate_gather_trace(translation, hva))
+		return NULL;
+	b = soft_next_block(engine);
+	translate_describe(translation, place, b);
+	b->form = BLOCK_TRACE;
+	b->mode &= (uint16_t)~BLOCK_STRADDLES;
+	emit_and_keep(translation, b);
 	return b;
 }
 

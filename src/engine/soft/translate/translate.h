@@ -16,6 +16,16 @@ struct code_place { uint64_t rip, gpa, second_page, cs_base; uint32_t cs_limit, 
 struct block *soft_translate(struct soft_engine *engine, const struct code_place *place,
 			     struct fault *fault);
 /*
+ * The same of 64-bit code that lies in one page, as a trace. NULL: it would be as that, or not all
+ * of it can be in one.
+ */
+struct block *soft_translate_trace(struct soft_engine *engine, const struct code_place *place);
+/*
+ * Where in its page the instruction of a trace is that begins so many bytes into those that were
+ * kept.
+ */
+unsigned soft_trace_place(const struct soft_engine *engine, const struct block *b, unsigned at);
+/*
  * The same without the lock, a draft by one thread at a time (translate_draft.c): begun; made,
  * where false is that there is none; and taken under the lock, with room in the open region, when
  * its page is protected. NULL: the guest's bytes are others by now, or it does not fit.

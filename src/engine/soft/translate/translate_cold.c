@@ -166,7 +166,7 @@ void translate_add_map(struct translation *translation, const struct guest_insn 
 	assert(translation->map_count < MOST_MAPS);
 	translation->maps[translation->map_count++] =
 		(struct pc_map){ .host = (uint16_t)(out(translation)->out - translation->base),
-				 .guest = (uint16_t)((guest_insn->rip - translation->rip) |
+				 .guest = (uint16_t)(guest_insn->at |
 						     (in_word ? MAP_FLAGS_IN_WORD : 0)) };
 }
 

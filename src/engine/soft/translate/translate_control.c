@@ -258,13 +258,22 @@ static void leave_if_kicked(struct translation *translation, uint64_t target)
 }
 
 /*
+ * Whether a jump within the page is one of those of which each loop of blocks has one: to where the
+ * block begins, which may be behind it in a trace, or in front of that.
+ */
+static bool leads_back(const struct translation *translation, uint64_t target)
+{
+	return target <= translation->at->rip || target <= translation->rip;
+}
+
+/*
  * A jump that becomes one to the target's block, if that is in this page. Its poll stands here
  * where nobody looks at the host's flags.
  */
 void translate_jump_out(struct translation *translation, uint64_t target)
 {
 	bool within = translate_same_page(translation, target);
-	bool polls = target <= translation->at->rip || !within;
+	bool polls = leads_back(translation, target) || !within;
 	struct cold *cold;
 
 	if (polls && within && translation->word_flags) {
@@ -302,6 +311,7 @@ void translate_exit_direct(struct translation *translation, uint64_t target)
 
 void translate_side_exit(struct translation *translation, uint8_t cc, uint64_t target)
 {
+	bool polls = leads_back(translation, target) || !translate_same_page(translation, target);
 	struct cold *cold;
 
 	if (translate_is_plain_loop(translation, target)) {
@@ -312,11 +322,7 @@ void translate_side_exit(struct translation *translation, uint8_t cc, uint64_t t
 		set_jump(on, out(translation)->out);
 		return;
 	}
-	cold = translate_new_cold(translation,
-				  target > translation->at->rip &&
-						  translate_same_page(translation, target)
-					  ? COLD_CHAIN
-					  : COLD_POLL);
+	cold = translate_new_cold(translation, polls ? COLD_POLL : COLD_CHAIN);
 	cold->target = target;
 	translate_align_rel32(translation, 2);
 	cold->from[0] = emit_jcc(out(translation), cc);

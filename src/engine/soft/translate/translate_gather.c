@@ -9,13 +9,6 @@
 
 #include "translate_internal.h"
 
-/*
- * A block that has so many instructions ends behind its next conditional jump. What lies behind one
- * is often never executed, or is where a block begins already; in shorter blocks whole loops do not
- * fit.
- */
-enum { ENOUGH_INSNS = 8 };
-
 /* The first so many bytes are in t->bytes. */
 static void have_bytes(struct translation *translation, unsigned bytes)
 {
@@ -44,10 +37,13 @@ static int gather_straddler(struct translation *translation, uint64_t second_pag
 			  &guest_insn->insn);
 }
 
-static void append(struct translation *translation, struct guest_insn *guest_insn, unsigned at)
+void translate_append(struct translation *translation, uint64_t rip, unsigned at)
 {
-	guest_insn->rip = (translation->rip + at) & translation->rip_mask;
-	translation->count++;
+	struct guest_insn *guest_insn = &translation->insns[translation->count++];
+
+	guest_insn->rip = rip & translation->rip_mask;
+	guest_insn->at = (uint16_t)at;
+	guest_insn->is_followed = false;
 }
 
 static bool is_enough(const struct translation *translation, const struct x86_insn *insn)
@@ -56,12 +52,7 @@ static bool is_enough(const struct translation *translation, const struct x86_in
 	       (insn->encoding.class == X86_CLASS_JCC && translation->count >= ENOUGH_INSNS);
 }
 
-/*
- * A jump back into the middle of the block is a loop's: the block ends in front of that, so that
- * the loop is one that jumps back to its own begin (translate_strip.c) from its first iteration on,
- * and is there once.
- */
-static bool ends_before_loop(struct translation *translation)
+bool translate_ends_before_loop(struct translation *translation)
 {
 	const struct guest_insn *last = &translation->insns[translation->count - 1];
 
@@ -115,9 +106,10 @@ int translate_gather(struct translation *translation, const struct code_place *p
 						 .has_code = error != -EINVAL };
 			return -EFAULT;
 		}
-		append(translation, guest_insn, at);
+		translate_append(translation, translation->rip + at, at);
 		at += guest_insn->insn.length;
-		if (ends_before_loop(translation) || is_enough(translation, &guest_insn->insn))
+		if (translate_ends_before_loop(translation) ||
+		    is_enough(translation, &guest_insn->insn))
 			break;
 	}
 	return 0;
@@ -125,12 +117,16 @@ int translate_gather(struct translation *translation, const struct code_place *p
 
 void translate_gather_again(struct translation *translation, const struct block *b)
 {
+	if (b->form == BLOCK_TRACE) {
+		translate_gather_trace_again(translation, b);
+		return;
+	}
 	for (unsigned at = 0; translation->count < b->insns;) {
 		struct guest_insn *guest_insn = &translation->insns[translation->count];
 
 		x86_decode(translation->source + at, b->guest_bytes - at, translation->code_bits,
 			   &guest_insn->insn);
-		append(translation, guest_insn, at);
+		translate_append(translation, translation->rip + at, at);
 		at += guest_insn->insn.length;
 	}
 	translation->next_straddles = b->form == BLOCK_BEFORE_STRADDLER;

@@ -98,7 +98,7 @@ static bool moves_stack(const struct x86_insn *insn, int32_t *ret_by)
 	return true;
 }
 
-static bool join_stack(struct group *group, const struct x86_insn *insn)
+static bool join_stack(struct group *group, const struct x86_insn *insn, bool is_followed)
 {
 	int32_t by;
 
@@ -111,7 +111,7 @@ static bool join_stack(struct group *group, const struct x86_insn *insn)
 		if (!note_access(group, group->offset - 8, 8, false, true))
 			return false;
 		group->offset -= 8;
-		group->closed = insn->encoding.class == X86_CLASS_CALL;
+		group->closed = insn->encoding.class == X86_CLASS_CALL && !is_followed;
 		return true;
 	case X86_CLASS_POP:
 	case X86_CLASS_RET:
@@ -146,12 +146,14 @@ static bool join(struct translation *translation, struct group *group,
 	if (translate_is_fpu_off(translation, decoded) ||
 	    translate_leaves_addresses(translation, insn))
 		return false;
-	if (group->base == RSP && join_stack(group, decoded))
+	if (group->base == RSP && join_stack(group, decoded, insn->is_followed))
 		return true;
 	if (decoded->encoding.class ==
 	    X86_CLASS_JCC) /* a side exit needs nothing of ours, a loop does */
 		return !translate_is_plain_loop(translation,
-						translate_jump_target(translation, insn));
+						translate_side_target(translation, insn));
+	if (decoded->encoding.class == X86_CLASS_JMP)
+		return insn->is_followed;
 	if (decoded->encoding.class == X86_CLASS_LEA)
 		return joins_lea(group, decoded);
 	if (!is_plain(decoded) || displaced_operands(decoded) > 1)
@@ -170,9 +172,13 @@ static bool join(struct translation *translation, struct group *group,
 	return true;
 }
 
-static uint8_t group_base(const struct translation *translation, const struct x86_insn *insn)
+static uint8_t group_base(const struct translation *translation,
+			  const struct guest_insn *guest_insn)
 {
+	const struct x86_insn *insn = &guest_insn->insn;
+
 	switch (insn->encoding.class) {
+	case X86_CLASS_CALL: return guest_insn->is_followed ? RSP : NO_REG;
 	case X86_CLASS_PUSH:
 	case X86_CLASS_PUSH_IMMEDIATE:
 	case X86_CLASS_POP: return insn->prefix66 ? NO_REG : RSP;
@@ -241,7 +247,7 @@ static struct group find_table(struct translation *translation, unsigned n)
 /* The group that begins with instruction n; one of fewer than two accesses is none. */
 struct group translate_find_group(struct translation *translation, unsigned n)
 {
-	struct group group = { .base = group_base(translation, &translation->insns[n].insn) };
+	struct group group = { .base = group_base(translation, &translation->insns[n]) };
 	struct group good = { 0 };
 
 	if (group.base == NO_REG || translation->code_bits != 64 ||

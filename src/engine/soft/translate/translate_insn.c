@@ -13,7 +13,8 @@ static bool is_long_stack(const struct translation *translation)
 static void translate_call(struct translation *translation, uint64_t target)
 {
 	translate_push_return(translation);
-	translate_exit_direct(translation, target);
+	if (!translation->at->is_followed)
+		translate_exit_direct(translation, target);
 }
 
 /* Jumps and the stack; false: C does it. */
@@ -25,9 +26,14 @@ static bool translate_control(struct translation *translation)
 
 	switch (insn->encoding.class) {
 	case X86_CLASS_JCC:
-		translate_side_exit(translation, insn->opcode & 15, target);
+		translate_side_exit(translation,
+				    (insn->opcode & 15) ^ translation->at->is_followed,
+				    translate_side_target(translation, translation->at));
 		return true;
-	case X86_CLASS_JMP: translate_exit_direct(translation, target); return true;
+	case X86_CLASS_JMP:
+		if (!translation->at->is_followed)
+			translate_exit_direct(translation, target);
+		return true;
 	case X86_CLASS_LOOP:
 		if (insn->address_bytes != 2)
 			translate_counted_jump(translation);

@@ -14,6 +14,7 @@
  *   translate_ways.c      polls and stubs: the ways out of the hot code
  *   translate_group.c     one lookup for several accesses
  *   translate_gather.c    the guest's instructions, and which flags are looked at later
+ *   translate_trace.c     the same of a block that goes on where its jumps lead
  *   translate.c           a block from its bytes to its code, for the first time and again
  *   translate_draft.c     a block that is made without the lock
  *   translate_encoding.c  the canonical host encoding
@@ -37,8 +38,10 @@ enum { MAX_INSNS = 64, MAX_COLD = 448, MAX_WAYS = 2 * MAX_COLD + STUBS_OF_ENTRIE
 struct guest_insn {
 	struct x86_insn insn;
 	uint64_t rip;
+	uint16_t at; /* from the begin of the bytes that are kept */
 	uint8_t live_in;
 	bool needs_flags;
+	bool is_followed; /* what comes next in the block is what it leads to: translate_trace.c */
 };
 
 /*
@@ -296,6 +299,33 @@ int translate_gather(struct translation *translation, const struct code_place *p
 /* What was gathered once, from the bytes that were kept. */
 void translate_gather_again(struct translation *translation, const struct block *b);
 void translate_find_live_flags(struct translation *translation);
+/* The instruction behind the last is decoded. */
+void translate_append(struct translation *translation, uint64_t rip, unsigned at);
+/*
+ * A jump back into the middle of the block is a loop's: the block ends in front of that, so that
+ * the loop is one that jumps back to its own begin (translate_strip.c) from its first iteration on,
+ * and is there once.
+ */
+bool translate_ends_before_loop(struct translation *translation);
+/*
+ * A block that has so many instructions ends behind its next conditional jump. What lies behind one
+ * is often never executed, or is where a block begins already; in shorter blocks whole loops do not
+ * fit.
+ */
+enum { ENOUGH_INSNS = 8 };
+
+/* translate_trace.c */
+/*
+ * From t->rip on, of whose page these are the bytes. False: nothing in it is followed, so that it
+ * is what translate_gather() finds; or not all of it can be in a block.
+ */
+bool translate_gather_trace(struct translation *translation, const uint8_t *page);
+void check_followed(const struct translation *translation);
+/* What was gathered once. */
+void translate_gather_trace_again(struct translation *translation, const struct block *b);
+/* Where a jump leads that the block may leave by. */
+uint64_t translate_side_target(const struct translation *translation,
+			       const struct guest_insn *guest_insn);
 
 /* translate_group.c */
 bool translate_changes(const struct x86_insn *insn, uint8_t reg);

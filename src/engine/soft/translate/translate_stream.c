@@ -329,7 +329,7 @@ bool translate_find_streams(struct strip *strip)
 	    !strip->translation->engine->makes_strips)
 		return false;
 	for (unsigned n = 0; n < strip->jump; n++)
-		if (!add_insn(strip, n))
+		if (strip->translation->insns[n].is_followed || !add_insn(strip, n))
 			return false;
 	strip->copies = strip->jump <= DOUBLED_INSNS ? 2 : 1;
 	strip->exit_count = 0;
