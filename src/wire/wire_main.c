@@ -291,7 +291,7 @@ static int read_secret(struct wire *wire)
 
 static const char *priority_of(bool has_key)
 {
-	const bool has_aes = gcm_is_here();
+	const bool has_aes = gcm_has_instructions();
 
 	if (!has_key)
 		return has_aes ? with_certificates_and_aes : with_certificates;
@@ -519,7 +519,7 @@ static bool give_keys(const struct wire *wire)
 	uint8_t said[1 + sizeof(struct wire_keys)] = { WIRE_KEYS };
 	struct wire_keys keys;
 
-	if (!wire->gives_keys || !gcm_is_here() ||
+	if (!wire->gives_keys ||
 	    gnutls_cipher_get(wire->session) != GNUTLS_CIPHER_AES_128_GCM ||
 	    gnutls_record_check_pending(wire->session) ||
 	    !get_keys(wire, true, &keys.from) || !get_keys(wire, false, &keys.to))
