@@ -193,6 +193,8 @@ static int end_of(const struct wire_line *line)
 	const bool was_refused = line->sealed && line->sealed->was_refused;
 	int status = 0;
 
+	if (line->plain >= 0)
+		close(line->plain);
 	if (line->process) {
 		wait_or_end(line->process);
 		while (waitpid(line->process, &status, 0) < 0 && errno == EINTR)
@@ -252,7 +254,7 @@ static int begin(int above_connection, const char *mode, bool asks_keys,
 	if (pair[1] >= 0)
 		close(pair[1]);
 	ret->socket = pair[0];
-	ret->connection = -1;
+	ret->connection = ret->plain = -1;
 	ret->sealed = NULL;
 	if (error)
 		close(pair[0]);
@@ -348,7 +350,7 @@ static int take_keys(struct wire_line *line)
 	line->sealed = wire_sealed_make(&keys);
 	if (!line->sealed)
 		return -ENOMEM;
-	close(line->socket);
+	line->plain = line->socket;
 	line->socket = line->connection;
 	line->connection = -1;
 	return 0;
@@ -452,7 +454,7 @@ bool wire_line_take(int socket, struct wire_line *ret)
 	const bool is_whole =
 		recvmsg(socket, &message, MSG_CMSG_CLOEXEC) == sizeof(passed);
 
-	*ret = (struct wire_line){ .socket = -1, .connection = -1 };
+	*ret = (struct wire_line){ .socket = -1, .connection = -1, .plain = -1 };
 	if (CMSG_FIRSTHDR(&message))
 		memcpy(&ret->socket, CMSG_DATA(&control.head), sizeof(int));
 	if (is_whole && ret->socket >= 0 && passed.is_sealed)

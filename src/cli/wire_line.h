@@ -24,9 +24,10 @@ struct wire_certificates { const char *certificate, *key, *authority; };
 /*
  * socket: what is said comes and goes by it, but not as it is: see wire_line_holds(). process:
  * umbra-wire; 0: it is somebody else's. sealed: what seals here; NULL: umbra-wire does.
- * connection: -1, or its own until hands are shaken, and while the pager has it.
+ * connection: -1, or its own until hands are shaken, and while the pager has it. plain: -1, or what
+ * umbra-wire ends with once it has nothing left to do.
  */
-struct wire_line { int socket, connection; pid_t process; struct wire_sealed *sealed; };
+struct wire_line { int socket, connection, plain; pid_t process; struct wire_sealed *sealed; };
 
 /* A key that both sides have: a file of 64 hexadecimal digits, nobody else's to read. */
 int wire_key_read(const char *path, struct wire_secret *ret);

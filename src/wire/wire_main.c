@@ -12,9 +12,10 @@
  * another byte before, with the connection, once it has one; it ends when its starter does. One
  * that connects later has 4 alone, by which a byte comes with 3 and 5.
  *
- * With `keys` it says those of the records that follow in place of that byte, and ends: its starter
- * seals and opens them (record.h), and nobody stands between him and the other side any more. Where
- * that cannot be, of another cipher or of a processor without its instructions, it stays.
+ * With `keys` it says those of the records that follow in place of that byte, and soon ends: its
+ * starter seals and opens them (record.h), and nobody stands between him and the other side any
+ * more. Where that cannot be, of another cipher or of a processor without its instructions, it
+ * stays.
  *
  *   - Before a byte of the other side's is read the process has given up its rights (who connects
  *     has said its first word by then: the other side has work to do meanwhile), as every role
@@ -54,6 +55,7 @@ enum {
 	HOST_BYTES = 256
 };
 enum { EXIT_LOST = 3, EXIT_KEY = 2, EXIT_HERE = 1, HANDSHAKE_MS = 20000 };
+enum { LEAVES_MS = 1000 };
 /* Of a record; and what is handed on at once: a block, with its head, and what follows it. */
 enum { RECORD_BYTES = 16384, ROOM_BYTES = 5 * RECORD_BYTES };
 /*
@@ -528,6 +530,14 @@ static bool give_keys(const struct wire *wire)
 	return !write_all(PLAIN_FD, said, sizeof(said));
 }
 
+/* Its end takes milliseconds of a processor, and its starter has most to do just now. */
+static void leave_later(void)
+{
+	struct pollfd here = { .fd = PLAIN_FD, .events = 0 };
+
+	poll(&here, 1, LEAVES_MS);
+}
+
 static bool is_loss(int error)
 {
 	return error == GNUTLS_E_PREMATURE_TERMINATION || error == GNUTLS_E_PULL_ERROR ||
@@ -568,7 +578,9 @@ int main(int argc, char **argv)
 		return EXIT_LOST;
 	if (error)
 		return EXIT_KEY;
-	if (give_keys(&wire))
+	if (give_keys(&wire)) {
+		leave_later();
 		return 0;
+	}
 	return write_all(PLAIN_FD, &(uint8_t){ WIRE_SHOWN }, 1) ? EXIT_HERE : relay(&wire);
 }
