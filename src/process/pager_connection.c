@@ -76,7 +76,11 @@ bool pager_connection_want(struct pager_connection *connection, uint64_t grain, 
 	return seal(connection, bytes, sizeof(bytes));
 }
 
-/* He says a word at a time, and with one that something follows that as well: none is parted. */
+/*
+ * He says a word at a time, and with one that something follows that as well. Where he has said
+ * more than one record's, one may be parted; what is asked for in between then is no word, and the
+ * other side loses the connection, which is made anew.
+ */
 bool pager_connection_say(struct pager_connection *connection, bool *ret_end)
 {
 	uint8_t said[RECORD_DATA_BYTES];

@@ -854,26 +854,44 @@ static bool has_part_of_piece(const struct pager *pager)
 	       (connection->got || !wire_sealed_is_empty(connection->sealed));
 }
 
-/* Behind a piece, and once who fills the file has said all that he has to say by it. */
+/* The rest of it, which nobody waits for. */
+static void wait_for_piece(struct pager *pager)
+{
+	const struct pager_connection *connection = &pager->connection;
+	const bool holds = wire_sealed_holds(connection->sealed);
+	struct pollfd fds[] = { { .fd = grant_fd(GRANT_END), .events = POLLIN },
+				{ .fd = connection->far, .events = POLLIN },
+				{ .fd = connection->near, .events = POLLIN } };
+	const int got = poll(fds, sizeof(fds) / sizeof(fds[0]), holds ? 0 : -1);
+
+	if (got > 0 && fds[0].revents)
+		give_up(pager, -ESRCH);
+	if (holds || fds[1].revents || fds[2].revents)
+		serve_connection(pager, fds[1].revents, fds[2].revents);
+}
+
+/*
+ * Behind a piece, and once who fills the file has said all that he has to say by it. All of the
+ * memory is there: who is gone meanwhile, or hears none of this, is missed by nobody.
+ */
 static void give_connection_back(struct pager *pager)
 {
 	struct pager_connection *connection = &pager->connection;
 	struct pager_hand hand = { .word = { .block = SAVED_BLOCKS_OF_CONNECTION } };
 	bool ends = false;
 
-	while (has_part_of_piece(pager)) {
-		wait_for_faults(pager);
-		take_events(pager);
-	}
-	if (!pager_connection_is_there(connection))
+	pager->asks = 0;
+	while (has_part_of_piece(pager))
+		wait_for_piece(pager);
+	if (!pager_connection_is_there(connection) ||
+	    write(pager->line, &hand.word, sizeof(hand.word)) != sizeof(hand.word))
 		return;
-	want(pager, hand.word.block, 0);
 	while (!ends)
 		if (!pager_connection_say(connection, &ends))
 			return;
 	hand.keys = wire_sealed_keys(connection->sealed);
 	if (write(pager->line, &hand, sizeof(hand)) != sizeof(hand))
-		give_up(pager, -ENOTCONN);
+		pager_connection_lose(connection);
 }
 
 static int map_left(struct pager *pager)

@@ -236,21 +236,40 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* All records that are here, of which nothing is taken. False: there will be no more. */
+static bool drop_records(struct wire_sealed *sealed)
+{
+	int bytes;
+
+	sealed->data_bytes = 0;
+	while ((bytes = next_bytes(sealed))) {
+		if (!open_record(sealed, bytes))
+			return false;
+		sealed->data_bytes = 0;
+	}
+	return true;
+}
+
+/* Until something comes, or that time: then false. */
+static bool comes_until(int socket, int64_t until)
+{
+	struct pollfd line = { .fd = socket, .events = POLLIN };
+	const int64_t left = until - now_ms();
+
+	return left > 0 && poll(&line, 1, (int)left) > 0;
+}
+
 /* What is on its way is lost where a socket is closed that has more to be read. */
 void wire_sealed_end(struct wire_sealed *sealed, int socket, unsigned ms)
 {
 	static const uint8_t ends[ALERT_BYTES] = { ALERT_WARNING, ALERT_END };
 	const int64_t until = now_ms() + ms;
-	struct pollfd line = { .fd = socket, .events = POLLIN };
-	int64_t left;
 
 	if (!record_seal(&sealed->to, RECORD_ALERT, ends, sizeof(ends), sealed->out))
 		send(socket, sealed->out, sizeof(ends) + RECORD_MORE_BYTES,
 		     MSG_NOSIGNAL | MSG_DONTWAIT);
 	shutdown(socket, SHUT_WR);
-	while ((left = until - now_ms()) > 0 && poll(&line, 1, (int)left) > 0) {
-		sealed->data_bytes = 0;
-		if (!open_next(sealed, socket))
-			return;
-	}
+	while (drop_records(sealed) && comes_until(socket, until) &&
+	       wire_sealed_read(sealed, socket))
+		; /* a read takes what there is: a record that comes byte by byte waits here */
 }

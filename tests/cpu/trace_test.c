@@ -138,6 +138,26 @@ static void test_code(unsigned without)
 	end(guest);
 }
 
+/* A followed call of what goes on in another page at once, by the place of its own jump. */
+static void test_leaving_leaf(void)
+{
+	static const uint8_t endbr[] = { 0xf3, 0x0f, 0x1e, 0xfa };
+	static const uint8_t elsewhere[] = { 0xff, INC, 0xc3 };
+	struct guest guest;
+	uint32_t eax, edx;
+	bool good;
+
+	make_code(ROUNDS);
+	put(LEAF, endbr, sizeof(endbr));
+	put_jump(LEAF + sizeof(endbr), 0xe9, PAGE + PLAIN);
+	memset(ram + CODE + PAGE, 0xf4, PAGE);
+	put(PAGE + PLAIN, elsewhere, sizeof(elsewhere));
+	guest = begin(ENGINE_LEAST_OVERHEAD_BYTES, ENGINE_WITHOUT_WAITING);
+	good = run(guest.cpu, DATA, 1, &eax, &edx);
+	expect(good && edx == ROUNDS, "a leaf that jumps to another page arrives there");
+	end(guest);
+}
+
 /* ---- which are hot */
 
 static void *kick(void *context)
@@ -229,6 +249,7 @@ int main(void)
 	test_code(ENGINE_WITHOUT_WAITING | ENGINE_WITHOUT_STRIPS | ENGINE_WITHOUT_WORDS);
 	test_code(ENGINE_WITHOUT_WAITING | ENGINE_WITHOUT_DEAD_FLAGS | ENGINE_WITHOUT_TRUST);
 	test_code(0);
+	test_leaving_leaf();
 	test_hot();
 	test_stop();
 	return failures != 0;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "caught.h"
@@ -213,6 +214,50 @@ static unsigned wrong_kinds(void)
 	return wrong;
 }
 
+/* ---- an end ---- */
+
+enum { DRIP_BYTES = 200, DRIP_US = 50000, END_MS = 200 };
+
+/* A record, a byte at a time, until somebody has had enough of it. */
+static void drip(int socket)
+{
+	struct record_way way;
+
+	record_begin(&way, &both.to);
+	record_seal(&way, RECORD_DATA, data, DRIP_BYTES, wire);
+	for (size_t n = 0; n < DRIP_BYTES + RECORD_MORE_BYTES; n++) {
+		if (send(socket, wire + n, 1, MSG_NOSIGNAL) != 1)
+			_exit(0);
+		usleep(DRIP_US);
+	}
+	_exit(1);
+}
+
+/* Who has the key and says less than a record for ever is waited for no longer than another. */
+static unsigned wrong_ends(void)
+{
+	struct wire_sealed *sealed = wire_sealed_make(&both);
+	int ends[2];
+	int status;
+	pid_t peer;
+
+	if (!sealed || socketpair(AF_UNIX, SOCK_STREAM, 0, ends))
+		exit(1);
+	peer = fork();
+	if (!peer) {
+		close(ends[1]);
+		drip(ends[0]);
+	}
+	close(ends[0]);
+	wire_sealed_end(sealed, ends[1], END_MS);
+	close(ends[1]);
+	free(sealed);
+	if (waitpid(peer, &status, 0) == peer && !status)
+		return 0;
+	printf("an end waits for a record that does not come\n");
+	return 1;
+}
+
 /* ---- the invariant ---- */
 
 static void check_of(void *sealed) { check_wire_sealed(sealed); }
@@ -260,7 +305,7 @@ int main(void)
 {
 	for (size_t n = 0; n < MOST; n++)
 		data[n] = (uint8_t)(n * 7 + n / 251);
-	return wrong_vectors() + wrong_changes() + wrong_lengths() + wrong_kinds() +
+	return wrong_vectors() + wrong_changes() + wrong_lengths() + wrong_kinds() + wrong_ends() +
 			       missed_spoilings() !=
 	       0;
 }

@@ -13,7 +13,9 @@ static bool is_long_stack(const struct translation *translation)
 static void translate_call(struct translation *translation, uint64_t target)
 {
 	translate_push_return(translation);
-	if (!translation->at->is_followed)
+	if (translation->at->is_followed)
+		translation->return_end = NULL; /* what comes next is of another place */
+	else
 		translate_exit_direct(translation, target);
 }
 
