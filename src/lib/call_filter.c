@@ -409,7 +409,7 @@ static unsigned sort_by_call(const struct call_filter *filter, const struct filt
 
 static int emit_filter(struct program *program, const struct call_filter *filter)
 {
-	const struct filter_rule **all = calloc(2 * filter->rules + 1, sizeof(*all));
+	const struct filter_rule **all = calloc(2 * filter->rules + 1, sizeof(void *));
 	const struct filter_rule **firsts = all ? all + filter->rules : NULL;
 	unsigned calls;
 
