@@ -24,6 +24,7 @@
 #include "cli.h"
 #include "control/names.h"
 #include "landing.h"
+#include "lib/pass_fds.h"
 #include "lib/plain_text.h"
 #include "process/pager_connection.h"
 #include "saved_host.h"
@@ -683,34 +684,21 @@ static bool may_hand(const struct arrival *arrival)
 	       wire_line_can_be_handed(&arrival->line);
 }
 
-static bool send_hand(const struct arrival *arrival, const struct pager_hand *hand, int there)
-{
-	const int fds[PAGER_HAND_FDS] = { arrival->line.connection, there };
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(fds))];
-	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(fds)), .cmsg_level = SOL_SOCKET,
-				.cmsg_type = SCM_RIGHTS } };
-	struct iovec part = { .iov_base = (void *)(uintptr_t)hand, .iov_len = sizeof(*hand) };
-	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-					.msg_controllen = sizeof(control) };
-
-	memcpy(CMSG_DATA(&control.head), fds, sizeof(fds));
-	return sendmsg(arrival->pager, &message, MSG_NOSIGNAL) == sizeof(*hand);
-}
-
 /* The pager asks by itself from now on, and passes on all that comes. */
 static void hand_connection(struct arrival *arrival)
 {
 	struct pager_hand hand = { .word = { .block = SAVED_BLOCKS_OF_CONNECTION,
 					     .count = arrival->space.bytes } };
 	int pair[2];
+	int fds[PAGER_HAND_FDS];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
 		return;
 	hand.keys = wire_line_hand(&arrival->line, pair[0]);
 	arrival->is_handed = arrival->was_handed = true;
-	if (!send_hand(arrival, &hand, pair[1]))
+	fds[0] = arrival->line.connection;
+	fds[1] = pair[1];
+	if (!pass_fds(arrival->pager, &hand, sizeof(hand), fds, PAGER_HAND_FDS))
 		lose_connection(arrival);
 	close(pair[1]);
 }

@@ -22,6 +22,7 @@
 
 #include "cli.h"
 #include "helper_program.h"
+#include "lib/pass_fds.h"
 
 /* umbra-wire's descriptors and its exit codes; ours lie above them while it is started */
 enum { FIRST_FD = 3, FDS = 3, ABOVE_FD = 10, EXIT_OTHER_KEY = 2, DIGITS = 2 * WIRE_KEY_BYTES };
@@ -285,18 +286,9 @@ int wire_line_begin_early(struct wire_line *ret) { return begin(-1, "later", tru
 
 static int send_both(const struct wire_line *line, const int fds[WIRE_LATER_FDS])
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(WIRE_LATER_FDS * sizeof(int))];
-	} control = { .head = { .cmsg_len = CMSG_LEN(WIRE_LATER_FDS * sizeof(int)),
-				.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
-	uint8_t byte = 0;
-	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-					.msg_controllen = sizeof(control) };
+	const uint8_t byte = 0;
 
-	memcpy(CMSG_DATA(&control.head), fds, WIRE_LATER_FDS * sizeof(int));
-	return sendmsg(line->socket, &message, MSG_NOSIGNAL) == 1 ? 0 : -ECONNRESET;
+	return pass_fds(line->socket, &byte, sizeof(byte), fds, WIRE_LATER_FDS) ? 0 : -ECONNRESET;
 }
 
 int wire_line_give(struct wire_line *line, int connection, const struct wire_secret *secret)
@@ -321,23 +313,10 @@ int wire_line_listen(int listener, const struct wire_secret *secret, struct wire
 /* A word of umbra-wire's, and the descriptor that has come with it, or -1. False: it has ended. */
 static bool hear_wire(const struct wire_line *line, uint8_t *ret_word, int *ret_fd)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} control = { .bytes = { 0 } };
-	struct iovec part = { .iov_base = ret_word, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	ssize_t got;
+	unsigned count;
 
-	do
-		got = recvmsg(line->socket, &message, MSG_CMSG_CLOEXEC);
-	while (got < 0 && errno == EINTR);
 	*ret_fd = -1;
-	if (got == 1 && message.msg_controllen >= CMSG_LEN(sizeof(int)) &&
-	    control.head.cmsg_level == SOL_SOCKET && control.head.cmsg_type == SCM_RIGHTS)
-		memcpy(ret_fd, CMSG_DATA(&control.head), sizeof(int));
-	return got == 1;
+	return take_fds(line->socket, ret_word, 1, ret_fd, 1, &count) == 1;
 }
 
 /* From now on: the connection, and nobody between. */
@@ -421,46 +400,30 @@ struct passed { bool is_sealed; struct wire_keys keys; };
 
 bool wire_line_pass(const struct wire_line *line, int socket)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
-				.cmsg_type = SCM_RIGHTS } };
 	struct passed passed = { .is_sealed = line->sealed };
-	struct iovec part = { .iov_base = &passed, .iov_len = sizeof(passed) };
-	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-					.msg_controllen = sizeof(control) };
 	uint8_t byte;
 
 	if (line->sealed && !wire_sealed_is_empty(line->sealed))
 		return false;
 	if (line->sealed)
 		passed.keys = wire_sealed_keys(line->sealed);
-	memcpy(CMSG_DATA(&control.head), &line->socket, sizeof(int));
-	return sendmsg(socket, &message, MSG_NOSIGNAL) == sizeof(passed) &&
+	return pass_fds(socket, &passed, sizeof(passed), &line->socket, 1) &&
 	       read(socket, &byte, 1) == 1;
 }
 
 bool wire_line_take(int socket, struct wire_line *ret)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} control = { .bytes = { 0 } };
 	struct passed passed;
-	struct iovec part = { .iov_base = &passed, .iov_len = sizeof(passed) };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	const bool is_whole =
-		recvmsg(socket, &message, MSG_CMSG_CLOEXEC) == sizeof(passed);
+	unsigned count;
+	bool is_whole;
 
 	*ret = (struct wire_line){ .socket = -1, .connection = -1, .plain = -1 };
-	if (CMSG_FIRSTHDR(&message))
-		memcpy(&ret->socket, CMSG_DATA(&control.head), sizeof(int));
-	if (is_whole && ret->socket >= 0 && passed.is_sealed)
+	is_whole = take_fds(socket, &passed, sizeof(passed), &ret->socket, 1, &count) ==
+			   sizeof(passed) &&
+		   count == 1;
+	if (is_whole && passed.is_sealed)
 		ret->sealed = wire_sealed_make(&passed.keys);
-	if (is_whole && ret->socket >= 0 && (!passed.is_sealed || ret->sealed) &&
-	    write(socket, "", 1) == 1)
+	if (is_whole && (!passed.is_sealed || ret->sealed) && write(socket, "", 1) == 1)
 		return true;
 	free(ret->sealed);
 	if (ret->socket >= 0)

@@ -38,6 +38,7 @@
 #include "ipc/early.h"
 #include "ipc/lockdown.h"
 #include "lib/missed_pages.h"
+#include "lib/pass_fds.h"
 #include "mains.h"
 #include "pager_connection.h"
 #include "pager_left.h"
@@ -496,36 +497,22 @@ static int take_disk_blocks(struct pager *pager, struct saved_blocks_word *ret)
 	return 1;
 }
 
-/* With its descriptors, of one that wakes nobody; what this side has asked for is lost. */
-static void take_hand(struct pager *pager, const struct pager_hand *hand,
-		      const struct cmsghdr *control)
-{
-	int fds[PAGER_HAND_FDS];
-
-	if (!control || control->cmsg_len != CMSG_LEN(sizeof(fds)))
-		return;
-	memcpy(fds, CMSG_DATA(control), sizeof(fds));
-	lose_connection(pager);
-	pager_connection_take(&pager->connection, hand, fds, pager->here.blocks);
-}
-
-/* Bytes of a word, or of the hand that has come; as read(). */
+/* Bytes of a word, or of the hand that has come; as read(). With that all asks before are lost. */
 static ssize_t read_line(struct pager *pager, struct saved_blocks_word *ret)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(PAGER_HAND_FDS * sizeof(int))];
-	} control = { .bytes = { 0 } };
 	struct pager_hand hand;
-	struct iovec part = { .iov_base = &hand, .iov_len = sizeof(hand) };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
-	const ssize_t got = recvmsg(pager->line, &message, MSG_CMSG_CLOEXEC);
+	int fds[PAGER_HAND_FDS];
+	unsigned count;
+	const ssize_t got =
+		take_fds(pager->line, &hand, sizeof(hand), fds, PAGER_HAND_FDS, &count);
 
 	*ret = hand.word;
 	if (got != sizeof(hand) || hand.word.block != SAVED_BLOCKS_OF_CONNECTION)
 		return got;
-	take_hand(pager, &hand, CMSG_FIRSTHDR(&message));
+	if (count == PAGER_HAND_FDS) {
+		lose_connection(pager);
+		pager_connection_take(&pager->connection, &hand, fds, pager->here.blocks);
+	}
 	*ret = (struct saved_blocks_word){ .block = 0 };
 	return sizeof(*ret);
 }
@@ -767,23 +754,18 @@ static uint32_t second_pass(const struct saved_pages *pages)
 /* 0; -ESRCH: the machine is gone, or reads all of the file itself. */
 static int hear_machine(struct pager *pager)
 {
-	union { struct cmsghdr head; uint8_t bytes[CMSG_SPACE(sizeof(int))]; } control = {
-		.bytes = { 0 }
-	};
 	struct demand_hello *hello = &pager->machine;
-	struct iovec part = { .iov_base = hello, .iov_len = sizeof(*hello) };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
+	unsigned count;
 
-	if (recvmsg(grant_fd(GRANT_PAGER), &message, MSG_CMSG_CLOEXEC) != sizeof(*hello) ||
-	    (hello->bytes && !CMSG_FIRSTHDR(&message)))
+	if (take_fds(grant_fd(GRANT_PAGER), hello, sizeof(*hello), &pager->faults, 1, &count) !=
+		    sizeof(*hello) ||
+	    (hello->bytes && !count))
 		return -ESRCH;
 	if (!hello->bytes)
 		return 0;
 	if (hello->bytes > MEMORY_MOST_BYTES || hello->bytes % SAVED_PAGE_BYTES ||
 	    hello->hva % SAVED_PAGE_BYTES)
 		return -EPROTO;
-	memcpy(&pager->faults, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(pager->faults));
 	pager->frames = hello->bytes / SAVED_PAGE_BYTES;
 	return 0;
 }

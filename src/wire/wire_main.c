@@ -43,6 +43,7 @@
 #include <unistd.h>
 
 #include "ipc/lockdown.h"
+#include "lib/pass_fds.h"
 #include "lib/write_all.h"
 #include "secret.h"
 
@@ -118,18 +119,9 @@ static int give_up_rights(void)
 
 static int say_connection(int connection)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(sizeof(int))];
-	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
-				.cmsg_type = SCM_RIGHTS } };
-	uint8_t byte = WIRE_CONNECTION;
-	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-	const struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-					.msg_controllen = sizeof(control) };
+	const uint8_t byte = WIRE_CONNECTION;
 
-	memcpy(CMSG_DATA(&control.head), &connection, sizeof(connection));
-	return sendmsg(PLAIN_FD, &message, MSG_NOSIGNAL) == 1 ? 0 : -errno;
+	return pass_fds(PLAIN_FD, &byte, sizeof(byte), &connection, 1) ? 0 : -errno;
 }
 
 /* The connection, in the listener's place; or -errno: its starter is gone. */
@@ -162,21 +154,14 @@ static int move_up(int fd)
 /* 0; -errno: nothing comes any more. */
 static int take_both(void)
 {
-	union {
-		struct cmsghdr head;
-		uint8_t bytes[CMSG_SPACE(WIRE_LATER_FDS * sizeof(int))];
-	} control = { .bytes = { 0 } };
 	int fds[WIRE_LATER_FDS];
+	unsigned count;
 	uint8_t byte;
-	struct iovec part = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
-				  .msg_controllen = sizeof(control) };
 	int error;
 
-	if (recvmsg(PLAIN_FD, &message, MSG_CMSG_CLOEXEC) != 1 ||
-	    control.head.cmsg_len != CMSG_LEN(sizeof(fds)))
+	if (take_fds(PLAIN_FD, &byte, sizeof(byte), fds, WIRE_LATER_FDS, &count) != 1 ||
+	    count != WIRE_LATER_FDS)
 		return -ESRCH;
-	memcpy(fds, CMSG_DATA(&control.head), sizeof(fds));
 	for (unsigned n = 0; n < WIRE_LATER_FDS; n++) /* each may lie where the other belongs */
 		fds[n] = move_up(fds[n]);
 	error = dup2(fds[0], CONNECTION_FD) < 0 || dup2(fds[1], KEY_FD) < 0 ? -errno : 0;
