@@ -9,7 +9,7 @@
  *    - A place is tried once, as long as no other takes its place among those that were seen.
  *
  * Taking a block back is the dearer part: of user code who comes to it then looks for all jumps
- * that lead there (jump_site.c), some 50 us. So once is not enough, of code of which much runs.
+ * that lead there (jump_site.c). So once is not enough, of code of which much runs.
  */
 #include "code.h"
 #include "engine/soft/translate/translate.h"
